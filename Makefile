@@ -1,0 +1,64 @@
+# `make run` trains the bundled digits to a pushed model; `make test` runs every check.
+# Everything lives in .venv, on the Python named in .python-version.
+
+VERSION := $(shell cat .python-version)
+PYTHON ?= python$(VERSION)
+BIN := .venv/bin
+UV_VERSION := 0.13.9
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode
+COMPILE := $(BIN)/uv pip compile --quiet --python-version $(VERSION) --generate-hashes \
+	--no-strip-extras --no-header --exclude-newer 2025-09-01 pyproject.toml
+SOURCES := components pipeline schemas trainer_module
+
+.PHONY: run test unit e2e lint format lock install install-dev clean
+
+run: install ## Train the digits preset to a pushed model.
+	@$(BIN)/plateau run digits $(ARGS)
+
+test: lint unit e2e ## Every check.
+
+unit: install-dev ## Tests that take seconds.
+	$(BIN)/python -m pytest -m "not e2e" tests $(ARGS)
+
+e2e: install-dev ## Tests that run whole pipelines.
+	$(BIN)/python -m pytest -m e2e tests $(ARGS)
+
+lint: install-dev ## Style and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install-dev ## Apply the style.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: install ## Write the lock files anew from pyproject.toml.
+	$(COMPILE) --output-file requirements.lock
+	$(COMPILE) --extra dev --constraint requirements.lock --output-file requirements-dev.lock
+
+install: .venv/.installed ## What running needs.
+
+install-dev: .venv/.installed-dev ## What running and testing need.
+
+.venv/.installed: .venv/.uv requirements.lock pyproject.toml
+	@echo "Installing requirements.lock (about 3 GB, once) ..."
+	@$(INSTALL) --require-hashes --requirement requirements.lock
+	@$(INSTALL) --no-deps --editable .
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed requirements-dev.lock
+	@$(INSTALL) --require-hashes --requirement requirements-dev.lock
+	@touch $@
+
+.venv/.uv: .python-version
+	@command -v $(PYTHON) >/dev/null && $(PYTHON) --version >/dev/null 2>&1 || { echo \
+	"Plateau needs Python $(VERSION), which TFX 1.16 is built for, and '$(PYTHON)' is not there: \
+	install it (pyenv install $(VERSION), or uv python install $(VERSION)), or name one with make PYTHON=/path/to/python$(VERSION)." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != tuple(map(int, "$(VERSION)".split("."))))' || { echo \
+	"Plateau needs Python $(VERSION), which TFX 1.16 is built for, and '$(PYTHON)' is $$($(PYTHON) --version)." >&2; exit 1; }
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@touch $@
+
+clean: ## Remove the environment; runs/ stays.
+	rm -rf .venv

@@ -1,0 +1,1 @@
+"""Custom TFX components, a folder each: component (spec), executor (unpack, call, pack), logic."""

@@ -1,0 +1,1 @@
+"""Stops the run where the data breaks the schema."""

@@ -1,0 +1,201 @@
+"""What in the data forbids training on it, in words.  Pure: protos in, problems out."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
+
+_Info = anomalies_pb2.AnomalyInfo
+_SHOWN = 20
+
+_REMEDIES: Mapping[int, str] = {
+    _Info.ENUM_TYPE_UNEXPECTED_STRING_VALUES: (
+        "Correct the values, or add them to the feature's domain in the schema."
+    ),
+    _Info.ENUM_TYPE_INVALID_UTF8: "Save the data as UTF-8.",
+    _Info.FEATURE_TYPE_LOW_FRACTION_PRESENT: "Fill in the missing values, or drop their examples.",
+    _Info.FEATURE_TYPE_LOW_NUMBER_PRESENT: "Fill in the missing values.",
+    _Info.FEATURE_TYPE_NOT_PRESENT: "Add the feature to the data.",
+    _Info.SCHEMA_MISSING_COLUMN: (
+        "Add the feature to the data, or remove it from the schema if nothing needs it."
+    ),
+    _Info.SCHEMA_NEW_COLUMN: "Remove the feature from the data, or describe it in the schema.",
+    _Info.UNEXPECTED_DATA_TYPE: "Correct the values that made the feature another type.",
+    _Info.INVALID_FEATURE_SHAPE: "Give each example as many values as the schema's shape has.",
+}
+_REMEDY = "Correct the data, or change the schema if it asks for something else than you do."
+
+
+class AnomalyError(ValueError):
+    """Data that breaks the schema; the message lists each problem with rule and remedy."""
+
+
+class Problem(NamedTuple):
+    """One thing wrong.
+
+    Attributes:
+        split: Split it was found in.
+        feature: Feature it concerns, empty where it concerns the split as a whole.
+        found: What is there.
+        rule: What should be.
+        remedy: What to do.
+    """
+
+    split: str
+    feature: str
+    found: str
+    rule: str
+    remedy: str
+
+    def __str__(self) -> str:
+        """One line for people."""
+        where = f"split {self.split}" + (f", feature {self.feature}" if self.feature else "")
+        return f"{where}: {self.found} (rule: {self.rule}). {self.remedy}"
+
+
+def check(
+    anomalies: Mapping[str, anomalies_pb2.Anomalies],
+    statistics: Mapping[str, statistics_pb2.DatasetFeatureStatisticsList],
+    schema: schema_pb2.Schema,
+    label: str,
+) -> None:
+    """Let data pass, or not.
+
+    Args:
+        anomalies: ExampleValidator's findings by split.
+        statistics: StatisticsGen's findings by split.
+        schema: The schema both are held against.
+        label: Name of the label feature.
+
+    Raises:
+        AnomalyError: Listing every problem.
+    """
+    problems = find_problems(anomalies, statistics, schema, label)
+    if not problems:
+        return
+    lines = [f"\n  {problem}" for problem in problems[:_SHOWN]]
+    if len(problems) > _SHOWN:
+        lines.append(f"\n  and {len(problems) - _SHOWN} more")
+    count = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
+    raise AnomalyError(f"the data must follow its schema, found {count}:{''.join(lines)}")
+
+
+def find_problems(
+    anomalies: Mapping[str, anomalies_pb2.Anomalies],
+    statistics: Mapping[str, statistics_pb2.DatasetFeatureStatisticsList],
+    schema: schema_pb2.Schema,
+    label: str,
+) -> list[Problem]:
+    """All problems by split: an empty one, a label without alternatives, and each anomaly.
+
+    Args:
+        anomalies: ExampleValidator's findings by split.
+        statistics: StatisticsGen's findings by split.
+        schema: The schema both are held against.
+        label: Name of the label feature.
+    """
+    problems: list[Problem] = []
+    if not statistics:
+        problems.append(
+            Problem("(none)", "", "there are no splits", "there must be data", "Check --data.")
+        )
+    for split, datasets in statistics.items():
+        if not any(dataset.num_examples for dataset in datasets.datasets):
+            # An empty split breaks every other rule too; one line says it.
+            problems.append(
+                Problem(
+                    split,
+                    "",
+                    "it has no examples",
+                    "no split may be empty",
+                    "Add data, or choose other shares for the splits.",
+                )
+            )
+            continue
+        found = list(_anomaly_problems(split, anomalies.get(split), schema))
+        problems += found
+        if not any(problem.feature == label for problem in found):
+            problems += _label_problems(split, datasets, label)
+    return problems
+
+
+def _anomaly_problems(
+    split: str, anomalies: anomalies_pb2.Anomalies | None, schema: schema_pb2.Schema
+) -> Iterator[Problem]:
+    if anomalies is None:
+        yield Problem(
+            split,
+            "",
+            "it was not validated",
+            "each split must be validated",
+            "Take it out of ExampleValidator's exclude_splits.",
+        )
+        return
+    if anomalies.HasField("dataset_anomaly_info"):
+        info = anomalies.dataset_anomaly_info
+        yield Problem(split, "", _words(info), "the data set's constraints in the schema", _REMEDY)
+    for key in sorted(anomalies.anomaly_info):
+        info = anomalies.anomaly_info[key]
+        name = ".".join(info.path.step) or key
+        types = [reason.type for reason in info.reason]
+        remedy = next((_REMEDIES[t] for t in types if t in _REMEDIES), _REMEDY)
+        yield Problem(split, name, _words(info), _rule(name, schema), remedy)
+
+
+def _label_problems(
+    split: str, datasets: statistics_pb2.DatasetFeatureStatisticsList, label: str
+) -> Iterator[Problem]:
+    for dataset in datasets.datasets:
+        for feature in dataset.features:
+            name = feature.name or ".".join(feature.path.step)
+            if name == label and not _varies(feature):
+                yield Problem(
+                    split,
+                    label,
+                    "every example has the same label",
+                    "there must be at least two label values",
+                    "Add examples of the other classes to this split.",
+                )
+
+
+def _varies(feature: statistics_pb2.FeatureNameStatistics) -> bool:
+    if feature.HasField("num_stats"):
+        return bool(feature.num_stats.min != feature.num_stats.max)
+    return bool(feature.string_stats.unique >= 2)
+
+
+def _words(info: Any) -> str:
+    """TFDV's description of an anomaly on one line, without the full stop."""
+    reasons = [f"{r.short_description}: {r.description}" for r in info.reason]
+    text = " ".join(reasons or [f"{info.short_description}: {info.description}"])
+    return " ".join(text.split()).rstrip(".")
+
+
+def _rule(name: str, schema: schema_pb2.Schema) -> str:
+    """What the schema asks of a feature, in words."""
+    feature = next((f for f in schema.feature if f.name == name), None)
+    if feature is None:
+        return "each feature must be in the schema"
+    parts = [schema_pb2.FeatureType.Name(feature.type)]
+    if feature.presence.min_fraction >= 1:
+        parts.append("in every example")
+    elif feature.presence.min_fraction > 0:
+        parts.append(f"in at least {feature.presence.min_fraction:.0%} of examples")
+    elif feature.presence.min_count > 0:
+        parts.append(f"in at least {feature.presence.min_count} examples")
+    if feature.HasField("shape") or feature.value_count.max == 1:
+        parts.append("one value each")
+    for domain in (feature.int_domain, feature.float_domain):
+        low, high = domain.HasField("min"), domain.HasField("max")
+        if low or high:
+            parts.append(f"{domain.min if low else 'any'} to {domain.max if high else 'any'}")
+    values = list(feature.string_domain.value) or [
+        value
+        for domain in schema.string_domain
+        if domain.name == feature.domain
+        for value in domain.value
+    ]
+    if values:
+        shown = ", ".join(map(repr, values[:10]))
+        parts.append(f"one of {shown}" + (f" and {len(values) - 10} more" * (len(values) > 10)))
+    return ", ".join(parts)

@@ -1,0 +1,72 @@
+"""ImageExampleGen: from a folder of pictures to the splits train, eval and test."""
+
+from typing import Any, ClassVar, Literal
+
+from tfx import types
+from tfx.components.example_gen.component import FileBasedExampleGen
+from tfx.dsl.components.base import executor_spec
+from tfx.proto import example_gen_pb2
+from tfx.types import component_spec, standard_artifacts, standard_component_specs
+
+from components.image_example_gen import driver, executor
+
+# Kubeflow's step reads these through TFX's own driver, which looks at sizes and times of all that
+# matches. Folders match too, so that it notices a picture that moves to another class.
+_PATTERNS = ("*", "*/*", "*/*/*")
+
+
+class ImageExampleGenSpec(component_spec.ComponentSpec):  # type: ignore[misc]
+    """TFX's file-based spec and what to do about bad pictures."""
+
+    PARAMETERS: ClassVar[dict[str, Any]] = {
+        **standard_component_specs.FileBasedExampleGenSpec.PARAMETERS,
+        executor.ON_BAD_IMAGE_KEY: component_spec.ExecutionParameter(type=str),
+    }
+    INPUTS = standard_component_specs.FileBasedExampleGenSpec.INPUTS
+    OUTPUTS = standard_component_specs.FileBasedExampleGenSpec.OUTPUTS
+
+
+class ImageExampleGen(FileBasedExampleGen):  # type: ignore[misc]
+    """Reads pictures into tf.Examples, each checked by decoding it once.
+
+    The output `examples` has the splits train, eval and test. Its features (names in `schemas`)
+    are the encoded picture, the class name and the path relative to the data folder. Layouts and
+    rules are those of `components.image_example_gen.logic.scan`. The artifact's custom properties
+    `bad_images` and `converted_images` count what was skipped and what was stored as PNG instead.
+    """
+
+    SPEC_CLASS = ImageExampleGenSpec
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(executor.Executor)
+    DRIVER_CLASS = driver.Driver
+
+    def __init__(self, input_base: str, on_bad_image: Literal["fail", "skip"] = "fail") -> None:
+        """Construct the component.
+
+        Args:
+            input_base: The data folder.
+            on_bad_image: "fail" names the bad pictures and stops the run, "skip" leaves them out.
+
+        Raises:
+            ValueError: on_bad_image is neither.
+        """
+        if on_bad_image not in ("fail", "skip"):
+            raise ValueError(
+                f"on_bad_image must be 'fail' or 'skip', got {on_bad_image!r}. "
+                "Choose 'skip' to leave bad pictures out."
+            )
+        spec = ImageExampleGenSpec(
+            input_base=input_base,
+            input_config=example_gen_pb2.Input(
+                splits=[
+                    example_gen_pb2.Input.Split(name=f"level{i}", pattern=pattern)
+                    for i, pattern in enumerate(_PATTERNS)
+                ]
+            ),
+            output_config=example_gen_pb2.Output(),
+            output_data_format=example_gen_pb2.FORMAT_TF_EXAMPLE,
+            output_file_format=example_gen_pb2.FORMAT_TFRECORDS_GZIP,
+            on_bad_image=on_bad_image,
+            examples=types.Channel(type=standard_artifacts.Examples),
+        )
+        # FileBasedExampleGen's own constructor knows only its own spec.
+        super(FileBasedExampleGen, self).__init__(spec=spec)

@@ -1,0 +1,1 @@
+"""Configuration, wiring, evaluation, runners and command line."""

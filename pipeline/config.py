@@ -1,0 +1,85 @@
+"""One run of the pipeline as one typed value: the single source of every flag of `plateau run`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from pipeline.evaluation import GateConfig
+from trainer_module.checks import require
+from trainer_module.config import (
+    Features,
+    LoopConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    TableFeatures,
+    TrainConfig,
+)
+from trainer_module.schedule import ScheduleConfig
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run needs to know. Every field is a flag; a preset gives the defaults.
+
+    Attributes:
+        name: Name of the preset, from which the pipeline and the committed schema are named.
+        features: How raw examples become tensors.
+        output: Folder for all that a run writes: artifacts, metadata, pushed models, logs.
+        data: Folder with one subfolder of pictures a class, or for a table a folder of CSV files.
+        schema: TFMD schema (.pbtxt) the data must satisfy; if not given, the preset's committed
+            one, or for pictures one written from the class names.
+        classes: Class names in the order of the label indices; if not given, the names of the
+            subfolders in alphabetical order.
+        on_bad_image: What to do about a picture that cannot be decoded: stop and name it, or
+            leave it out and count it.
+        verbose: Show the log on the console too.
+        network: The model.
+        optimization: The optimizer.
+        schedule: What happens at a stall.
+        loop: How the loop runs.
+        gates: What a model must reach to be pushed.
+        data_set: Name of the data set: that of its committed schema, and of the built-in data
+            used where `data` is not given.
+    """
+
+    name: tyro.conf.Suppress[str]
+    features: Features
+    output: Path
+    data: Path | None = None
+    schema: Path | None = None
+    classes: tuple[str, ...] = ()
+    on_bad_image: Literal["fail", "skip"] = "fail"
+    verbose: bool = False
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    optimization: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    gates: GateConfig = field(default_factory=GateConfig)
+    data_set: tyro.conf.Suppress[str] = ""
+
+    def __post_init__(self) -> None:
+        """Check what involves more than one field."""
+        require(
+            not isinstance(self.features, TableFeatures) or len(self.classes) >= 2,
+            "a table needs the names of its classes, two at least",
+            self.classes,
+            "Name them with --classes, in the order of the label values.",
+        )
+
+    def train_config(self) -> TrainConfig:
+        """The part that the Trainer reads.
+
+        Raises:
+            ValueError: Fewer than two classes; for pictures they are known once the data folder
+                has been scanned (`pipeline.dataset.resolve`).
+        """
+        return TrainConfig(
+            features=self.features,
+            classes=self.classes,
+            network=self.network,
+            optimization=self.optimization,
+            schedule=self.schedule,
+            loop=self.loop,
+        )

@@ -1,0 +1,140 @@
+"""What the Evaluator measures, and the gates a model must pass to be pushed."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import schemas
+from trainer_module.checks import require
+from trainer_module.config import Features, ImageFeatures
+
+if TYPE_CHECKING:
+    import tensorflow_model_analysis as tfma
+
+ACCURACY = "accuracy"
+CROSSENTROPY = "crossentropy"
+LABEL_INDEX = "label_xf"
+# Metrics come as float32, where 0.9 is 0.89999998: a value right at its bound must pass.
+ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """What a model must reach, on the test split, to be blessed and pushed.
+
+    Attributes:
+        min_accuracy: Accuracy over all test examples (0 to 1) a model must reach.
+        min_class_accuracy: Accuracy (0 to 1) it must reach in every single class; 0 for no
+            such gate.
+        max_accuracy_drop: By how much (0 to 1) its accuracy may lie below that of the last
+            blessed model, measured on the same test examples; ignored where there is none yet.
+    """
+
+    min_accuracy: float = 0.5
+    min_class_accuracy: float = 0.0
+    max_accuracy_drop: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name, example in (
+            ("min_accuracy", 0.9),
+            ("min_class_accuracy", 0.5),
+            ("max_accuracy_drop", 0.01),
+        ):
+            value = getattr(self, name)
+            require(
+                0 <= value <= 1,
+                f"{name} must be a share from 0 to 1",
+                value,
+                f"Try --{name.replace('_', '-')} {example}.",
+            )
+
+
+def slice_feature(features: Features) -> str:
+    """The feature whose values split the test examples by class.
+
+    Pictures carry the class name itself; a table's label may be derived (a ratio of two columns,
+    say), so that only its index, which the model's transformation computes, tells the class.
+    """
+    return schemas.LABEL if isinstance(features, ImageFeatures) else LABEL_INDEX
+
+
+def class_name(slice_value: str | int, features: Features, classes: tuple[str, ...]) -> str:
+    """The class that a value of `slice_feature` stands for.
+
+    Args:
+        slice_value: Class name for pictures, label index for a table.
+        features: How raw examples become tensors.
+        classes: Class names in the order of the label indices.
+    """
+    if isinstance(features, ImageFeatures):
+        return str(slice_value)
+    index = int(slice_value)
+    return classes[index] if 0 <= index < len(classes) else f"unknown ({index})"
+
+
+def eval_config(features: Features, gates: GateConfig) -> "tfma.EvalConfig":
+    """The TFMA configuration for both kinds of data.
+
+    The exported model's `transform_labels` signature yields the label's index, so that the
+    integer metrics work whatever the raw label is. A MetricConfig's plain `threshold` holds in
+    every slice, where a single weak class would fail a good model; so each bound names its slice.
+
+    Args:
+        features: How raw examples become tensors.
+        gates: Bounds.
+    """
+    import tensorflow_model_analysis as tfma
+
+    overall = [tfma.SlicingSpec()]
+    per_class = [tfma.SlicingSpec(feature_keys=[slice_feature(features)])]
+
+    def at_least(bound: float) -> "tfma.GenericValueThreshold":
+        return tfma.GenericValueThreshold(lower_bound={"value": bound - ROUNDING})
+
+    thresholds = [
+        tfma.PerSliceMetricThreshold(
+            slicing_specs=overall,
+            threshold=tfma.MetricThreshold(
+                value_threshold=at_least(gates.min_accuracy),
+                change_threshold=tfma.GenericChangeThreshold(
+                    direction=tfma.MetricDirection.HIGHER_IS_BETTER,
+                    absolute={"value": -gates.max_accuracy_drop - ROUNDING},
+                ),
+            ),
+        )
+    ]
+    if gates.min_class_accuracy > 0:
+        thresholds.append(
+            tfma.PerSliceMetricThreshold(
+                slicing_specs=per_class,
+                threshold=tfma.MetricThreshold(value_threshold=at_least(gates.min_class_accuracy)),
+            )
+        )
+    return tfma.EvalConfig(
+        model_specs=[
+            tfma.ModelSpec(
+                signature_name="serving_default",
+                preprocessing_function_names=["transform_labels"],
+                label_key=LABEL_INDEX,
+                prediction_key="probabilities",
+            )
+        ],
+        slicing_specs=overall + per_class,
+        metrics_specs=[
+            tfma.MetricsSpec(
+                metrics=[
+                    tfma.MetricConfig(class_name="ExampleCount"),
+                    tfma.MetricConfig(
+                        class_name="SparseCategoricalAccuracy",
+                        config=f'{{"name": "{ACCURACY}"}}',
+                        per_slice_thresholds=thresholds,
+                    ),
+                    tfma.MetricConfig(
+                        class_name="SparseCategoricalCrossentropy",
+                        config=f'{{"name": "{CROSSENTROPY}"}}',
+                    ),
+                    tfma.MetricConfig(class_name="MultiClassConfusionMatrixPlot"),
+                ]
+            )
+        ],
+    )

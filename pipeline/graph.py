@@ -1,0 +1,168 @@
+"""The pipeline: which component feeds which. Wiring only; it serves every runner."""
+
+import hashlib
+from dataclasses import dataclass
+
+from tfx.components import (
+    CsvExampleGen,
+    Evaluator,
+    ExampleValidator,
+    Pusher,
+    StatisticsGen,
+    Trainer,
+    Transform,
+)
+from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
+from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.dsl.components.common.resolver import Resolver
+from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import (
+    LatestBlessedModelStrategy,
+)
+from tfx.orchestration import metadata
+from tfx.orchestration.pipeline import Pipeline
+from tfx.proto import example_gen_pb2, pusher_pb2, trainer_pb2
+from tfx.types import Channel
+from tfx.types.standard_artifacts import Model, ModelBlessing
+
+from components.anomaly_gate.component import AnomalyGate
+from components.image_example_gen.component import ImageExampleGen
+from pipeline import evaluation, fingerprint
+from pipeline.config import RunConfig
+from schemas import LABEL
+from trainer_module.config import ImageFeatures, TableFeatures
+
+TRAIN, EVAL, TEST = "train", "eval", "test"
+TABLE_SPLITS = {TRAIN: 8, EVAL: 1, TEST: 1}
+
+
+@dataclass(frozen=True)
+class PipelinePaths:
+    """Where a pipeline reads and writes; local paths or URIs, as the runner needs.
+
+    Attributes:
+        data: Folder of pictures by class, or of CSV files.
+        schema: Schema file. Its name must change with its content: the cache sees only the name.
+        artifacts: Folder under which every component writes.
+        pushed: Folder that receives a numbered subfolder for each pushed model.
+        metadata: SQLite file of ML Metadata; None where the runner brings its own store.
+    """
+
+    data: str
+    schema: str
+    artifacts: str
+    pushed: str
+    metadata: str | None = None
+
+
+def pipeline_name(config: RunConfig) -> str:
+    """Name under which ML Metadata files the runs.
+
+    Blessed models are looked up by it, and a model of other classes is no baseline; so the name
+    changes with the classes.
+    """
+    digest = hashlib.sha256("\n".join(config.classes).encode()).hexdigest()[:8]
+    return f"plateau-{config.name}-{digest}"
+
+
+def create_pipeline(config: RunConfig, paths: PipelinePaths) -> Pipeline:
+    """Wire the components for one run, as fresh objects on every call.
+
+    Args:
+        config: The run, with `classes` filled in.
+        paths: Where to read and write.
+
+    Raises:
+        ValueError: Classes are missing, or a dotted model path cannot be found.
+    """
+    train_config = config.train_config()
+    code = fingerprint.of_sources(config.network.model)
+
+    examples = _example_gen(config, paths.data)
+    statistics = StatisticsGen(examples=examples.outputs["examples"])
+    schema = ImportSchemaGen(schema_file=paths.schema)
+    validator = ExampleValidator(
+        statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
+    )
+    gate = AnomalyGate(
+        anomalies=validator.outputs["anomalies"],
+        statistics=statistics.outputs["statistics"],
+        schema=schema.outputs["schema"],
+        label=config.features.label if isinstance(config.features, TableFeatures) else LABEL,
+    )
+    transform = Transform(
+        examples=examples.outputs["examples"],
+        schema=schema.outputs["schema"],
+        preprocessing_fn="trainer_module.preprocessing.preprocessing_fn",
+        custom_config={"preprocessing": train_config.preprocessing_json(), "code": code},
+        materialize=False,
+        disable_statistics=True,
+    )
+    # Nothing flows from the gate to Transform, so the order has to be stated.
+    transform.add_upstream_node(gate)
+    trainer = Trainer(
+        run_fn="trainer_module.entry.run_fn",
+        examples=examples.outputs["examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        schema=schema.outputs["schema"],
+        train_args=trainer_pb2.TrainArgs(splits=[TRAIN]),
+        eval_args=trainer_pb2.EvalArgs(splits=[EVAL]),
+        custom_config={"train_config": train_config.to_json(), "code": code},
+    )
+    baseline = Resolver(
+        strategy_class=LatestBlessedModelStrategy,
+        model=Channel(type=Model),
+        model_blessing=Channel(type=ModelBlessing),
+    ).with_id("LatestBlessedModel")
+    evaluator = Evaluator(
+        examples=examples.outputs["examples"],
+        model=trainer.outputs["model"],
+        baseline_model=baseline.outputs["model"],
+        eval_config=evaluation.eval_config(config.features, config.gates),
+        example_splits=[TEST],
+    )
+    pusher = Pusher(
+        model=trainer.outputs["model"],
+        model_blessing=evaluator.outputs["blessing"],
+        push_destination=pusher_pb2.PushDestination(
+            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=paths.pushed)
+        ),
+    )
+    return Pipeline(
+        pipeline_name=pipeline_name(config),
+        pipeline_root=paths.artifacts,
+        components=[
+            examples,
+            statistics,
+            schema,
+            validator,
+            gate,
+            transform,
+            trainer,
+            baseline,
+            evaluator,
+            pusher,
+        ],
+        enable_cache=True,
+        metadata_connection_config=(
+            metadata.sqlite_metadata_connection_config(paths.metadata) if paths.metadata else None
+        ),
+    )
+
+
+def _example_gen(config: RunConfig, data: str) -> BaseComponent:
+    if isinstance(config.features, ImageFeatures):
+        return ImageExampleGen(input_base=data, on_bad_image=config.on_bad_image)
+    buckets = [
+        example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=share)
+        for name, share in TABLE_SPLITS.items()
+    ]
+    return CsvExampleGen(
+        input_base=data,
+        # The default pattern would parse a README beside the table.
+        input_config=example_gen_pb2.Input(
+            splits=[example_gen_pb2.Input.Split(name="all", pattern="*.csv")]
+        ),
+        output_config=example_gen_pb2.Output(
+            split_config=example_gen_pb2.SplitConfig(splits=buckets)
+        ),
+    )

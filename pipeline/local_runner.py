@@ -1,0 +1,120 @@
+"""Runs the pipeline on this machine, in this process."""
+
+import dataclasses
+import logging
+import time
+import traceback
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pipeline import dataset, logs, progress, run_lock
+from pipeline.config import RunConfig
+from pipeline.result import RunResult
+from trainer_module import environment
+
+_log = logging.getLogger(__name__)
+
+
+class RunFailedError(RuntimeError):
+    """A component, or the making of the pipeline, failed.
+
+    Attributes:
+        component: The component that failed; None if none had started.
+        log: The log file, which holds the traceback.
+    """
+
+    def __init__(self, component: str | None, cause: BaseException, log: Path) -> None:
+        """Say what failed in the cause's own words."""
+        where = f"{component} failed: " if component else ""
+        super().__init__(where + (str(cause) or type(cause).__name__))
+        self.component = component
+        self.log = log
+
+
+def run(config: RunConfig, console: Console) -> RunResult:
+    """Run the pipeline and read back what came of it.
+
+    A failed run leaves earlier pushed models, artifacts and metadata as they were.
+
+    Args:
+        config: The run.
+        console: Where progress is printed.
+
+    Raises:
+        ValueError: The data cannot be used, or flags do not fit it.
+        run_lock.OutputBusyError: Another run is using the output folder.
+        RunFailedError: A component failed.
+    """
+    began = time.monotonic()
+    output = config.output.resolve()
+    with run_lock.hold(output):
+        log = logs.path_for(output, datetime.now())
+        with logs.capture(log, config.verbose):
+            data = dataset.resolve(config, output)
+            config = dataclasses.replace(config, classes=data.classes)
+            environment.prepare(config.verbose)
+            with progress.shown(console) as shown:
+                try:
+                    run_id = _execute(config, data, output)
+                except Exception as cause:
+                    _log.error("%s", traceback.format_exc())
+                    raise RunFailedError(shown.component, cause, log) from cause
+            from pipeline import result
+
+            return result.read_run(
+                metadata_file(output),
+                run_id,
+                config,
+                log=log,
+                seconds=time.monotonic() - began,
+            )
+
+
+def metadata_file(output: Path) -> Path:
+    """The ML Metadata of all runs in an output folder."""
+    return output / "metadata.sqlite"
+
+
+def compile_pipeline(config: RunConfig, data: dataset.Dataset, output: Path) -> Any:
+    """The pipeline's intermediate representation for this machine.
+
+    Args:
+        config: The run, with `classes` filled in.
+        data: Where the data is.
+        output: Output folder, absolute.
+
+    Returns:
+        A tfx.proto.orchestration.pipeline_pb2.Pipeline.
+    """
+    from tfx.dsl.compiler.compiler import Compiler
+
+    from pipeline import graph
+
+    paths = graph.PipelinePaths(
+        data=str(data.folder),
+        schema=str(data.schema),
+        artifacts=str(output / "artifacts"),
+        pushed=str(output / "pushed"),
+        metadata=str(metadata_file(output)),
+    )
+    return Compiler().compile(graph.create_pipeline(config, paths))
+
+
+def _execute(config: RunConfig, data: dataset.Dataset, output: Path) -> str:
+    """Compile, run to the end, and return the id of the run."""
+    from tfx.dsl.compiler import constants
+    from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+    from tfx.orchestration.portable import runtime_parameter_utils
+
+    ir = compile_pipeline(config, data, output)
+    logs.silence_libraries()
+    # LocalDagRunner draws an id of its own only where none is set, and does not tell it.
+    run_id = datetime.now().isoformat()
+    runtime_parameter_utils.substitute_runtime_parameter(
+        ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}
+    )
+    LocalDagRunner().run_with_ir(ir)
+    return run_id

@@ -1,0 +1,63 @@
+"""Where the log of a run goes: a file, and the console only when asked."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+# Each brings a handler of its own that writes to stderr.
+_TALKATIVE = ("absl", "apache_beam", "tensorflow", "py.warnings")
+
+
+def path_for(output: Path, now: datetime) -> Path:
+    """The log file of a run that starts `now`."""
+    return output / "logs" / f"{now:%Y%m%d-%H%M%S}.log"
+
+
+@contextmanager
+def capture(path: Path, verbose: bool) -> Iterator[None]:
+    """Send Python's logs and warnings to a file, and to stderr too if `verbose`.
+
+    Args:
+        path: Log file; its folder is made.
+        verbose: Show everything on stderr as well.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    filters, showwarning = warnings.filters[:], warnings.showwarning
+    handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8")]
+    if verbose:
+        handlers.append(logging.StreamHandler(sys.stderr))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter(_FORMAT))
+    root.handlers[:] = handlers
+    root.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        warnings.filters[:], warnings.showwarning = filters, showwarning  # type: ignore[index]
+        root.handlers[:] = before
+        root.setLevel(level)
+        for handler in handlers:
+            handler.close()
+
+
+def silence_libraries() -> None:
+    """Take away the handlers that libraries installed on import; their records go to the root's."""
+    from absl import logging as absl_logging
+
+    absl_logging.set_verbosity(absl_logging.INFO)
+    for name in _TALKATIVE:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.setLevel(logging.INFO)
+        logger.propagate = True
+    root = logging.getLogger()
+    root.handlers[:] = [h for h in root.handlers if h is not absl_logging.get_absl_handler()]

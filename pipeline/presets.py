@@ -1,0 +1,161 @@
+"""Ready-made runs: a data set, a model, a schedule and gates that belong together."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.config import RunConfig
+from pipeline.evaluation import GateConfig
+from trainer_module.config import (
+    ImageFeatures,
+    LoopConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    TableFeatures,
+)
+from trainer_module.plateau import PlateauConfig
+from trainer_module.schedule import ScheduleConfig
+
+
+class Preset(NamedTuple):
+    """A preset as the command line offers it.
+
+    Attributes:
+        build: Makes the configuration.
+        data: What data it needs.
+    """
+
+    build: Callable[[], RunConfig]
+    data: str
+
+    @property
+    def purpose(self) -> str:
+        """What it is for: the first line of its function's docstring."""
+        return (self.build.__doc__ or "").strip().splitlines()[0]
+
+
+def images() -> RunConfig:
+    """Your own pictures: one subfolder a class, resized to 64 x 64, colour."""
+    return RunConfig(
+        name="images",
+        features=ImageFeatures(height=64, width=64, channels=3, augment=("flip",)),
+        output=Path("runs/images"),
+        network=NetworkConfig(model="cnn", dropout=0.2),
+        optimization=OptimizerConfig(learning_rate=0.02),
+        schedule=ScheduleConfig(plateau=PlateauConfig(patience=4), max_epochs=60),
+        loop=LoopConfig(batch_size=32),
+        gates=GateConfig(min_accuracy=0.5, max_accuracy_drop=0.01),
+    )
+
+
+def digits() -> RunConfig:
+    """Handwritten digits, 8 x 8, grey: a complete run in under a minute."""
+    return RunConfig(
+        name="digits",
+        features=ImageFeatures(height=8, width=8, channels=1),
+        output=Path("runs/digits"),
+        data_set="digits",
+        network=NetworkConfig(model="cnn"),
+        optimization=OptimizerConfig(learning_rate=0.05),
+        schedule=ScheduleConfig(plateau=PlateauConfig(patience=3), max_epochs=40),
+        loop=LoopConfig(batch_size=32),
+        gates=GateConfig(min_accuracy=0.95, min_class_accuracy=0.8, max_accuracy_drop=0.02),
+    )
+
+
+def cifar10() -> RunConfig:
+    """CIFAR-10, 32 x 32, colour: a small convolutional net that two cores can train."""
+    return RunConfig(
+        name="cifar10",
+        features=ImageFeatures(height=32, width=32, channels=3, augment=("flip", "crop")),
+        output=Path("runs/cifar10"),
+        data_set="cifar10",
+        network=NetworkConfig(model="cnn", dropout=0.2),
+        optimization=OptimizerConfig(learning_rate=0.05, weight_decay=1e-4),
+        schedule=ScheduleConfig(plateau=PlateauConfig(patience=5), max_epochs=100),
+        loop=LoopConfig(batch_size=128),
+        gates=GateConfig(min_accuracy=0.5, max_accuracy_drop=0.01),
+    )
+
+
+def cifar10_vgg16() -> RunConfig:
+    """The published experiment: VGG16 on CIFAR-10, learning rate / 4 at two stalls, then stop."""
+    return RunConfig(
+        name="cifar10-vgg16",
+        features=ImageFeatures(height=32, width=32, channels=3),
+        output=Path("runs/cifar10-vgg16"),
+        data_set="cifar10",
+        network=NetworkConfig(model="vgg16"),
+        optimization=OptimizerConfig(optimizer="sgd", learning_rate=0.001, momentum=0.9),
+        schedule=ScheduleConfig(
+            plateau=PlateauConfig(monitor="val_accuracy", mode="max", patience=5),
+            strategy="lr_decay",
+            factor=4.0,
+            actions=2,
+        ),
+        loop=LoopConfig(batch_size=128),
+        gates=GateConfig(min_accuracy=0.5, max_accuracy_drop=0.01),
+    )
+
+
+def taxi() -> RunConfig:
+    """Chicago taxi trips, a table: does the tip exceed a fifth of the fare?"""
+    return RunConfig(
+        name="taxi",
+        features=TableFeatures(
+            numeric=("trip_miles", "fare", "trip_seconds"),
+            bucketized=(
+                "pickup_latitude",
+                "pickup_longitude",
+                "dropoff_latitude",
+                "dropoff_longitude",
+            ),
+            categorical=(
+                "payment_type",
+                "company",
+                "trip_start_month",
+                "trip_start_hour",
+                "trip_start_day",
+                "pickup_community_area",
+                "dropoff_community_area",
+            ),
+            vocabulary_size=100,
+            label="tips",
+            label_over="fare",
+            label_ratio=0.2,
+        ),
+        classes=("small_tip", "big_tip"),
+        output=Path("runs/taxi"),
+        data_set="taxi",
+        network=NetworkConfig(model="mlp"),
+        optimization=OptimizerConfig(learning_rate=0.02),
+        schedule=ScheduleConfig(
+            plateau=PlateauConfig(monitor="val_loss", mode="min", patience=3), max_epochs=30
+        ),
+        loop=LoopConfig(batch_size=128),
+        gates=GateConfig(min_accuracy=0.85, min_class_accuracy=0.5, max_accuracy_drop=0.01),
+    )
+
+
+DEFAULT = "images"
+PRESETS: dict[str, Preset] = {
+    "images": Preset(images, "your folder: --data PATH"),
+    "digits": Preset(digits, "none, comes with scikit-learn"),
+    "cifar10": Preset(cifar10, "CIFAR-10 as a folder: --data PATH"),
+    "cifar10-vgg16": Preset(cifar10_vgg16, "CIFAR-10 as a folder: --data PATH"),
+    "taxi": Preset(taxi, "none, comes with TFX"),
+}
+
+
+def get(name: str) -> Preset:
+    """The preset of that name.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if name not in PRESETS:
+        raise ValueError(
+            f"unknown preset {name!r}. Choose one of {', '.join(PRESETS)}; "
+            "`plateau presets` says what each is for."
+        )
+    return PRESETS[name]

@@ -1,0 +1,95 @@
+import pytest
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
+
+from components.anomaly_gate import logic
+from schemas.images import image_schema
+
+SCHEMA = image_schema(["cat", "dog"])
+CLEAN = anomalies_pb2.Anomalies()
+
+
+def statistics(examples: int = 5, labels: int = 2) -> statistics_pb2.DatasetFeatureStatisticsList:
+    text = f"""datasets {{
+      num_examples: {examples}
+      features {{ path {{ step: "label" }} type: STRING string_stats {{ unique: {labels} }} }}
+    }}"""
+    return text_format.Parse(text, statistics_pb2.DatasetFeatureStatisticsList())
+
+
+def anomaly(
+    feature: str, kind: str = "ENUM_TYPE_UNEXPECTED_STRING_VALUES"
+) -> anomalies_pb2.Anomalies:
+    text = f"""anomaly_info {{
+      key: "{feature}"
+      value {{
+        path {{ step: "{feature}" }}
+        severity: ERROR
+        reason {{ type: {kind} short_description: "Short" description: "Long  \\nstory." }}
+      }}
+    }}"""
+    return text_format.Parse(text, anomalies_pb2.Anomalies())
+
+
+def test_clean_data_passes() -> None:
+    splits = ("train", "eval", "test")
+    logic.check(dict.fromkeys(splits, CLEAN), dict.fromkeys(splits, statistics()), SCHEMA, "label")
+
+
+def test_an_anomaly_tells_split_feature_rule_and_remedy() -> None:
+    with pytest.raises(logic.AnomalyError) as error:
+        logic.check(
+            {"train": CLEAN, "eval": anomaly("label")},
+            {"train": statistics(), "eval": statistics()},
+            SCHEMA,
+            "label",
+        )
+    assert str(error.value) == (
+        "the data must follow its schema, found one problem:\n"
+        "  split eval, feature label: Short: Long story (rule: BYTES, in every example, one value "
+        "each, one of 'cat', 'dog'). Correct the values, or add them to the feature's domain in "
+        "the schema."
+    )
+
+
+def test_every_problem_is_listed() -> None:
+    problems = logic.find_problems(
+        {"train": anomaly("image", "SCHEMA_MISSING_COLUMN"), "eval": anomaly("extra")},
+        {"train": statistics(labels=1), "eval": statistics(), "test": statistics(examples=0)},
+        SCHEMA,
+        "label",
+    )
+    assert [(p.split, p.feature) for p in problems] == [
+        ("train", "image"),
+        ("train", "label"),
+        ("eval", "extra"),
+        ("test", ""),
+    ]
+    assert "Add the feature" in problems[0].remedy
+    assert "same label" in problems[1].found
+    assert problems[2].rule == "each feature must be in the schema"
+    assert "no examples" in problems[3].found
+
+
+def test_a_split_nobody_validated_does_not_pass() -> None:
+    with pytest.raises(logic.AnomalyError, match="not validated"):
+        logic.check({}, {"train": statistics()}, SCHEMA, "label")
+    with pytest.raises(logic.AnomalyError, match="no splits"):
+        logic.check({}, {}, SCHEMA, "label")
+
+
+def test_a_numeric_label_must_vary_too() -> None:
+    constant = statistics()
+    feature = constant.datasets[0].features[0]
+    feature.num_stats.min = feature.num_stats.max = 0.0
+    with pytest.raises(logic.AnomalyError, match="same label"):
+        logic.check({"train": CLEAN}, {"train": constant}, SCHEMA, "label")
+    feature.num_stats.max = 0.5
+    logic.check({"train": CLEAN}, {"train": constant}, SCHEMA, "label")
+
+
+def test_anomalies_of_the_data_set_as_a_whole() -> None:
+    info = anomalies_pb2.Anomalies()
+    info.dataset_anomaly_info.description = "Too few examples."
+    with pytest.raises(logic.AnomalyError, match="split train: .*Too few examples"):
+        logic.check({"train": info}, {"train": statistics()}, SCHEMA, "label")

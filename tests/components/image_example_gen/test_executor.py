@@ -1,0 +1,194 @@
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tfx.proto import example_gen_pb2
+from tfx.types import Artifact, standard_artifacts
+
+import schemas
+from components.image_example_gen import logic
+from components.image_example_gen.executor import Executor, WriteShard
+
+
+def paint(path: Path, seed: int, size: tuple[int, int] = (6, 5), mode: str = "RGB") -> bytes:
+    """A picture no other seed gives, as it lies in its file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(noise).convert(mode).save(path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Three splits, two classes, four pictures for each."""
+    root = tmp_path / "data"
+    seeds = iter(range(1000))
+    for split in logic.SPLITS:
+        for label in ("a", "b"):
+            for i in range(4):
+                paint(root / split / label / f"{i}.png", next(seeds))
+    return root
+
+
+def ingest(data: Path, out: Path, on_bad_image: str = "fail") -> Artifact:
+    artifact = standard_artifacts.Examples()
+    artifact.uri = str(out)
+    properties = {
+        "input_base": str(data),
+        "on_bad_image": on_bad_image,
+        "output_data_format": example_gen_pb2.FORMAT_TF_EXAMPLE,
+        "output_file_format": example_gen_pb2.FORMAT_TFRECORDS_GZIP,
+    }
+    Executor().Do({}, {"examples": [artifact]}, properties)
+    return artifact
+
+
+def read(out: Path) -> dict[str, list[Mapping[str, Any]]]:
+    """Feature values by split."""
+    found = {}
+    for split in sorted(out.glob("Split-*")):
+        files = sorted(map(str, split.iterdir()))
+        records = tf.data.TFRecordDataset(files, compression_type="GZIP").as_numpy_iterator()
+        features = [tf.train.Example.FromString(r).features.feature for r in records]
+        found[split.name.removeprefix("Split-")] = [
+            {name: value.bytes_list.value[0] for name, value in f.items()} for f in features
+        ]
+    return found
+
+
+def test_every_picture_arrives_in_its_split(data: Path, tmp_path: Path) -> None:
+    artifact = ingest(data, tmp_path / "out")
+    assert artifact.split_names == '["train", "eval", "test"]'
+    assert artifact.get_int_custom_property("bad_images") == 0
+    assert artifact.get_string_custom_property("payload_format") == "FORMAT_TF_EXAMPLE"
+    assert artifact.get_string_custom_property("file_format") == "tfrecords_gzip"
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "Split-eval",
+        "Split-test",
+        "Split-train",
+    ]
+    for split, examples in read(tmp_path / "out").items():
+        names = {e[schemas.FILE_NAME].decode() for e in examples}
+        assert names == {f"{split}/{label}/{i}.png" for label in "ab" for i in range(4)}
+        for example in examples:
+            path = example[schemas.FILE_NAME].decode()
+            assert example[schemas.IMAGE] == (data / path).read_bytes()
+            assert example[schemas.LABEL].decode() == path.split("/")[1]
+
+
+def test_equal_folders_give_equal_files(data: Path, tmp_path: Path) -> None:
+    def digests(out: Path) -> dict[str, str]:
+        ingest(data, out)
+        return {
+            path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in out.rglob("*.gz")
+        }
+
+    first = digests(tmp_path / "one")
+    assert len(first) == 3
+    assert first == digests(tmp_path / "two")
+
+
+def test_missing_splits_are_drawn_by_content(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for i in range(60):
+        content = paint(data / "ab"[i % 2] / f"{i}.png", i)
+        (data / "ab"[i % 2] / f"{i} copy.png").write_bytes(content)
+    ingest(data, tmp_path / "out")
+    found = read(tmp_path / "out")
+    assert sum(map(len, found.values())) == 120
+    images = {split: {e[schemas.IMAGE] for e in examples} for split, examples in found.items()}
+    assert sum(map(len, images.values())) == 60, "a picture and its copy lie on one side"
+    for split in ("eval", "test"):
+        assert 1 <= len(images[split]) <= 15
+
+
+def test_mixed_pictures(data: Path, tmp_path: Path) -> None:
+    paint(data / "train/a/grey.JPG", 100, (30, 2), "L")
+    paint(data / "train/a/moving.gif", 101, (8, 8), "P")
+    paint(data / "train/b/käfer 1.bmp", 102, (1, 40))
+    artifact = ingest(data, tmp_path / "out")
+    assert artifact.get_int_custom_property("converted_images") == 2
+    train = {e[schemas.FILE_NAME].decode(): e for e in read(tmp_path / "out")["train"]}
+    assert len(train) == 11
+    beetle = tf.io.decode_image(train["train/b/käfer 1.bmp"][schemas.IMAGE], channels=3)
+    np.testing.assert_array_equal(beetle, np.asarray(Image.open(data / "train/b/käfer 1.bmp")))
+
+
+def spoil(data: Path) -> None:
+    (data / "train/a/empty.png").touch()
+    (data / "test/b/text.jpg").write_text("not a picture")
+    whole = (data / "eval/a/0.png").read_bytes()
+    (data / "eval/a/cut.png").write_bytes(whole[:-40])
+
+
+def test_bad_pictures_stop_the_run(data: Path, tmp_path: Path) -> None:
+    spoil(data)
+    with pytest.raises(logic.ImageFolderError) as error:
+        ingest(data, tmp_path / "out")
+    message = str(error.value)
+    assert "3 of 27" in message
+    assert "train/a/empty.png: the file is empty" in message
+    assert "test/b/text.jpg: its content is no picture" in message
+    assert "eval/a/cut.png: it is broken or cut short" in message
+    assert "--on-bad-image skip" in message
+
+
+def test_the_first_ten_bad_pictures_are_named(data: Path, tmp_path: Path) -> None:
+    for i in range(12):
+        (data / f"train/a/bad{i:02d}.png").touch()
+    with pytest.raises(logic.ImageFolderError) as error:
+        ingest(data, tmp_path / "out")
+    assert "bad09.png" in str(error.value)
+    assert "bad10.png" not in str(error.value)
+    assert "and 2 more" in str(error.value)
+
+
+def test_bad_pictures_can_be_left_out(data: Path, tmp_path: Path) -> None:
+    spoil(data)
+    artifact = ingest(data, tmp_path / "out", "skip")
+    assert artifact.get_int_custom_property("bad_images") == 3
+    assert {split: len(e) for split, e in read(tmp_path / "out").items()} == {
+        "train": 8,
+        "eval": 8,
+        "test": 8,
+    }
+
+
+def test_skipping_may_not_empty_a_class(data: Path, tmp_path: Path) -> None:
+    for path in (data / "train/b").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(logic.ImageFolderError, match="none left for 'b'"):
+        ingest(data, tmp_path / "out", "skip")
+
+
+def test_skipping_may_not_empty_a_split(data: Path, tmp_path: Path) -> None:
+    for path in (data / "test").rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(logic.ImageFolderError, match="test got no picture"):
+        ingest(data, tmp_path / "out", "skip")
+
+
+def test_a_shard_holds_few_pictures_at_once(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+
+    def count(contents: list[bytes]) -> list[None]:
+        held.append(len(contents))
+        return [None] * len(contents)
+
+    monkeypatch.setattr("components.image_example_gen.executor._GROUP", 5)
+    monkeypatch.setattr("components.image_example_gen.picture.faults", count)
+    uris = {}
+    for split in logic.SPLITS:
+        uris[split] = str(tmp_path / split)
+        Path(uris[split]).mkdir()
+    (shard,) = logic.shards(logic.scan(data), 100)
+    WriteShard(str(data), (), uris, str(tmp_path), 1).process(shard)
+    assert held == [5, 5, 5, 5, 4]

@@ -1,0 +1,176 @@
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from components.image_example_gen import logic
+
+
+def touch(root: Path, *paths: str) -> Path:
+    """Files that scan takes for pictures; it opens none."""
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(path.encode())
+    return root
+
+
+def test_split_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "Training/b/1.PNG", "Training/a/1.jpeg", "val/a/2.bmp", "testing/b/3.gif")
+    touch(tmp_path, "README.md", "Training/notes.txt", "Training/a/.hidden", "Training/a/Thumbs.db")
+    touch(tmp_path, ".cache/x/1.png")
+    folder = logic.scan(tmp_path)
+    assert folder.classes == ("a", "b")
+    assert folder.files == {
+        "train": ("Training/a/1.jpeg", "Training/b/1.PNG"),
+        "eval": ("val/a/2.bmp",),
+        "test": ("testing/b/3.gif",),
+    }
+    assert folder.carved == ()
+    assert len(folder) == 4
+
+
+def test_split_folders_that_lack_one(tmp_path: Path) -> None:
+    touch(tmp_path, "train/a/1.png", "train/b/1.png", "test/a/1.png")
+    assert logic.scan(tmp_path).carved == ("eval",)
+
+
+def test_class_folders_only(tmp_path: Path) -> None:
+    touch(tmp_path, "cats & dogs/1 2.png", "žluťoučký kůň/ž.png", "train/wagon.png")
+    folder = logic.scan(tmp_path)
+    assert folder.classes == ("cats & dogs", "train", "žluťoučký kůň")
+    assert folder.carved == ("eval", "test")
+
+
+def test_names_in_other_normal_forms_are_one_class(tmp_path: Path) -> None:
+    touch(tmp_path, "train/a/1.png", "train/\u00e9/1.png", "test/a/1.png", "test/e\u0301/1.png")
+    assert logic.scan(tmp_path).classes == ("a", "\u00e9")
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        ([], "must hold class folders"),
+        (["a.png", "b.png"], r"a\.png: pictures must lie in a class folder"),
+        (["a/1.png"], "at least two classes"),
+        (["a/1.png", "b/.keep"], r"/b: a class folder must hold pictures"),
+        (["a/1.png", "b/1.tiff"], r"b/1\.tiff: a class folder may hold pictures only"),
+        (["a/1.png", "b/more/1.png"], r"b/more: .* found a folder"),
+        (["train/a/1.png", "train/b/1.png", "train/1.png"], r"train/1\.png: pictures must lie"),
+        (["train/a/1.png", "train/b/1.png", "more/a/1.png"], "/more: .* only split folders"),
+        (["train/a/1.png", "train/b/1.png", "test/c/1.png"], r"test/c/.*'c' only here"),
+        (["train/a/1.png", "train/b/1.png", "test/.keep"], "/test: a split must hold class"),
+        (["train/a/1.png", "train/b/1.png", "val/a/1.png", "eval/a/1.png"], "second one for eval"),
+        (["val/a/1.png", "test/a/1.png"], "need a train/ folder"),
+        (["a\nb/1.png", "c/1.png"], "no control characters"),
+        (["\u00e9/1.png", "e\u0301/1.png"], "class names must differ"),
+        ([f"{i}/1.png" for i in range(1001)], "at most 1000 classes, found 1001"),
+    ],
+)
+def test_broken_rules(tmp_path: Path, paths: list[str], message: str) -> None:
+    with pytest.raises(logic.ImageFolderError, match=message):
+        logic.scan(touch(tmp_path, *paths))
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(logic.ImageFolderError, match="found nothing"):
+        logic.scan(tmp_path / "missing")
+    with pytest.raises(logic.ImageFolderError, match="found a file"):
+        logic.scan(touch(tmp_path, "file") / "file")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_unreadable_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.png", "b/1.png")
+    (tmp_path / "b").chmod(0)
+    with pytest.raises(logic.ImageFolderError, match="must be readable"):
+        logic.scan(tmp_path)
+
+
+def test_links(tmp_path: Path) -> None:
+    data = touch(tmp_path / "data", "a/1.png", "b/1.png")
+    (data / "b" / "2.png").symlink_to(data / "a" / "1.png")
+    assert len(logic.scan(data)) == 3
+    (data / "a" / "2.png").symlink_to(touch(tmp_path, "secret.png") / "secret.png")
+    with pytest.raises(logic.ImageFolderError, match=r"a/2\.png: links may not lead out"):
+        logic.scan(data)
+    (data / "a" / "2.png").unlink()
+    (data / "c").symlink_to(tmp_path)
+    with pytest.raises(logic.ImageFolderError, match=r"data/c: links"):
+        logic.scan(data)
+
+
+def test_the_data_folder_itself_may_be_a_link(tmp_path: Path) -> None:
+    touch(tmp_path / "data", "a/1.png", "b/1.png")
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    assert len(logic.scan(tmp_path / "link")) == 2
+
+
+def test_name_that_is_not_utf8(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.png", "b/1.png")
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path / "a") + b"/\xff.png")).write_bytes(b"")
+    except OSError:
+        pytest.skip("the file system takes UTF-8 names only")
+    with pytest.raises(logic.ImageFolderError, match="valid UTF-8"):
+        logic.scan(tmp_path)
+
+
+def test_split_of_depends_on_content_only_and_keeps_its_shares() -> None:
+    splits = [logic.split_of(str(i).encode()) for i in range(10_000)]
+    shares = {split: splits.count(split) / 10_000 for split in logic.SPLITS}
+    assert shares == pytest.approx({"train": 0.8, "eval": 0.1, "test": 0.1}, abs=0.015)
+    # Pinned: pictures of an earlier version's run must not change sides.
+    assert [splits[i] for i in (0, 1, 16, 23, 25)] == ["train", "eval", "test", "test", "eval"]
+
+
+def test_shards_hold_every_file_once_with_classes_mixed(tmp_path: Path) -> None:
+    folder = logic.scan(touch(tmp_path, *(f"{c}/{i}.png" for c in "ab" for i in range(50))))
+    shards = logic.shards(folder, 30)
+    assert [len(shard.files) for shard in shards] == [30, 30, 30, 10]
+    paths = [path for shard in shards for _, path in shard.files]
+    assert sorted(paths) == sorted(folder.files["train"])
+    assert {path[0] for path in paths[:30]} == {"a", "b"}
+    assert shards == logic.shards(logic.scan(tmp_path), 30)
+
+
+def test_fingerprint(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.png", "a/2.png", "b/3.png", "README")
+
+    def fingerprint() -> str:
+        return logic.fingerprint(logic.scan(tmp_path))
+
+    seen = [fingerprint()]
+    touch(tmp_path, "README", "a/.DS_Store")
+    assert fingerprint() == seen[0]
+
+    def changed() -> bool:
+        seen.append(fingerprint())
+        return seen[-1] not in seen[:-1]
+
+    touch(tmp_path, "a/4.png")
+    assert changed(), "added"
+    (tmp_path / "a/2.png").rename(tmp_path / "b/2.png")
+    assert changed(), "moved to another class"
+    (tmp_path / "b/2.png").unlink()
+    assert changed(), "removed"
+    # Same size, same modification time, other content.
+    shutil.copystat(tmp_path / "a/1.png", tmp_path / "a/4.png")
+    old = (tmp_path / "a/1.png").stat()
+    fingerprint_before = fingerprint()
+    (tmp_path / "new.txt").write_bytes(b"A/1.png")
+    os.utime(tmp_path / "new.txt", ns=(old.st_atime_ns, old.st_mtime_ns))
+    (tmp_path / "new.txt").rename(tmp_path / "a/1.png")
+    assert fingerprint() != fingerprint_before, "replaced"
+
+
+def test_split_counts(tmp_path: Path) -> None:
+    folder = logic.scan(touch(tmp_path, "train/a/1.png", "train/b/1.png", "test/a/1.png"))
+    full = {"train": {"a": 1, "b": 1}, "eval": {"a": 1}, "test": {"a": 1}}
+    logic.check_split_counts(full, folder)
+    with pytest.raises(logic.ImageFolderError, match="eval got no picture.*drawn from train"):
+        logic.check_split_counts({**full, "eval": {}}, folder)
+    with pytest.raises(logic.ImageFolderError, match="test got no picture.*none of its"):
+        logic.check_split_counts({**full, "test": {}}, folder)
+    with pytest.raises(logic.ImageFolderError, match="picture in train, none left for 'b'"):
+        logic.check_split_counts({**full, "train": {"a": 2}}, folder)

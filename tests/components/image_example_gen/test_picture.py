@@ -1,0 +1,128 @@
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from components.image_example_gen import picture
+
+RNG = np.random.default_rng(0)
+GREY = Image.fromarray(RNG.integers(0, 256, (12, 9), dtype=np.uint8))
+COLOUR = Image.fromarray(RNG.integers(0, 256, (12, 9, 3), dtype=np.uint8))
+
+
+def encode(image: Image.Image, format: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def pixels(content: bytes) -> np.ndarray:
+    """What training sees: [H, W, 3]."""
+    return tf.io.decode_image(content, channels=3, expand_animations=False).numpy()
+
+
+@pytest.mark.parametrize("image", [GREY, COLOUR], ids=["grey", "colour"])
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_plain_pictures_stay_as_they_are(image: Image.Image, format: str) -> None:
+    content = encode(image, format)
+    assert picture.prepare(content) == (content, False)
+    assert picture.faults([content]) == [None]
+
+
+def oriented(image: Image.Image) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # Turn by a quarter to see it upright.
+    return encode(image, "PNG", exif=exif)
+
+
+def two_frames() -> bytes:
+    other = Image.new("RGB", COLOUR.size, "red")
+    return encode(COLOUR.quantize(), "GIF", save_all=True, append_images=[other])
+
+
+@pytest.mark.parametrize(
+    ("content", "seen"),
+    [
+        (encode(COLOUR, "BMP"), COLOUR),
+        (encode(COLOUR.quantize(), "BMP"), COLOUR.quantize()),
+        (encode(COLOUR.quantize(), "PNG"), COLOUR.quantize()),
+        (encode(GREY, "GIF"), GREY),
+        (two_frames(), COLOUR.quantize()),
+        (encode(GREY.convert("1"), "PNG"), GREY.convert("1")),
+        (oriented(COLOUR), COLOUR.transpose(Image.Transpose.ROTATE_270)),
+    ],
+    ids=["bmp", "bmp palette", "png palette", "gif", "animated gif", "bits", "exif"],
+)
+def test_others_become_what_a_viewer_shows(content: bytes, seen: Image.Image) -> None:
+    stored, converted = picture.prepare(content)
+    assert converted
+    np.testing.assert_array_equal(pixels(stored), np.asarray(seen.convert("RGB")))
+    assert picture.prepare(stored) == (stored, False)
+
+
+def test_sixteen_bits_are_scaled() -> None:
+    deep = Image.fromarray(np.array([[0, 256, 32768, 65535]], np.uint16))
+    stored, converted = picture.prepare(encode(deep, "PNG"))
+    assert converted
+    assert pixels(stored)[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_transparency_shows_white() -> None:
+    image = Image.new("RGBA", (2, 1), (10, 20, 30, 255))
+    image.putpixel((1, 0), (10, 20, 30, 0))
+    stored, _ = picture.prepare(encode(image, "PNG"))
+    assert pixels(stored).tolist() == [[[10, 20, 30], [255, 255, 255]]]
+
+
+def test_cmyk() -> None:
+    flat = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
+    stored, converted = picture.prepare(encode(flat, "JPEG", quality=100))
+    assert converted
+    assert np.abs(pixels(stored).astype(int) - [0, 255, 255]).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "empty"),
+        (b"just text", "no picture"),
+        (encode(COLOUR, "WEBP"), "it is WebP"),
+        (encode(COLOUR, "TIFF"), "it is TIFF"),
+        (encode(COLOUR.quantize(), "PNG")[:-30], "cut short"),
+        (encode(COLOUR, "BMP")[:-30], "cut short"),
+        (encode(COLOUR, "JPEG")[:300], "header is broken"),
+    ],
+    ids=["empty", "text", "webp", "tiff", "cut png", "cut bmp", "jpeg header"],
+)
+def test_bad_pictures(content: bytes, why: str) -> None:
+    with pytest.raises(picture.BadImageError, match=why):
+        picture.prepare(content)
+
+
+def test_a_bomb_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(Image.Image, "tobytes", never)
+    content = encode(Image.new("1", (9_000, 9_000)), "PNG")
+    with pytest.raises(picture.BadImageError, match="9,000 x 9,000"):
+        picture.prepare(content)
+    huge = bytearray(content)
+    huge[16:24] = (100_000).to_bytes(4, "big") * 2
+    with pytest.raises(picture.BadImageError):
+        picture.prepare(bytes(huge))
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_faults_tells_which_of_many_is_cut_short(format: str) -> None:
+    whole = encode(COLOUR, format)
+    cut = whole[:-40]
+    assert picture.prepare(cut) == (cut, False), "the header alone shows nothing"
+    before, fault, after = picture.faults([whole, cut, whole])
+    assert before is None
+    assert after is None
+    assert fault is not None
+    assert "cut short" in fault

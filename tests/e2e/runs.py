@@ -1,0 +1,67 @@
+"""Run the command line in a process of its own, as a person would, and read what it left."""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Done:
+    status: int
+    out: str
+    err: str
+    output: Path
+
+    @property
+    def pushed(self) -> list[Path]:
+        return sorted((self.output / "pushed").glob("*"), key=lambda path: int(path.name))
+
+    def component(self, name: str) -> str:
+        """Whether a component was run or cached, as the closing table says."""
+        (row,) = re.findall(rf"│ {name} +│ +[\d.]+ │ (\w+)", self.out)
+        return row
+
+    def accuracy(self, who: str = "candidate") -> float:
+        return float(re.search(rf"│ {who} +│ +\d+ │ +([\d.]+)", self.out)[1])
+
+    def files(self, component: str, output: str, split: str = "") -> list[str]:
+        """Files of a component's newest output."""
+        folder = self.output / "artifacts" / component / output
+        newest = max(folder.iterdir(), key=lambda path: int(path.name))
+        pattern = f"Split-{split}/*" if split else "**/*"
+        return sorted(str(path) for path in newest.glob(pattern) if path.is_file())
+
+
+def plateau(*args: object, output: Path, sources: Path = ROOT) -> Done:
+    """Run `plateau` from a source tree and keep what it printed."""
+    command = [sys.executable, "-m", "pipeline.cli", *map(str, args), "--output", str(output)]
+    done = subprocess.run(
+        command,
+        cwd=output.parent,
+        env={**os.environ, "PYTHONPATH": str(sources), "COLUMNS": "160"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    return Done(done.returncode, done.stdout, done.stderr, output)
+
+
+def records(files: list[str]) -> list[bytes]:
+    import tensorflow as tf
+
+    return list(tf.data.TFRecordDataset(files, compression_type="GZIP").as_numpy_iterator())
+
+
+def labels(serialized: list[bytes]) -> list[str]:
+    import tensorflow as tf
+
+    def label(record: bytes) -> str:
+        feature = tf.train.Example.FromString(record).features.feature["label"]
+        return feature.bytes_list.value[0].decode()
+
+    return [label(record) for record in serialized]

@@ -1,0 +1,137 @@
+"""The digits preset: first run, second run against the first, and what invalidates the cache."""
+
+import shutil
+
+import numpy as np
+import pytest
+from runs import ROOT, labels, plateau, records
+
+from trainer_module import history
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    return plateau("run", "digits", output=tmp_path_factory.mktemp("digits") / "run")
+
+
+@pytest.fixture(scope="module")
+def second(first):
+    return plateau("run", "digits", output=first.output)
+
+
+def test_the_first_run_pushes_a_good_model(first):
+    assert first.status == 0, first.err
+    assert first.accuracy() >= 0.97
+    assert "first model: nothing to compare with" in first.out
+    assert len(first.pushed) == 1
+    assert (first.pushed[0] / "saved_model.pb").is_file()
+    assert str(first.pushed[0]) in first.out
+
+
+def test_the_console_shows_training_and_no_library_noise(first):
+    assert "epoch  1  loss" in first.out
+    assert "no better val_accuracy for 3 epochs" in first.out
+    for noise in ("WARNING", "INFO", "Traceback", "tensorflow/core"):
+        assert noise not in first.out + first.err
+
+
+def test_the_log_file_is_named_and_holds_the_rest(first):
+    (log,) = (first.output / "logs").glob("*.log")
+    assert str(log) in first.out
+    assert "Component Trainer is running" in log.read_text()
+
+
+def test_serving_sees_what_training_and_evaluation_saw(first):
+    """No skew: raw records through the pushed model give the metrics the pipeline measured."""
+    import tensorflow as tf
+
+    signature = tf.saved_model.load(str(first.pushed[-1])).signatures["serving_default"]
+    for split in ("eval", "test"):
+        raw = records(first.files("ImageExampleGen", "examples", split))
+        logits = signature(examples=tf.constant(raw))["logits"].numpy()
+        true = np.array([int(label) for label in labels(raw)])
+        accuracy = np.mean(logits.argmax(1) == true)
+        loss = tf.keras.losses.sparse_categorical_crossentropy(true, logits, from_logits=True)
+        if split == "eval":
+            (path,) = (p for p in first.files("Trainer", "model_run") if p.endswith(".jsonl"))
+            best = history.read(first.output / path).best
+            assert accuracy == pytest.approx(best.metrics["val_accuracy"], abs=1e-6)
+            assert np.mean(loss) == pytest.approx(best.metrics["val_loss"], rel=1e-4)
+        else:
+            assert accuracy == pytest.approx(first.accuracy(), abs=5e-5)
+
+
+def test_evaluation_saw_the_logits_that_serving_gives(first):
+    """TFMA's own extractors on the test split, example by example."""
+    import apache_beam as beam
+    import tensorflow as tf
+    import tensorflow_model_analysis as tfma
+    from tfx_bsl.tfxio import tf_example_record
+
+    from pipeline import evaluation, presets
+
+    preset = presets.get("digits").build()
+    config = evaluation.eval_config(preset.features, preset.gates)
+    config = tfma.utils.update_eval_config_with_defaults(config, rubber_stamp=True)
+    model = str(first.pushed[-1])
+    shared = tfma.default_eval_shared_model(model, eval_config=config, rubber_stamp=True)
+    files = first.files("ImageExampleGen", "examples", "test")
+    source = tf_example_record.TFExampleRecord(files, raw_record_column_name="raw")
+    seen = {}
+
+    def keep(extracts):
+        rows = zip(extracts[tfma.INPUT_KEY], extracts[tfma.PREDICTIONS_KEY]["logits"], strict=True)
+        seen.update({bytes(raw): logits for raw, logits in rows})
+
+    runner = "BundleBasedDirectRunner"  # In this thread, so that `keep` reaches `seen`.
+    with beam.Pipeline(runner) as pipeline:
+        extracts = pipeline | source.BeamSource(64) | tfma.BatchedInputsToExtracts()
+        for extractor in tfma.default_extractors(eval_shared_model=shared, eval_config=config):
+            extracts |= extractor.stage_name >> extractor.ptransform
+            if "Predictions" in extractor.stage_name:
+                break
+        extracts | beam.Map(keep)
+    assert len(seen) == len(records(files))
+    served = tf.saved_model.load(model).signatures["serving_default"](
+        examples=tf.constant(list(seen))
+    )
+    np.testing.assert_allclose(served["logits"], list(seen.values()), rtol=1e-4, atol=1e-5)
+
+
+def test_the_second_run_uses_the_cache_and_the_first_as_baseline(first, second):
+    assert second.status == 0, second.err
+    for name in ("ImageExampleGen", "StatisticsGen", "AnomalyGate", "Transform", "Trainer"):
+        assert first.component(name) == "run"
+        assert second.component(name) == "cached"
+    assert second.component("Evaluator") == "run"
+    assert second.accuracy("baseline") == first.accuracy()
+
+
+def test_a_flag_of_the_schedule_trains_anew_on_cached_data(second):
+    done = plateau("run", "digits", "--patience", 1, "--actions", 0, output=second.output)
+    assert done.status in (0, 3), done.err
+    assert done.component("Transform") == "cached"
+    assert done.component("Trainer") == "run"
+
+
+def test_an_edit_of_our_code_trains_anew(second, tmp_path):
+    for room in ("components", "pipeline", "schemas", "trainer_module"):
+        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("*.pyc"))
+    edited = tmp_path / "trainer_module" / "optimizer.py"
+    edited.write_text(edited.read_text() + "\n# Edited.\n")
+    done = plateau("run", "digits", output=second.output, sources=tmp_path)
+    assert done.status == 0, done.err
+    assert done.component("ImageExampleGen") == "cached"
+    assert done.component("Transform") == "run"
+    assert done.component("Trainer") == "run"
+
+
+def test_a_model_below_its_gate_is_not_pushed(second):
+    before = second.pushed
+    done = plateau("run", "digits", "--min-accuracy", 0.9999, output=second.output)
+    assert done.status == 3
+    assert done.pushed == before
+    assert "not blessed" in done.out
+    assert "0.9999" in done.out

@@ -1,0 +1,100 @@
+"""Other data than the bundled: a slice of CIFAR-10, the taxi table, a folder of one's own."""
+
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+from runs import plateau
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def cifar_slice(shared_data, tmp_path_factory):
+    """The first 60 training and 20 test pictures of each class."""
+    folder = tmp_path_factory.mktemp("cifar")
+    with tarfile.open(shared_data / "cifar10-images.tar.gz") as archive:
+        for member in archive:
+            parts = member.name.split("/")
+            if len(parts) == 3 and parts[2]:
+                limit = {"train": 60, "test": 20}[parts[0]]
+                if int(parts[2].split(".")[0]) < limit:
+                    archive.extract(member, folder, filter="data")
+    return folder
+
+
+def test_cifar10_slice(cifar_slice, tmp_path):
+    done = plateau(
+        *("run", "cifar10", "--data", cifar_slice, "--width-multiplier", 0.25, "--batch-size", 16),
+        *("--max-epochs", 8, "--min-accuracy", 0.15, "--strategy", "batch_increase"),
+        output=tmp_path / "run",
+    )
+    assert done.status == 0, done.out + done.err
+    assert len(done.pushed) == 1
+
+
+def test_cifar10_vgg16_is_the_published_experiment(cifar_slice, tmp_path):
+    done = plateau(
+        *("run", "cifar10-vgg16", "--data", cifar_slice, "--width-multiplier", 0.05),
+        *("--patience", 1, "--max-epochs", 12, "--min-accuracy", 0, "--min-class-accuracy", 0),
+        output=tmp_path / "run",
+    )
+    assert done.status == 0, done.out + done.err
+    assert "learning rate 0.001 -> 0.00025" in done.out
+
+
+def test_taxi(tmp_path):
+    done = plateau("run", "taxi", output=tmp_path / "run")
+    assert done.status == 0, done.out + done.err
+    assert done.accuracy() >= 0.85
+    assert "no better val_loss" in done.out
+
+
+def squares(folder, colours, count, mode="RGB"):
+    """Pictures of mixed sizes and formats, each class a shade of its own."""
+    random = np.random.default_rng(0)
+    for name, shade in colours.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            size = (int(random.integers(10, 40)), int(random.integers(10, 40)))
+            noise = random.normal(shade, 20, (*size, 3)).clip(0, 255).astype(np.uint8)
+            suffix = ("png", "jpg", "bmp", "gif", "JPEG")[i % 5]
+            Image.fromarray(noise).convert(mode).save(folder / name / f"{i} é.{suffix}")
+    return folder
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_folder_without_splits(tmp_path, mode):
+    shades = {"dark one": 50, "mid": 128, "bright ü": 205}
+    data = squares(tmp_path / "data", shades, 40, mode)
+    done = plateau(
+        *("run", "--data", data, "--height", 16, "--width", 16, "--max-epochs", 15),
+        *("--batch-size", 8, "--strategy", "lr_decay", "--min-accuracy", 0.7),
+        output=tmp_path / "run",
+    )
+    assert done.status == 0, done.out + done.err
+    assert len(done.pushed) == 1
+
+
+def test_a_bad_picture_stops_the_run_and_names_it(tmp_path):
+    data = squares(tmp_path / "data", {"a": 50, "b": 200}, 30)
+    (data / "a" / "broken.png").write_bytes((data / "a" / "0 é.png").read_bytes()[:60])
+    done = plateau("run", "--data", data, output=tmp_path / "run")
+    assert done.status == 1
+    assert "a/broken.png" in done.err
+    assert "--on-bad-image skip" in done.err
+    assert "Traceback" not in done.err + done.out
+    assert done.pushed == []
+
+
+def test_a_bad_picture_can_be_skipped(tmp_path):
+    data = squares(tmp_path / "data", {"a": 50, "b": 200}, 30)
+    (data / "a" / "broken.png").write_bytes(b"no picture")
+    done = plateau(
+        *("run", "--data", data, "--on-bad-image", "skip", "--height", 16, "--width", 16),
+        *("--max-epochs", 10, "--batch-size", 8),
+        output=tmp_path / "run",
+    )
+    assert done.status == 0, done.out + done.err
+    assert "1" in done.out

@@ -1,0 +1,43 @@
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import RunConfig
+from pipeline.evaluation import GateConfig
+from trainer_module.config import ImageFeatures, TableFeatures, TrainConfig
+
+
+def image_run(**changes: Any) -> RunConfig:
+    run = RunConfig(name="x", features=ImageFeatures(), output=Path("out"))
+    return dataclasses.replace(run, **changes)
+
+
+def test_train_config_carries_every_part_the_trainer_reads() -> None:
+    run = image_run(classes=("cat", "dog"))
+    train = run.train_config()
+    for field in dataclasses.fields(TrainConfig):
+        assert getattr(train, field.name) == getattr(run, field.name)
+
+
+def test_train_config_needs_classes() -> None:
+    with pytest.raises(ValueError, match="at least two classes"):
+        image_run().train_config()
+
+
+def test_table_without_classes_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="--classes"):
+        image_run(features=TableFeatures(numeric=("a",)), classes=("only",))
+
+
+@pytest.mark.parametrize("field", ["min_accuracy", "min_class_accuracy", "max_accuracy_drop"])
+@pytest.mark.parametrize("value", [2, -0.1])
+def test_gate_outside_zero_to_one_is_refused(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"{field} must be .*got {value}.*--{field[:3]}"):
+        GateConfig(**{field: value})
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_gate_bounds_are_inclusive(value: float) -> None:
+    assert GateConfig(min_accuracy=value).min_accuracy == value

@@ -1,0 +1,188 @@
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from trainer_module import environment
+
+environment.prepare()
+
+import apache_beam as beam  # noqa: E402
+import tensorflow as tf  # noqa: E402
+import tensorflow_model_analysis as tfma  # noqa: E402
+from tfx_bsl.public.tfxio import TFExampleBeamRecord  # noqa: E402
+
+from pipeline import evaluation, result  # noqa: E402
+from pipeline.config import RunConfig  # noqa: E402
+from pipeline.evaluation import GateConfig  # noqa: E402
+from trainer_module.config import Features, ImageFeatures, TableFeatures  # noqa: E402
+
+CLASSES = ("cat", "dog")
+IMAGES = ImageFeatures()
+TABLE = TableFeatures(numeric=("guess",))
+
+
+class Echo(tf.Module):
+    """Predicts the class that the example's feature `guess` names."""
+
+    def __init__(self, shift: int = 0) -> None:
+        super().__init__()
+        self._shift = tf.Variable(shift, dtype=tf.int64)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def serve(self, records: tf.Tensor) -> dict[str, tf.Tensor]:
+        spec = {"guess": tf.io.FixedLenFeature([], tf.int64)}
+        guess = (tf.io.parse_example(records, spec)["guess"] + self._shift) % 2
+        return {"probabilities": tf.one_hot(guess, 2, on_value=0.9, off_value=0.1)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def transform(self, records: tf.Tensor) -> dict[str, tf.Tensor]:
+        spec = {"label": tf.io.FixedLenFeature([], tf.string)}
+        label = tf.io.parse_example(records, spec)["label"]
+        return {"label_xf": tf.cast(tf.equal(label, CLASSES[1]), tf.int64)[:, None]}
+
+
+def model(folder: Path, shift: int = 0) -> str:
+    module = Echo(shift)
+    tf.saved_model.save(
+        module,
+        str(folder),
+        signatures={"serving_default": module.serve, "transform_labels": module.transform},
+    )
+    return str(folder)
+
+
+def example(label: str, guess: int) -> bytes:
+    features = {
+        "label": tf.train.Feature(bytes_list=tf.train.BytesList(value=[label.encode()])),
+        "guess": tf.train.Feature(int64_list=tf.train.Int64List(value=[guess])),
+    }
+    record = tf.train.Example(features=tf.train.Features(feature=features))
+    return bytes(record.SerializeToString())
+
+
+# 8 cats, all recognised, and 2 dogs, one taken for a cat: 0.9 overall, 1.0 and 0.5 by class.
+EXAMPLES = [example("cat", 0)] * 8 + [example("dog", 1), example("dog", 0)]
+
+
+def evaluate(
+    folder: Path,
+    gates: GateConfig,
+    features: Features = IMAGES,
+    models: Sequence[str] = (),
+    examples: Sequence[bytes] = tuple(EXAMPLES),
+) -> tuple[bool, result.Evaluation]:
+    """Run TFMA as the Evaluator does; the second of `models` is the baseline."""
+    models = models or [model(folder / "model")]
+    config = tfma.utils.update_eval_config_with_defaults(
+        evaluation.eval_config(features, gates),
+        has_baseline=len(models) == 2,
+        rubber_stamp=True,
+    )
+    shared = [
+        tfma.default_eval_shared_model(path, eval_config=config, model_name=spec.name)
+        for path, spec in zip(models, config.model_specs, strict=True)
+    ]
+    source = TFExampleBeamRecord(
+        physical_format="inmem",
+        telemetry_descriptors=["test"],
+        raw_record_column_name=tfma.ARROW_INPUT_COLUMN,
+    ).BeamSource()
+    with beam.Pipeline() as pipeline:
+        _ = (
+            pipeline
+            | beam.Create(examples)
+            | source
+            | tfma.ExtractEvaluateAndWriteResults(
+                eval_shared_model=shared if len(shared) > 1 else shared[0],
+                eval_config=config,
+                output_path=str(folder / "evaluation"),
+            )
+        )
+    validation = tfma.load_validation_result(str(folder / "evaluation"))
+    run = RunConfig(name="x", features=features, output=folder, classes=CLASSES, gates=gates)
+    metrics = tfma.load_metrics(str(folder / "evaluation"))
+    return validation.validation_ok, result.summarise(metrics, validation, run)
+
+
+@pytest.mark.parametrize("features", [IMAGES, TABLE], ids=["images", "table"])
+def test_metrics_overall_and_by_class(tmp_path: Path, features: Features) -> None:
+    ok, found = evaluate(tmp_path, GateConfig(min_accuracy=0.9), features)
+    assert ok
+    assert (found.candidate.examples, found.candidate.accuracy) == (10, pytest.approx(0.9))
+    assert found.candidate.crossentropy == pytest.approx(
+        0.325, abs=1e-3
+    )  # -0.9 ln 0.9 - 0.1 ln 0.1
+    assert [(name, m.examples, m.accuracy) for name, m in found.classes] == [
+        ("dog", 2, 0.5),
+        ("cat", 8, 1.0),
+    ]
+    assert found.baseline is None
+
+
+def test_a_weak_class_fails_only_a_gate_of_its_own(tmp_path: Path) -> None:
+    gates = GateConfig(min_accuracy=0.8, min_class_accuracy=0.6)
+    ok, found = evaluate(tmp_path, gates)
+    assert not ok
+    failed = [gate for gate in found.gates if not gate.passed]
+    assert [(gate.rule, gate.value, gate.bound) for gate in failed] == [
+        ("accuracy, class dog", 0.5, 0.6)
+    ]
+    assert not found.problems
+
+
+def test_overall_gate_fails_just_above_the_value(tmp_path: Path) -> None:
+    ok, found = evaluate(tmp_path, GateConfig(min_accuracy=0.901))
+    assert not ok
+    assert [gate.rule for gate in found.gates if not gate.passed] == ["accuracy, all examples"]
+
+
+def test_a_drop_from_the_baseline_is_bounded(tmp_path: Path) -> None:
+    good, bad = model(tmp_path / "good"), model(tmp_path / "bad", shift=1)
+    gates = GateConfig(min_accuracy=0.0, max_accuracy_drop=0.79)
+    ok, found = evaluate(tmp_path, gates, models=[bad, good])
+    assert not ok
+    assert found.baseline is not None
+    assert found.baseline.accuracy == pytest.approx(0.9)
+    assert found.candidate.accuracy == pytest.approx(0.1)
+    (drop,) = [gate for gate in found.gates if not gate.passed]
+    assert (drop.value, drop.bound) == (pytest.approx(-0.8), -0.79)
+
+
+def test_a_drop_of_exactly_the_tolerance_passes(tmp_path: Path) -> None:
+    good, bad = model(tmp_path / "good"), model(tmp_path / "bad", shift=1)
+    gates = GateConfig(min_accuracy=0.0, max_accuracy_drop=0.8)
+    ok, found = evaluate(tmp_path, gates, models=[bad, good])
+    assert ok
+    assert all(gate.passed for gate in found.gates)
+
+
+def test_confusion_matrix_is_there_for_the_report(tmp_path: Path) -> None:
+    evaluate(tmp_path, GateConfig())
+    plots = {
+        tuple(part.bytes_value for part in plot.slice_key.single_slice_keys): plot
+        for plot in tfma.load_plots(str(tmp_path / "evaluation"))
+    }
+    (overall,) = plots[()].plot_keys_and_values
+    (matrix,) = overall.value.multi_class_confusion_matrix_at_thresholds.matrices
+    counts = {
+        (entry.actual_class_id, entry.predicted_class_id): entry.num_weighted_examples
+        for entry in matrix.entries
+    }
+    assert counts == {(0, 0): 8, (1, 1): 1, (1, 0): 1}
+
+
+def test_label_index_outside_the_classes_is_named_as_such() -> None:
+    assert evaluation.class_name(1, TABLE, CLASSES) == "dog"
+    assert evaluation.class_name(-1, TABLE, CLASSES) == "unknown (-1)"
+    assert evaluation.class_name("dog", IMAGES, CLASSES) == "dog"
+
+
+def test_every_gate_changes_the_configuration() -> None:
+    base = GateConfig(min_accuracy=0.5, min_class_accuracy=0.5, max_accuracy_drop=0.5)
+    texts = {
+        str(evaluation.eval_config(IMAGES, dataclasses.replace(base, **{field.name: 0.25})))
+        for field in dataclasses.fields(GateConfig)
+    }
+    assert len(texts | {str(evaluation.eval_config(IMAGES, base))}) == 4

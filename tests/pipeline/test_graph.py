@@ -1,0 +1,132 @@
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainer_module import environment
+
+environment.prepare()
+
+from pipeline import graph, local_runner, presets  # noqa: E402
+from pipeline.config import RunConfig  # noqa: E402
+from pipeline.dataset import Dataset  # noqa: E402
+from trainer_module.config import TrainConfig  # noqa: E402
+
+
+def run_config(name: str = "digits", **schedule: Any) -> RunConfig:
+    config = presets.get(name).build()
+    return dataclasses.replace(
+        config,
+        classes=config.classes or ("0", "1"),
+        schedule=dataclasses.replace(config.schedule, **schedule),
+    )
+
+
+def nodes(config: RunConfig) -> dict[str, Any]:
+    """The compiled nodes by id."""
+    data = Dataset(Path("/data"), config.classes, Path("/schema-1.pbtxt"))
+    ir = local_runner.compile_pipeline(config, data, Path("/out"))
+    return {node.pipeline_node.node_info.id: node.pipeline_node for node in ir.nodes}
+
+
+def custom_config(node: Any) -> dict[str, str]:
+    text = node.parameters.parameters["custom_config"].field_value.string_value
+    parsed: dict[str, str] = json.loads(text)
+    return parsed
+
+
+def producers(node: Any) -> set[str]:
+    return {
+        channel.producer_node_query.id
+        for spec in node.inputs.inputs.values()
+        for channel in spec.channels
+    }
+
+
+@pytest.mark.parametrize(
+    ("preset", "example_gen"), [("digits", "ImageExampleGen"), ("taxi", "CsvExampleGen")]
+)
+def test_flow(preset: str, example_gen: str) -> None:
+    found = nodes(run_config(preset))
+    assert producers(found["StatisticsGen"]) == {example_gen}
+    assert producers(found["ExampleValidator"]) == {"StatisticsGen", "ImportSchemaGen"}
+    assert producers(found["AnomalyGate"]) >= {"ExampleValidator", "StatisticsGen"}
+    assert producers(found["Transform"]) == {example_gen, "ImportSchemaGen"}
+    assert producers(found["Trainer"]) == {example_gen, "Transform", "ImportSchemaGen"}
+    assert producers(found["Evaluator"]) == {example_gen, "Trainer", "LatestBlessedModel"}
+    assert producers(found["Pusher"]) == {"Trainer", "Evaluator"}
+
+
+def test_nothing_is_trained_before_the_gate_has_passed() -> None:
+    found = nodes(run_config())
+    assert "AnomalyGate" in found["Transform"].upstream_nodes
+    assert list(found).index("AnomalyGate") < list(found).index("Transform")
+
+
+def test_a_value_reaches_the_trainer_as_it_was_given() -> None:
+    config = run_config(max_epochs=17)
+    text = custom_config(nodes(config)["Trainer"])["train_config"]
+    assert TrainConfig.from_json(text) == config.train_config()
+
+
+def test_schedule_changes_the_trainer_and_leaves_transform_cached() -> None:
+    before, after = nodes(run_config(max_epochs=17)), nodes(run_config(max_epochs=18))
+    assert before["Transform"].parameters == after["Transform"].parameters
+    assert before["Trainer"].parameters != after["Trainer"].parameters
+
+
+def test_code_changes_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = nodes(run_config())
+    monkeypatch.setattr(graph.fingerprint, "of_sources", lambda model: "other code")
+    after = nodes(run_config())
+    for name in ("Transform", "Trainer"):
+        assert before[name].parameters != after[name].parameters
+
+
+def test_each_split_has_one_use() -> None:
+    found = nodes(run_config())
+    trainer = found["Trainer"].parameters.parameters
+    assert json.loads(trainer["train_args"].field_value.string_value)["splits"] == ["train"]
+    assert json.loads(trainer["eval_args"].field_value.string_value)["splits"] == ["eval"]
+    evaluator = found["Evaluator"].parameters.parameters
+    assert json.loads(evaluator["example_splits"].field_value.string_value) == ["test"]
+
+
+def test_table_is_split_8_1_1() -> None:
+    parameters = nodes(run_config("taxi"))["CsvExampleGen"].parameters.parameters
+    output = json.loads(parameters["output_config"].field_value.string_value)
+    assert output["split_config"]["splits"] == [
+        {"name": "train", "hash_buckets": 8},
+        {"name": "eval", "hash_buckets": 1},
+        {"name": "test", "hash_buckets": 1},
+    ]
+
+
+def test_two_pipelines_share_no_component() -> None:
+    config = run_config()
+    paths = graph.PipelinePaths(data="/d", schema="/s", artifacts="/a", pushed="/p")
+    first, second = (graph.create_pipeline(config, paths) for _ in range(2))
+    assert not {id(c) for c in first.components} & {id(c) for c in second.components}
+
+
+def test_models_of_other_classes_are_no_baseline() -> None:
+    one = run_config()
+    other = dataclasses.replace(one, classes=("0", "2"))
+    assert graph.pipeline_name(one) != graph.pipeline_name(other)
+    assert graph.pipeline_name(one) == graph.pipeline_name(run_config(max_epochs=2))
+
+
+def test_pipeline_name_suits_kubeflow() -> None:
+    for name in presets.PRESETS:
+        config = presets.get(name).build()
+        assert len(graph.pipeline_name(config)) < 64
+        assert graph.pipeline_name(config).replace("-", "").isalnum()
+
+
+def test_classes_must_be_known() -> None:
+    config = presets.get("digits").build()
+    paths = graph.PipelinePaths(data="/d", schema="/s", artifacts="/a", pushed="/p")
+    with pytest.raises(ValueError, match="at least two classes"):
+        graph.create_pipeline(config, paths)

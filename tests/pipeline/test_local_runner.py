@@ -1,0 +1,51 @@
+import dataclasses
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from pipeline import local_runner, presets, run_lock
+from pipeline.config import RunConfig
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    """Pictures of two classes, one of which is no picture."""
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(20):
+            Image.new("L", (8, 8), i).save(tmp_path / "data" / name / f"{i}.png")
+    (tmp_path / "data" / "dog" / "7.png").write_bytes(b"no picture")
+    return dataclasses.replace(presets.images(), data=tmp_path / "data", output=tmp_path / "out")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_failure_names_component_and_log_and_spares_what_was_pushed(
+    config: RunConfig, capfd: pytest.CaptureFixture[str]
+) -> None:
+    earlier = config.output / "pushed" / "1" / "saved_model.pb"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_bytes(b"a model")
+    shown = io.StringIO()
+    with pytest.raises(local_runner.RunFailedError, match=r"7\.png") as failure:
+        local_runner.run(config, Console(file=shown))
+    assert failure.value.component == "ImageExampleGen"
+    assert "Traceback" in failure.value.log.read_text()
+    assert files(config.output / "pushed") == {str(earlier): b"a model"}
+    # Nothing but our own lines reaches the console, at the file descriptors even.
+    captured = capfd.readouterr()
+    assert captured.out + captured.err + shown.getvalue() == ""
+
+
+def test_output_in_use_is_refused_before_anything_is_written(config: RunConfig) -> None:
+    with run_lock.hold(config.output):
+        before = files(config.output)
+        # The lock belongs to a file handle, so a second one in this process is refused as well.
+        with pytest.raises(run_lock.OutputBusyError, match="--output"):
+            local_runner.run(config, Console(file=io.StringIO()))
+        assert files(config.output) == before

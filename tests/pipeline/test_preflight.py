@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import pytest
+import tfx
+
+import schemas
+from pipeline.preflight import TableError, check_table
+
+SCHEMA = """
+feature { name: "age" type: INT int_domain { min: 0 max: 150 } presence { min_count: 1 } }
+feature { name: "weight" type: FLOAT presence { min_fraction: 1.0 min_count: 1 } }
+feature { name: "note" type: BYTES }
+feature { name: "town" type: BYTES presence { min_count: 1 }
+          domain: "town" distribution_constraints { min_domain_mass: 0.5 } }
+feature { name: "label" type: BYTES domain: "label" presence { min_fraction: 1.0 } }
+string_domain { name: "label" value: "yes" value: "no" }
+string_domain { name: "town" value: "Ulm" }
+"""
+HEADER = "age,weight,note,town,label\n"
+GOOD = HEADER + "30,1.5,,Ulm,yes\n\n,2,some,Bonn,no\n"
+
+
+def check(folder: Path, *tables: str | bytes) -> int:
+    data = folder / "data"
+    data.mkdir()
+    for i, table in enumerate(tables):
+        content = table if isinstance(table, bytes) else table.encode()
+        (data / f"{i}.csv").write_bytes(content)
+    schema = folder / "schema.pbtxt"
+    schema.write_text(SCHEMA)
+    return check_table(data, schema)
+
+
+def test_good_tables(tmp_path: Path) -> None:
+    assert check(tmp_path, GOOD, GOOD) == 4
+    (tmp_path / "data" / "README.md").write_text("not a table")
+    assert check_table(tmp_path / "data", tmp_path / "schema.pbtxt") == 4
+
+
+def test_crlf_quotes_and_long_texts(tmp_path: Path) -> None:
+    table = HEADER + '30,1.5,"a, ""b""\nžluťoučký",Ulm,yes\n'
+    assert check(tmp_path, table.replace("\n", "\r\n")) == 1
+
+
+def test_a_column_nothing_requires_may_be_missing(tmp_path: Path) -> None:
+    assert check(tmp_path, "age,weight,town,label\n1,1.5,Ulm,no\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("", r"0\.csv: .*must have a header"),
+        (HEADER, "must have rows"),
+        ("age,weight,note,town\n", r"0\.csv, row 1, column 'label': each column of the schema"),
+        (GOOD.replace(",", ";"), "column 'age'.*commas between names"),
+        (HEADER.replace("note", "extra"), "row 1, column 'extra': .*must be in the schema"),
+        (HEADER.replace("note", "age"), "row 1, column 'age': column names must differ"),
+        (GOOD + "x,1,,Ulm,no\n", "row 5, column 'age': it must be a whole number, got 'x'"),
+        (GOOD + "1.5,1,,Ulm,no\n", "row 5, column 'age': it must be a whole number, got '1.5'"),
+        (GOOD + "151,1,,Ulm,no\n", "row 5, column 'age': it must be 0 to 150, got '151'"),
+        (GOOD + "1,heavy,,Ulm,no\n", "column 'weight': it must be a number, got 'heavy'"),
+        (GOOD + "1,,,Ulm,no\n", "column 'weight': it may not be empty, got ''"),
+        (GOOD + "1,1,,Ulm,maybe\n", "column 'label': it must be one of 'no', 'yes', got 'maybe'"),
+        (GOOD + "1,1,,Ulm\n", "row 5: each row must have 5 cells, got 4"),
+        (GOOD + "1,1,,Ulm,no,\n", "row 5: each row must have 5 cells, got 6"),
+        ("\ufeff" + GOOD, "byte order mark"),
+        (GOOD.encode() + b"1,1,\xff,Ulm,no\n", "must be UTF-8"),
+        (HEADER + "1,2,,Ulm,no\n", "column 'weight': a column of type FLOAT must hold a number"),
+        (HEADER + "1,2.5,7,Ulm,no\n", "column 'note': a column of type BYTES must hold a value"),
+        (GOOD + f"{2**63},1,,Ulm,no\n", "column 'age': it must be a whole number"),
+    ],
+)
+def test_broken_rules(tmp_path: Path, table: str | bytes, message: str) -> None:
+    with pytest.raises(TableError, match=message):
+        check(tmp_path, table)
+
+
+def test_the_message_names_the_file_among_many(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=r"data/1\.csv, row 2, column 'age'"):
+        check(tmp_path, GOOD, HEADER + "x,1,,Ulm,no\n", GOOD)
+
+
+def test_files_with_their_columns_in_another_order(tmp_path: Path) -> None:
+    with pytest.raises(
+        TableError, match=r"1\.csv, row 1: all files must have the columns of 0\.csv"
+    ):
+        check(tmp_path, GOOD, "weight,age,note,town,label\n")
+
+
+def test_no_folder_no_table_no_schema(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="found nothing"):
+        check_table(tmp_path / "missing", tmp_path)
+    with pytest.raises(TableError, match=r"must hold a \.csv file"):
+        check(tmp_path)
+    (tmp_path / "data" / "0.csv").write_text(GOOD)
+    (tmp_path / "schema.pbtxt").write_text("feature {")
+    with pytest.raises(TableError, match="readable TFMD schema"):
+        check_table(tmp_path / "data", tmp_path / "schema.pbtxt")
+
+
+def test_the_taxi_table_passes() -> None:
+    schema = schemas.committed("taxi")
+    assert schema is not None
+    folder = Path(tfx.__file__).parent / "examples/chicago_taxi_pipeline/data/simple"
+    assert check_table(folder, schema) == 15_002

@@ -1,0 +1,89 @@
+"""The import rule of docs/architecture.md, checked on the code."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tomli
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("schemas", "trainer_module", "components", "pipeline")
+MAY_IMPORT = {
+    "schemas": set(),
+    "trainer_module": {"schemas"},
+    "components": {"schemas"},
+    "pipeline": {"schemas", "components", "trainer_module"},
+}
+# Rooms may read these of a room they otherwise leave alone.
+OPEN_TO_COMPONENTS = {"trainer_module.history"}
+# The pipeline is compiled without loading a model, or TensorFlow.
+OPEN_TO_PIPELINE = {
+    "trainer_module",
+    "trainer_module.checks",
+    "trainer_module.config",
+    "trainer_module.decision",
+    "trainer_module.environment",
+    "trainer_module.history",
+    "trainer_module.plan",
+    "trainer_module.plateau",
+    "trainer_module.scaling",
+    "trainer_module.schedule",
+}
+
+
+def sources():
+    return [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+
+
+def imported(path: Path) -> set[str]:
+    """Modules of ours that a file imports, anywhere in it."""
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            are_modules = {name for name in names if is_module(name)}
+            modules |= are_modules | ({node.module} if names - are_modules else set())
+    return {module for module in modules if module.split(".")[0] in ROOMS}
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").exists()
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_rooms_import_only_what_they_may(path):
+    room = path.relative_to(ROOT).parts[0]
+    for module in imported(path):
+        other = module.split(".")[0]
+        if other == room:
+            continue
+        allowed = other in MAY_IMPORT[room]
+        if room == "components":
+            allowed = allowed or module in OPEN_TO_COMPONENTS
+        if room == "pipeline" and other == "trainer_module":
+            allowed = module in OPEN_TO_PIPELINE
+        assert allowed, f"{path.relative_to(ROOT)} imports {module}"
+
+
+@pytest.mark.parametrize("module", sorted(OPEN_TO_PIPELINE | {"pipeline.cli"}))
+def test_light_modules_load_no_tensorflow(module):
+    heavy = "{'tensorflow', 'keras', 'tfx', 'apache_beam', 'tensorflow_transform'}"
+    code = f"import sys, {module}; sys.exit(sorted({heavy} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_package_is_listed_for_installation():
+    listed = tomli.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in sources()
+        if path.name == "__init__.py"
+    }
+    assert set(listed) == found

@@ -1,0 +1,73 @@
+import pytest
+
+from trainer_module.config import (
+    ImageFeatures,
+    LoopConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    TableFeatures,
+    TrainConfig,
+)
+from trainer_module.schedule import ScheduleConfig
+
+CONFIGS = [
+    TrainConfig(features=ImageFeatures(augment=("flip",)), classes=("a", "b")),
+    TrainConfig(
+        features=TableFeatures(numeric=("x",), label_over="y", label_ratio=0.1),
+        classes=("a", "b"),
+        schedule=ScheduleConfig(strategy="lr_decay", max_batch_size=9, time_budget=1.5),
+    ),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_survives_json(config):
+    assert TrainConfig.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"seed": 0', '"seed": -1'),
+        ('"seed": 0', '"sed": 0'),
+        ('"seed": 0, ', ""),
+        ('"seed": 0', '"seed": "many"'),
+        ('"optimizer": "sgd"', '"optimizer": "magic"'),
+    ],
+)
+def test_refuses_json_that_is_not_a_config_of_this_version(old, new):
+    text = CONFIGS[0].to_json()
+    assert old in text + ", "
+    with pytest.raises(ValueError):
+        TrainConfig.from_json(text.replace(old, new))
+
+
+def test_preprocessing_part_changes_with_features_only():
+    base = CONFIGS[0]
+    other = TrainConfig(base.features, base.classes, schedule=ScheduleConfig(actions=9))
+    wider = TrainConfig(ImageFeatures(width=32), base.classes)
+    assert base.preprocessing_json() == other.preprocessing_json()
+    assert base.preprocessing_json() != wider.preprocessing_json()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ImageFeatures(height=4), r"height must be 8 to 1024 pixels, got 4\. .*--height"),
+        (lambda: TableFeatures(), "at least one feature column"),
+        (lambda: TableFeatures(numeric=("x",), buckets=1), "buckets must be at least 2, got 1"),
+        (lambda: NetworkConfig(dropout=1.0), r"dropout must be in \[0, 1\), got 1.0"),
+        (lambda: OptimizerConfig(learning_rate=0.0), "learning_rate must be in"),
+        (lambda: OptimizerConfig(momentum=1.0), "momentum must be in"),
+        (
+            lambda: LoopConfig(batch_size=0),
+            r"batch_size must be at least 1, got 0\. .*--batch-size",
+        ),
+        (lambda: LoopConfig(micro_batch=0), "micro_batch must be at least 1, got 0"),
+        (lambda: TrainConfig(ImageFeatures(), ("only",)), "at least two classes"),
+        (lambda: TrainConfig(ImageFeatures(), ("a", "a")), "class names must differ"),
+    ],
+)
+def test_bad_values_are_named_with_rule_and_remedy(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

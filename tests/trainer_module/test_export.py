@@ -1,0 +1,142 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from examples import IMAGE_CONFIG, TABLE_CONFIG, TABLE_ROWS, example
+
+from trainer_module.export import export
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory, image_transform):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(2, 3)(keras.layers.Rescaling(1 / 255)(inputs))
+    x = keras.layers.Flatten()(keras.layers.BatchNormalization()(x))
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    folder = str(tmp_path_factory.mktemp("images") / "model")
+    export(model, image_transform, IMAGE_CONFIG, folder)
+    return model, folder
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory, table_transform):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((10,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    folder = str(tmp_path_factory.mktemp("table") / "model")
+    export(model, table_transform, TABLE_CONFIG, folder)
+    return model, folder
+
+
+@pytest.fixture(scope="module")
+def expected(images, image_records, image_transform):
+    """Logits of the model on what the preprocessing graph makes of the records."""
+    features = tf.io.parse_example(image_records, image_transform.raw_feature_spec())
+    return images[0](image_transform.transform_features_layer()(features)["x"]).numpy()
+
+
+def test_tensorflow_2_loads_and_predicts(images, image_records, expected):
+    signature = tf.saved_model.load(images[1]).signatures["serving_default"]
+    out = signature(examples=tf.constant(image_records))
+    np.testing.assert_allclose(out["logits"], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(tf.reduce_sum(out["probabilities"], 1), 1, rtol=1e-6)
+    names = np.array([b"dark", b"light"])
+    np.testing.assert_array_equal(out["class"][:, 0], names[expected.argmax(1)])
+    np.testing.assert_array_equal(out["classes"], np.tile(names, (40, 1)))
+
+
+def test_the_tensorflow_1_loader_does_too(images, image_records, expected):
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        graph = tf.compat.v1.saved_model.load(session, ["serve"], images[1])
+        signature = graph.signature_def["serving_default"]
+        feed = {signature.inputs["examples"].name: image_records}
+        logits = session.run(signature.outputs["logits"].name, feed)
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_run_inference_does_too(images, image_records, expected, tmp_path):
+    import apache_beam as beam
+    from tfx_bsl.public.beam import RunInference
+    from tfx_bsl.public.proto import model_spec_pb2
+
+    spec = model_spec_pb2.InferenceSpecType(
+        saved_model_spec=model_spec_pb2.SavedModelSpec(model_path=images[1])
+    )
+    out = str(tmp_path / "logs")
+    with beam.Pipeline() as pipeline:
+        (
+            pipeline
+            | beam.Create([tf.train.Example.FromString(r) for r in image_records])
+            | RunInference(spec)
+            | beam.Map(lambda log: log.SerializeToString())
+            | beam.io.WriteToTFRecord(out, shard_name_template="")
+        )
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    logits = {}
+    for record in tf.data.TFRecordDataset(out).as_numpy_iterator():
+        log = prediction_log_pb2.PredictionLog.FromString(record).predict_log
+        request = log.request.inputs["examples"].string_val[0]
+        name = tf.train.Example.FromString(request).features.feature["file_name"]
+        number = int(name.bytes_list.value[0])
+        logits[number] = tf.make_ndarray(log.response.outputs["logits"])[0]
+    got = np.array([logits[i] for i in range(40)])
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_serves_encoded_pictures(images, image_records, expected):
+    signature = tf.saved_model.load(images[1]).signatures["serving_images"]
+    pictures = [
+        tf.train.Example.FromString(r).features.feature["image"].bytes_list.value[0]
+        for r in image_records
+    ]
+    out = signature(image=tf.constant(pictures))
+    np.testing.assert_allclose(out["logits"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_request_needs_no_label(images, image_records):
+    signature = tf.saved_model.load(images[1]).signatures["serving_default"]
+    bare = tf.train.Example.FromString(image_records[0])
+    for name in ("label", "file_name"):
+        del bare.features.feature[name]
+    with_label = signature(examples=tf.constant(image_records[:1]))
+    without = signature(examples=tf.constant([bare.SerializeToString()]))
+    np.testing.assert_array_equal(with_label["logits"], without["logits"])
+
+
+def test_an_empty_request_gives_an_empty_answer(images):
+    signature = tf.saved_model.load(images[1]).signatures["serving_default"]
+    assert signature(examples=tf.constant([], tf.string))["probabilities"].shape == (0, 2)
+
+
+def test_a_corrupt_picture_is_an_error_and_the_model_goes_on(images, image_records):
+    loaded = tf.saved_model.load(images[1])
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        loaded.signatures["serving_images"](image=tf.constant([b"no picture"]))
+    loaded.signatures["serving_default"](examples=tf.constant(image_records[:1]))
+
+
+def test_transform_signatures_keep_the_label(images, image_records):
+    signatures = tf.saved_model.load(images[1]).signatures
+    features = signatures["transform_features"](examples=tf.constant(image_records))
+    assert features["x"].shape == (40, 8, 8, 3)
+    assert features["label_xf"].numpy()[:, 0].tolist() == [0, 1] * 20
+    labels = signatures["transform_labels"](examples=tf.constant(image_records))
+    assert set(labels) == {"label_xf"}
+    np.testing.assert_array_equal(labels["label_xf"], features["label_xf"])
+
+
+def test_table_columns_and_examples_agree(table):
+    signatures = tf.saved_model.load(table[1]).signatures
+    records = [
+        example(miles=row["miles"], hour=row["hour"], company=row["company"]) for row in TABLE_ROWS
+    ]
+    by_example = signatures["serving_default"](examples=tf.constant(records))
+    by_column = signatures["serving_columns"](
+        miles=tf.constant([np.nan if r["miles"] is None else r["miles"] for r in TABLE_ROWS]),
+        hour=tf.constant([r["hour"] for r in TABLE_ROWS], tf.int64),
+        company=tf.constant([r["company"] or b"" for r in TABLE_ROWS]),
+    )
+    np.testing.assert_allclose(by_example["logits"], by_column["logits"], rtol=1e-5)
+    assert by_example["classes"][0].numpy().tolist() == [b"small", b"big"]

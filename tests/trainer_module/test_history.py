@@ -1,0 +1,89 @@
+import io
+
+import pytest
+import tensorflow as tf
+from rich.console import Console
+
+from trainer_module.history import EpochRecord, History, TensorBoardWriter, Writers, read, write
+from trainer_module.progress import ProgressWriter
+
+
+def record(epoch, action="none", best=False):
+    return EpochRecord(
+        epoch=epoch,
+        metrics={"loss": 1 / epoch, "val_accuracy": 0.1 * epoch},
+        learning_rate=0.05,
+        batch_size=64,
+        noise_scale=12.5,
+        updates=10 * epoch,
+        examples=640 * epoch,
+        seconds=1.5 * epoch,
+        action=action,
+        reason="[red]why" if action != "none" else "",
+        best=best,
+    )
+
+
+HISTORY = History(
+    config={"batch_size": 64},
+    monitor="val_accuracy",
+    mode="max",
+    epochs=(record(1, best=True), record(2, best=True), record(3, "grow_batch")),
+    stop_reason="enough",
+    traces={"train_step": 1},
+)
+
+
+def test_reads_what_it_wrote(tmp_path):
+    write(HISTORY, tmp_path / "h.jsonl")
+    assert read(tmp_path / "h.jsonl") == HISTORY
+    assert [path.name for path in tmp_path.iterdir()] == ["h.jsonl"]
+
+
+def test_best_and_decisions():
+    assert HISTORY.best.epoch == 2
+    assert [r.epoch for r in HISTORY.decisions] == [3]
+    assert History({}, "loss", "min").best is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}\n{}\n", "not json\n", '{"format": "plateau-training-history", "version": 9}\n{}\n'],
+)
+def test_refuses_other_files(tmp_path, text):
+    path = tmp_path / "h.jsonl"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="training history must be"):
+        read(path)
+
+
+def test_tensorboard_gets_a_point_an_epoch(tmp_path):
+    writer = Writers([TensorBoardWriter(tmp_path)])
+    writer.start(HISTORY)
+    for entry in HISTORY.epochs:
+        writer.epoch(entry)
+    writer.close(HISTORY)
+    (file,) = tmp_path.iterdir()
+    points = {}
+    for event in tf.compat.v1.train.summary_iterator(str(file)):
+        for value in event.summary.value:
+            points.setdefault(value.tag, []).append((event.step, tf.make_ndarray(value.tensor)))
+    assert [int(value) for _, value in points["plateau/batch_size"]] == [64, 64, 64]
+    assert [step for step, _ in points["plateau/batch_size"]] == [1, 2, 3]
+    assert points["plateau/val_accuracy"][2][1] == pytest.approx(0.3)
+    assert [step for step, _ in points["plateau/decision"]] == [3]
+
+
+def test_progress_shows_epochs_decisions_and_the_best():
+    out = io.StringIO()
+    writer = ProgressWriter(Console(file=out, width=200), max_epochs=100)
+    writer.start(HISTORY)
+    for entry in HISTORY.epochs:
+        writer.batch(1, 10)
+        writer.epoch(entry)
+    writer.close(HISTORY)
+    text = out.getvalue()
+    assert "going on after epoch 3" in text
+    assert "epoch   2  loss 0.5000  val_accuracy 0.2000  lr 0.05  batch 64 *" in text
+    assert "epoch 3: [red]why" in text
+    assert "keeping the weights of epoch 2 (val_accuracy 0.2000)" in text

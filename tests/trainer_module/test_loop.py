@@ -1,0 +1,246 @@
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer_module import PlateauConfig, ScheduleConfig, train
+from trainer_module.config import ImageFeatures
+from trainer_module.data import Split, evaluation_dataset, training_factory
+from trainer_module.history import Writer
+from trainer_module.schedule import NonFiniteError
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(size=(120, 5)).astype(np.float32)
+Y = (X[:, 0] * X[:, 1] > 0).astype(np.int64)
+TRAINING, VALIDATION = Split(X[:90], Y[:90]), Split(X[90:], Y[90:])
+
+
+class Recorder(Writer):
+    """Keeps what it is told; stops the run after some epochs, as a killed process would."""
+
+    def __init__(self, die_after=None):
+        self.records, self.notes, self.steps, self.closed = [], [], [], None
+        self.die_after = die_after
+
+    def start(self, history):
+        self.started = history
+
+    def batch(self, done, steps):
+        self.steps.append((done, steps))
+
+    def epoch(self, record):
+        self.records.append(record)
+        if record.epoch == self.die_after:
+            raise KeyboardInterrupt
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def close(self, history):
+        self.closed = history
+
+
+def model_and_optimizer(optimizer=None):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5,))
+    x = keras.layers.Dense(8, activation="relu")(inputs)
+    x = keras.layers.Dropout(0.1)(keras.layers.BatchNormalization()(x))
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    return model, optimizer or keras.optimizers.SGD(0.05, momentum=0.9)
+
+
+def run(config=None, *, writer=None, optimizer=None, **options):
+    model, optimizer = model_and_optimizer(optimizer)
+    defaults = {"num_examples": 90, "batch_size": 8, "steps_per_call": 4}
+    history = train(
+        model,
+        optimizer,
+        training_factory(TRAINING, ImageFeatures(), 0),
+        evaluation_dataset(VALIDATION, 16),
+        config or schedule_config(),
+        writers=[writer or Recorder()],
+        clock=itertools.count().__next__,
+        **(defaults | options),
+    )
+    return model, history
+
+
+def schedule_config(**options):
+    plateau = PlateauConfig(patience=options.pop("patience", 2))
+    defaults = {"factor": 2.0, "max_batch_size": 16, "max_epochs": 30}
+    return ScheduleConfig(plateau=plateau, **(defaults | options))
+
+
+def test_acts_at_stalls_and_stops_by_itself():
+    _, history = run(schedule_config(strategy="hybrid", actions=2))
+    actions = [r.action for r in history.decisions]
+    assert actions == ["grow_batch", "decay_lr", "stop"]
+    assert [r.batch_size for r in history.epochs][:: len(history.epochs) - 1] == [8, 16]
+    assert history.epochs[0].learning_rate == 0.05
+    assert history.epochs[-1].learning_rate == 0.025
+    assert history.stop_reason == history.epochs[-1].reason
+    first = history.decisions[0]
+    after = history.epochs[first.epoch]
+    assert (first.batch_size, after.batch_size) == (8, 16)
+    assert "batch 8 -> 16" in first.reason
+
+
+def test_one_trace_for_the_whole_run():
+    _, history = run(schedule_config(strategy="hybrid", actions=2))
+    assert len(history.decisions) == 3
+    traced = {"train_step": 1, "train_steps": 1, "eval_step": 1, "accumulate_step": 0}
+    assert history.traces == traced
+
+
+def test_counts_updates_examples_and_seconds():
+    _, history = run(schedule_config(strategy="batch_increase", actions=1))
+    updates = np.diff([0, *(r.updates for r in history.epochs)])
+    examples = np.diff([0, *(r.examples for r in history.epochs)])
+    for record, update, seen in zip(history.epochs, updates, examples, strict=True):
+        assert update == 90 // record.batch_size
+        assert seen == update * record.batch_size
+    assert np.all(np.diff([r.seconds for r in history.epochs]) > 0)
+
+
+def test_leaves_the_model_with_the_weights_of_the_best_epoch():
+    model, history = run()
+    accuracy = np.mean(model.predict(VALIDATION.x, verbose=0).argmax(1) == VALIDATION.y)
+    assert accuracy == pytest.approx(history.best.metrics["val_accuracy"])
+    assert accuracy == pytest.approx(max(r.metrics["val_accuracy"] for r in history.epochs))
+
+
+def test_writers_see_every_epoch():
+    recorder = Recorder()
+    _, history = run(writer=recorder)
+    assert tuple(recorder.records) == history.epochs
+    assert recorder.closed == history
+    assert recorder.steps[:4] == [(4, 11), (8, 11), (9, 11), (10, 11)]
+
+
+def comparable(history):
+    return [{**r.__dict__, "seconds": None} for r in history.epochs]
+
+
+@pytest.mark.parametrize("die_after", [1, 4])
+def test_a_resumed_run_equals_an_unbroken_one(tmp_path, die_after):
+    config = schedule_config(restore="weights_and_slots", actions=2)
+    model, history = run(config)
+    assert len(history.epochs) > die_after + 1
+    with pytest.raises(KeyboardInterrupt):
+        run(config, writer=Recorder(die_after), directory=tmp_path)
+    recorder = Recorder()
+    resumed, continued = run(config, writer=recorder, directory=tmp_path)
+    assert len(recorder.started.epochs) == die_after
+    assert comparable(continued) == comparable(history)
+    for a, b in zip(model.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    model, history = run(directory=tmp_path)
+    recorder = Recorder()
+    again, same = run(directory=tmp_path, writer=recorder)
+    assert recorder.records == []
+    assert same.epochs == history.epochs
+    for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_checkpoints_of_another_config_are_refused(tmp_path):
+    run(directory=tmp_path)
+    with pytest.raises(ValueError, match="with the config, model and data it was started with"):
+        run(schedule_config(patience=3), directory=tmp_path)
+
+
+def test_micro_batches_follow_the_same_course():
+    _, whole = run(schedule_config(strategy="batch_increase", actions=1, max_epochs=4))
+    _, cut = run(schedule_config(strategy="batch_increase", actions=1, max_epochs=4), micro_batch=5)
+    assert [r.updates for r in cut.epochs] == [r.updates for r in whole.epochs]
+    assert [r.examples for r in cut.epochs] == [r.examples for r in whole.epochs]
+    assert cut.traces["accumulate_step"] == 1
+
+
+def nan_from(epoch):
+    def make_dataset(batch_size, number):
+        factory = training_factory(TRAINING, ImageFeatures(), 0)
+        scale = np.nan if number == epoch else 1.0
+        return factory(batch_size, number).map(lambda x, y: (x * tf.constant(scale, tf.float32), y))
+
+    return make_dataset
+
+
+def run_on(make_dataset, config):
+    model, optimizer = model_and_optimizer()
+    history = train(
+        model,
+        optimizer,
+        make_dataset,
+        evaluation_dataset(VALIDATION, 16),
+        config,
+        num_examples=90,
+        batch_size=8,
+    )
+    return model, history
+
+
+def test_a_loss_that_is_not_finite_raises_by_default():
+    with pytest.raises(NonFiniteError, match="epoch 2"):
+        run_on(nan_from(2), schedule_config())
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_rolls_back_to_the_best_weights_and_goes_on(epoch):
+    config = schedule_config(on_nonfinite="rollback_and_reduce", max_epochs=8)
+    model, history = run_on(nan_from(epoch), config)
+    rolled = history.epochs[epoch - 1]
+    assert rolled.action == "rollback"
+    assert history.epochs[epoch].learning_rate == 0.025
+    assert np.isfinite(history.epochs[epoch].metrics["loss"])
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+
+
+@pytest.mark.parametrize("restore", ["weights", "weights_and_slots", "weights_reset_slots"])
+def test_restores_at_a_stall(restore):
+    """Right after the restore, the model is the best epoch's again."""
+    seen = []
+    config = schedule_config(restore=restore, patience=1, actions=1)
+    model, optimizer = model_and_optimizer()
+    factory = training_factory(TRAINING, ImageFeatures(), 0)
+
+    def make_dataset(batch_size, epoch):
+        seen.append([np.array(w) for w in model.get_weights()])
+        return factory(batch_size, epoch)
+
+    history = train(
+        model,
+        optimizer,
+        make_dataset,
+        evaluation_dataset(VALIDATION, 16),
+        config,
+        num_examples=90,
+        batch_size=8,
+    )
+    stall = history.decisions[0]
+    best = max(r.epoch for r in history.epochs[: stall.epoch] if r.best)
+    assert best < stall.epoch
+    # seen[n] holds the weights after n epochs.
+    for a, b in zip(seen[stall.epoch], seen[best], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_bad_arguments_are_refused_before_training():
+    with pytest.raises(ValueError, match=r"monitor must be one of .*val_accuracy.*, got 'val_f1'"):
+        run(ScheduleConfig(plateau=PlateauConfig(monitor="val_f1")))
+    with pytest.raises(ValueError, match="batch_size must be"):
+        run(batch_size=91)
+    decay = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
+    with pytest.raises(ValueError, match="learning rate must be a number"):
+        run(optimizer=keras.optimizers.SGD(decay))
+
+
+def test_a_training_set_without_batches_is_refused():
+    empty = tf.data.Dataset.from_tensor_slices((X[:0], Y[:0])).batch(8)
+    with pytest.raises(ValueError, match="at least one batch an epoch"):
+        run_on(lambda batch_size, epoch: empty, schedule_config())

@@ -1,0 +1,119 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer_module.batch import pieces
+from trainer_module.step import Steps
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(size=(96, 5)).astype(np.float32)
+Y = (X[:, 0] > 0).astype(np.int64) + (X[:, 1] > 1)
+
+
+def dense(optimizer=None, regularizer=None):
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((5,))
+    x = keras.layers.Dense(7, activation="tanh", kernel_regularizer=regularizer)(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    optimizer = optimizer or keras.optimizers.SGD(0.1, momentum=0.9)
+    optimizer.build(model.trainable_variables)
+    return model, optimizer
+
+
+def batches(size):
+    return tf.data.Dataset.from_tensor_slices((X, Y)).batch(size)
+
+
+def trained(size, *, micro_batch=None, epochs=2, steps_per_call=4, regularizer=None):
+    model, optimizer = dense(regularizer=regularizer)
+    data = pieces(batches(size), micro_batch=micro_batch)
+    steps = Steps(model, optimizer, data.element_spec, steps_per_call=steps_per_call)
+    micro = micro_batch is not None
+    count = None if micro else int(batches(size).cardinality())
+    values = None
+    for _ in range(epochs):
+        sums = [s for _, s in steps.train_epoch(data, batches=count, micro=micro)]
+        values = steps.means(sums)
+    return model, optimizer, steps, values
+
+
+def weights(model):
+    return np.concatenate([np.ravel(w) for w in model.get_weights()])
+
+
+@pytest.mark.parametrize("regularizer", [None, "l2"])
+def test_trains_as_keras_fit_does(regularizer):
+    model, _, _, values = trained(32, epochs=3, regularizer=regularizer)
+    expected, _ = dense(regularizer=regularizer)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    expected.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss, metrics=["accuracy"])
+    record = expected.fit(batches(32), epochs=3, verbose=0).history
+    np.testing.assert_allclose(weights(model), weights(expected), rtol=1e-4, atol=1e-6)
+    assert values["accuracy"] == pytest.approx(record["accuracy"][-1])
+    if regularizer is None:
+        assert values["loss"] == pytest.approx(record["loss"][-1], rel=1e-5)
+
+
+@pytest.mark.parametrize("steps_per_call", [2, 3, 8])
+def test_several_steps_a_call_change_nothing(steps_per_call):
+    one, *_, values = trained(16, steps_per_call=1)
+    several, *_, other = trained(16, steps_per_call=steps_per_call)
+    np.testing.assert_array_equal(weights(one), weights(several))
+    assert values == pytest.approx(other)
+
+
+@pytest.mark.parametrize("micro_batch", [7, 16, 31])
+def test_micro_batches_equal_the_big_batch(micro_batch):
+    whole, optimizer, *_, values = trained(48, regularizer="l2")
+    cut, other, *_, in_pieces = trained(48, micro_batch=micro_batch, regularizer="l2")
+    np.testing.assert_allclose(weights(whole), weights(cut), rtol=1e-4, atol=1e-6)
+    assert int(optimizer.iterations) == int(other.iterations) == 4
+    assert in_pieces == pytest.approx(values, rel=1e-4)
+
+
+def test_one_trace_whatever_learning_rate_and_batch_do():
+    model, optimizer = dense()
+    spec = pieces(batches(8)).element_spec
+    steps = Steps(model, optimizer, spec, steps_per_call=2)
+    for size, rate in ((8, 0.1), (24, 0.1), (24, 0.01), (96, 0.001), (50, 0.001)):
+        optimizer.learning_rate.assign(rate)
+        for micro_batch in (None, 5):
+            data = pieces(batches(size), micro_batch=micro_batch)
+            count = None if micro_batch else int(batches(size).cardinality())
+            list(steps.train_epoch(data, batches=count, micro=micro_batch is not None))
+        steps.evaluate(pieces(batches(size)))
+    assert steps.traces() == {
+        "train_step": 1,
+        "train_steps": 1,
+        "accumulate_step": 1,
+        "eval_step": 1,
+    }
+
+
+def test_evaluation_weighs_examples_not_batches():
+    model, optimizer = dense()
+    steps = Steps(model, optimizer, pieces(batches(8)).element_spec)
+    whole = steps.evaluate(pieces(batches(96)))
+    uneven = steps.evaluate(pieces(batches(50)))
+    assert whole == pytest.approx(uneven, rel=1e-5)
+    logits = model.predict(X, verbose=0)
+    assert whole["accuracy"] == pytest.approx(np.mean(logits.argmax(1) == Y))
+
+
+def test_own_loss_and_metrics():
+    model, optimizer = dense(keras.optimizers.Adam(0.01))
+    spec = pieces(batches(8)).element_spec
+    steps = Steps(
+        model,
+        optimizer,
+        spec,
+        loss=lambda y, out: tf.square(out[:, 0] - tf.cast(y, tf.float32)),
+        metrics={"error": lambda y, out: tf.abs(out[:, 0] - tf.cast(y, tf.float32))},
+    )
+    before = steps.evaluate(pieces(batches(8)))
+    for _ in range(5):
+        list(steps.train_epoch(pieces(batches(8)), batches=12))
+    after = steps.evaluate(pieces(batches(8)))
+    assert set(after) == {"loss", "error"}
+    assert after["loss"] < before["loss"]

@@ -1,0 +1,68 @@
+"""Cut global batches into the pieces that replicas and micro-batches compute."""
+
+import tensorflow as tf
+
+from trainer_module.checks import require
+
+
+def pieces(
+    dataset: tf.data.Dataset,
+    *,
+    micro_batch: int | None = None,
+    replicas: int = 1,
+    local: range = range(1),
+) -> tf.data.Dataset:
+    """Cut each global batch into pieces, one for each replica and micro-batch.
+
+    Pieces are strided slices, so their sizes differ by one example at the most and none is a
+    tiny rest. All replicas get the same number of them.
+
+    Args:
+        dataset: Global batches (x [B, ...], y [B, ...]).
+        micro_batch: Largest piece, in examples; whole batches if not given.
+        replicas: Replicas that share a global batch.
+        local: Which of them read this dataset, in the order in which they take elements.
+
+    Returns:
+        (x [b, ...], y [b, ...], total, last): total, float32, is the size of the global batch and
+        last, bool, whether this is the final piece of the batch. The batch dimension is None in
+        the element spec whatever it was in the dataset.
+    """
+    require(
+        isinstance(dataset.element_spec, tuple) and len(dataset.element_spec) == 2,
+        "a dataset must yield (x, y) pairs of tensors",
+        dataset.element_spec,
+        "Map its elements to (inputs, label).",
+    )
+
+    def cut(x: tf.Tensor, y: tf.Tensor) -> tf.data.Dataset:
+        x, y = _any_size(x), _any_size(y)
+        size = tf.shape(x, tf.int64)[0]
+        share = (size + replicas - 1) // replicas
+        limit = share if micro_batch is None else tf.constant(micro_batch, tf.int64)
+        rounds = tf.maximum(tf.minimum((share + limit - 1) // limit, size // replicas), 1)
+        stride = rounds * replicas
+
+        def piece(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            turn, replica = index // len(local), index % len(local) + local.start
+            first = turn * replicas + replica
+            total = tf.cast(size, tf.float32)
+            parts = [
+                tf.ensure_shape(part[first::stride], [None, *part.shape[1:]]) for part in (x, y)
+            ]
+            return *parts, total, tf.equal(turn, rounds - 1)
+
+        return tf.data.Dataset.range(rounds * len(local)).map(piece)
+
+    def whole(x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        x, y = _any_size(x), _any_size(y)
+        return x, y, tf.cast(tf.shape(x)[0], tf.float32), tf.constant(True)
+
+    if micro_batch is None and replicas == 1:
+        return dataset.map(whole).prefetch(tf.data.AUTOTUNE)
+    return dataset.flat_map(cut).prefetch(tf.data.AUTOTUNE)
+
+
+def _any_size(tensor: tf.Tensor) -> tf.Tensor:
+    """The tensor with its static batch size forgotten, which would cost a trace for each size."""
+    return tf.compat.v1.placeholder_with_default(tensor, [None, *tensor.shape[1:]])

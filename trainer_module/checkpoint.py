@@ -1,0 +1,165 @@
+"""Everything needed to go on bit for bit, in files that are whole or not there at all."""
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from trainer_module.checks import require
+
+KEPT = 2
+"""Epochs whose checkpoints stay: the latest, and one to fall back on if that one is damaged."""
+
+
+class Snapshot(NamedTuple):
+    """Values of all variables at one moment.
+
+    Attributes:
+        epoch: Epoch after which they were taken; 0 before the first.
+        model: Weights, averages and seed states, in the order of `model.variables`.
+        optimizer: Iterations, learning rate and slots, in the order of `optimizer.variables`.
+    """
+
+    epoch: int
+    model: tuple[npt.NDArray[Any], ...]
+    optimizer: tuple[npt.NDArray[Any], ...]
+
+    @classmethod
+    def take(
+        cls, epoch: int, model: keras.Model, optimizer: keras.optimizers.Optimizer
+    ) -> "Snapshot":
+        """Copy the variables of a model and its optimizer."""
+        return cls(
+            epoch,
+            tuple(np.array(v) for v in model.variables),
+            tuple(np.array(v) for v in optimizer.variables),
+        )
+
+    def restore_model(self, model: keras.Model) -> None:
+        """Assign the model's variables."""
+        _assign(model.variables, self.model)
+
+    def restore_optimizer(self, optimizer: keras.optimizers.Optimizer) -> None:
+        """Assign the optimizer's variables, learning rate and iterations included."""
+        _assign(optimizer.variables, self.optimizer)
+
+
+def reset_slots(optimizer: keras.optimizers.Optimizer) -> None:
+    """Set momentum and the like to zero; iterations and learning rate stay."""
+    for variable in optimizer.variables:
+        if variable is not optimizer.iterations and variable is not optimizer.learning_rate:
+            variable.assign(np.zeros(variable.shape, variable.dtype))
+
+
+class Checkpoints:
+    """The checkpoints of one run in one folder."""
+
+    def __init__(self, directory: Path, fingerprint: str) -> None:
+        """Open a folder, making it if need be.
+
+        Args:
+            directory: Where the files are.
+            fingerprint: Text that two runs share only if one may go on from the other's files.
+        """
+        self._directory = directory
+        self._fingerprint = hashlib.sha256(fingerprint.encode()).hexdigest()
+        directory.mkdir(parents=True, exist_ok=True)
+        for leftover in directory.glob(".*.part"):
+            leftover.unlink(missing_ok=True)
+
+    def save(self, latest: Snapshot, best: Snapshot, state: Mapping[str, Any]) -> None:
+        """Write the state after an epoch; then drop what no kept checkpoint needs.
+
+        Args:
+            latest: Variables now.
+            best: Variables of the best epoch.
+            state: Whatever else the loop needs, as JSON.
+        """
+        best_path = self._path("best", best.epoch)
+        if not best_path.exists():
+            self._write(best_path, best, {})
+        self._write(self._path("epoch", latest.epoch), latest, {**state, "best": best.epoch})
+        epochs = self._epochs()
+        for epoch in epochs[:-KEPT]:
+            self._path("epoch", epoch).unlink()
+        needed = {best_path, *(self._best_of(epoch) for epoch in epochs[-KEPT:])}
+        for path in self._directory.glob("best-*.npz"):
+            if path not in needed:
+                path.unlink()
+
+    def load(self) -> tuple[Snapshot, Snapshot, dict[str, Any]] | None:
+        """The newest whole checkpoint: variables, best variables, state; None if there is none.
+
+        Raises:
+            ValueError: The files are of a run with another config.
+        """
+        for epoch in reversed(self._epochs()):
+            try:
+                latest, state = self._read(self._path("epoch", epoch))
+                best, _ = self._read(self._path("best", state.pop("best")))
+            except (OSError, EOFError, KeyError, zipfile.BadZipFile, json.JSONDecodeError):
+                continue
+            return latest, best, state
+        return None
+
+    def _path(self, kind: str, epoch: int) -> Path:
+        return self._directory / f"{kind}-{epoch:06d}.npz"
+
+    def _epochs(self) -> list[int]:
+        return sorted(int(path.stem[6:]) for path in self._directory.glob("epoch-*.npz"))
+
+    def _best_of(self, epoch: int) -> Path | None:
+        try:
+            with np.load(self._path("epoch", epoch), allow_pickle=False) as arrays:
+                return self._path("best", _header(arrays)["best"])
+        except (OSError, EOFError, KeyError, zipfile.BadZipFile, json.JSONDecodeError):
+            return None
+
+    def _write(self, path: Path, snapshot: Snapshot, state: Mapping[str, Any]) -> None:
+        header = json.dumps({**state, "fingerprint": self._fingerprint, "epoch": snapshot.epoch})
+        arrays = {
+            "header": np.frombuffer(header.encode(), np.uint8),
+            **{f"model-{i}": value for i, value in enumerate(snapshot.model)},
+            **{f"optimizer-{i}": value for i, value in enumerate(snapshot.optimizer)},
+        }
+        temporary = path.with_name(f".{path.name}.part")
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+    def _read(self, path: Path) -> tuple[Snapshot, dict[str, Any]]:
+        with np.load(path, allow_pickle=False) as arrays:
+            state = _header(arrays)
+            require(
+                state.pop("fingerprint") == self._fingerprint,
+                "a run goes on only with the config, model and data it was started with",
+                f"checkpoints of another run in {self._directory}",
+                "Repeat the command that began it, or empty the folder to start anew.",
+            )
+            values = {
+                kind: tuple(
+                    arrays[f"{kind}-{i}"]
+                    for i in range(sum(name.startswith(f"{kind}-") for name in arrays.files))
+                )
+                for kind in ("model", "optimizer")
+            }
+            return Snapshot(state.pop("epoch"), values["model"], values["optimizer"]), state
+
+
+def _header(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    header: dict[str, Any] = json.loads(arrays["header"].tobytes())
+    return header
+
+
+def _assign(variables: Sequence[Any], values: Sequence[npt.NDArray[Any]]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)

@@ -1,0 +1,193 @@
+"""Datasets: decoded once, cached as uint8 (pictures) or float32 (tables), shuffled by epoch."""
+
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from trainer_module.checks import require
+from trainer_module.config import ImageFeatures
+from trainer_module.preprocessing import INPUT, LABEL_INDEX
+
+_READ_BATCH = 256
+_CROP_PADDING = 4
+
+
+class Split(NamedTuple):
+    """One split, preprocessed.
+
+    Attributes:
+        x: Model inputs [N, ...]: uint8 pictures or float32 vectors; a memory map if large.
+        y: Label indices, int64 [N].
+    """
+
+    x: npt.NDArray[Any]
+    y: npt.NDArray[np.int64]
+
+
+class DatasetFactory(Protocol):
+    """What the loop asks of its training data."""
+
+    def __call__(self, batch_size: int, epoch: int) -> tf.data.Dataset:
+        """Batches (x [B, ...], y [B]) of one epoch, in an order fixed by `epoch`."""
+
+
+def read_split(
+    files: Sequence[str], transform: tft.TFTransformOutput, *, picture: bool, cache_mib: int
+) -> Split:
+    """Run every record of a split through the preprocessing graph, once.
+
+    Args:
+        files: GZIP-compressed TFRecord files of tf.Examples.
+        transform: The preprocessing graph.
+        picture: Whether x is pictures (kept as uint8) or vectors (float32).
+        cache_mib: Largest x kept in memory, in MiB; a larger one stays a file.
+
+    Returns:
+        The split, in the order of the files.
+
+    Raises:
+        ValueError: The split is empty, or a label is no class.
+    """
+    layer = transform.transform_features_layer()
+    spec = transform.raw_feature_spec()
+
+    def preprocess(records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        features = layer(tf.io.parse_example(records, spec))
+        x = features[INPUT]
+        return tf.cast(x, tf.uint8) if picture else x, features[LABEL_INDEX][:, 0]
+
+    batches = (
+        tf.data.TFRecordDataset(sorted(files), compression_type="GZIP")
+        .batch(_READ_BATCH)
+        .map(preprocess, num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(1)
+    )
+    split = _cache(batches.as_numpy_iterator(), cache_mib * 2**20)
+    unknown = int(np.count_nonzero(split.y < 0))
+    require(
+        unknown == 0,
+        "every training label must be one of the classes",
+        f"{unknown} of {len(split.y)} examples with another label",
+        "Add the missing class to the schema, or take those examples out.",
+    )
+    return split
+
+
+def _cache(batches: Iterable[tuple[npt.NDArray[Any], npt.NDArray[np.int64]]], budget: int) -> Split:
+    """Stream batches into a file, then into memory if `budget` bytes hold it."""
+    labels: list[npt.NDArray[np.int64]] = []
+    shape: tuple[int, ...] = ()
+    dtype: np.dtype[Any] = np.dtype(np.float32)
+    # Unlinked when closed; on POSIX a memory map keeps the data until it is garbage.
+    with tempfile.NamedTemporaryFile(prefix="plateau-cache-") as file:
+        for x, y in batches:
+            shape, dtype = x.shape[1:], x.dtype
+            file.write(np.ascontiguousarray(x).data)
+            labels.append(y)
+        file.flush()
+        require(
+            bool(labels),
+            "a split must hold at least one example",
+            0,
+            "Add examples, or check how the data is split.",
+        )
+        y = np.concatenate(labels)
+        x = np.memmap(file.name, dtype, "r", shape=(len(y), *shape))
+        return Split(np.array(x) if x.nbytes <= budget else x, y)
+
+
+def _gather(split: Split) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """A function from indices [B] to (x [B, ...], y [B]), for use inside tf.data."""
+    with tf.device("CPU"):
+        labels = tf.constant(split.y)
+        if not isinstance(split.x, np.memmap):
+            inputs = tf.constant(split.x)
+            return lambda index: (tf.gather(inputs, index), tf.gather(labels, index))
+
+    def from_file(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        x = tf.numpy_function(lambda i: np.asarray(split.x[i]), [index], split.x.dtype)
+        x.set_shape([None, *split.x.shape[1:]])
+        return x, tf.gather(labels, index)
+
+    return from_file
+
+
+def training_factory(split: Split, features: object, seed: int) -> DatasetFactory:
+    """Make the factory of training batches.
+
+    The order is a permutation of the whole split, fixed by (seed, epoch). What is left after the
+    last whole batch is dropped, so no batch is ever smaller (a tiny one would ruin BatchNorm's
+    averages); another permutation drops other examples in each epoch. A split smaller than the
+    batch is one batch. Augmentation depends on (seed, epoch, example) only, not on the batch an
+    example falls into, so resumed runs and runs with another batch size see the same pictures.
+
+    Args:
+        split: The training split.
+        features: Its features; `ImageFeatures.augment` names the augmentations.
+        seed: Seed of order and augmentation.
+
+    Returns:
+        The factory; each batch is (x [B, ...] of the split's dtype, y int64 [B]).
+    """
+    gather = _gather(split)
+    count = len(split.y)
+    augment = features.augment if isinstance(features, ImageFeatures) else ()
+
+    def make_dataset(batch_size: int, epoch: int) -> tf.data.Dataset:
+        random = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+        order = random.permutation(count)
+        used = order[: max(count // batch_size * batch_size, min(count, batch_size))]
+        dataset = tf.data.Dataset.from_tensor_slices(used).batch(batch_size)
+        if not augment:
+            return _in_parallel(dataset, gather)
+        flips = tf.constant(random.random(count) < 0.5)
+        shifts = tf.constant(random.integers(0, 2 * _CROP_PADDING + 1, (count, 2), np.int32))
+
+        def augmented(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            x, y = gather(index)
+            if "crop" in augment:
+                x = _shift(x, tf.gather(shifts, index))
+            if "flip" in augment:
+                flip = tf.gather(flips, index)[:, None, None, None]
+                x = tf.where(flip, tf.reverse(x, [2]), x)
+            return x, y
+
+        return _in_parallel(dataset, augmented)
+
+    return make_dataset
+
+
+def evaluation_dataset(split: Split, batch_size: int) -> tf.data.Dataset:
+    """Every example of a split once, in order: (x [B, ...], y int64 [B])."""
+    index = tf.data.Dataset.range(len(split.y)).batch(batch_size)
+    return _in_parallel(index, _gather(split))
+
+
+def _in_parallel(
+    dataset: tf.data.Dataset, function: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+) -> tf.data.Dataset:
+    mapped = dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return mapped.prefetch(tf.data.AUTOTUNE)
+
+
+def _shift(x: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
+    """Crop each picture at its own offset out of itself padded with zeros.
+
+    Args:
+        x: Pictures [B, H, W, C].
+        shift: Offsets (rows, columns) into the padded pictures, int32 [B, 2].
+
+    Returns:
+        Pictures [B, H, W, C].
+    """
+    height, width = x.shape[1:3]
+    padding = [_CROP_PADDING, _CROP_PADDING]
+    padded = tf.pad(x, [[0, 0], padding, padding, [0, 0]])
+    rows = shift[:, :1] + tf.range(height)[None, :]
+    columns = shift[:, 1:] + tf.range(width)[None, :]
+    return tf.gather(tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)

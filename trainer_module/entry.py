@@ -1,0 +1,65 @@
+"""What TFX calls to train: unpack, train, export.
+
+TFX reloads this module by its dotted name: it holds functions only.
+"""
+
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+import tensorflow_transform as tft
+from rich.console import Console
+from tfx.components.trainer.fn_args_utils import FnArgs
+
+from trainer_module import history, optimizer
+from trainer_module.config import ImageFeatures, TrainConfig
+from trainer_module.data import Split, evaluation_dataset, read_split, training_factory
+from trainer_module.export import export
+from trainer_module.loop import train
+from trainer_module.models import registry
+from trainer_module.progress import ProgressWriter
+
+CONFIG_KEY = "train_config"
+
+
+def run_fn(fn_args: FnArgs) -> None:
+    """Train the model of `custom_config["train_config"]` and write it as a SavedModel.
+
+    Args:
+        fn_args: From TFX's Trainer. The model goes to `serving_model_dir`; the history and
+            TensorBoard's events go to `model_run_dir`.
+    """
+    config = TrainConfig.from_json(fn_args.custom_config[CONFIG_KEY])
+    transform = tft.TFTransformOutput(fn_args.transform_output)
+    training = _read(fn_args.train_files, transform, config)
+    validation = _read(fn_args.eval_files, transform, config)
+    keras.utils.set_random_seed(config.loop.seed)
+    model = registry.build(training.x.shape[1:], len(config.classes), config.network)
+    run_dir = Path(fn_args.model_run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    record = train(
+        model,
+        optimizer.build(config.optimization),
+        training_factory(training, config.features, config.loop.seed),
+        evaluation_dataset(validation, config.loop.eval_batch_size),
+        config.schedule,
+        num_examples=len(training.y),
+        batch_size=config.loop.batch_size,
+        micro_batch=config.loop.micro_batch,
+        steps_per_call=config.loop.steps_per_call,
+        writers=[
+            ProgressWriter(Console(), config.schedule.max_epochs),
+            history.TensorBoardWriter(run_dir / "tensorboard"),
+        ],
+    )
+    history.write(record, run_dir / history.FILE_NAME)
+    export(model, transform, config, fn_args.serving_model_dir)
+
+
+def _read(patterns: list[str], transform: tft.TFTransformOutput, config: TrainConfig) -> Split:
+    return read_split(
+        [path for pattern in patterns for path in tf.io.gfile.glob(pattern)],
+        transform,
+        picture=isinstance(config.features, ImageFeatures),
+        cache_mib=config.loop.cache_mib,
+    )

@@ -1,0 +1,16 @@
+"""The process environment that has to stand before TensorFlow is first imported."""
+
+import os
+
+
+def prepare(verbose: bool = False) -> None:
+    """Choose Keras 3 and how much TensorFlow's C++ runtime prints.
+
+    Importing TensorFlow Transform sets TF_USE_LEGACY_KERAS=1 where it is unset, and which Keras
+    `tf.keras` is then depends on the order of imports; setting it here, first, settles that.
+
+    Args:
+        verbose: Whether the C++ runtime prints its notes to stderr; only fatal errors otherwise.
+    """
+    os.environ["TF_USE_LEGACY_KERAS"] = "0"
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0" if verbose else "3"

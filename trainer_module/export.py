@@ -1,0 +1,120 @@
+"""SavedModel signatures: the preprocessing graph and the model as one thing to serve."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+import tensorflow_transform as tft
+
+import schemas
+from trainer_module.config import ImageFeatures, TrainConfig
+from trainer_module.preprocessing import INPUT, LABEL_INDEX
+
+EXAMPLES = "examples"
+
+
+def export(
+    model: keras.Model, transform: tft.TFTransformOutput, config: TrainConfig, directory: str
+) -> None:
+    """Write a SavedModel that takes raw data.
+
+    Signatures, each returning "probabilities" and "logits" (float32 [N, C]), "class" (string
+    [N, 1], the most probable one) and "classes" (string [N, C], the names in column order):
+
+    *   serving_default: "examples", string [N], serialized tf.Examples without label;
+    *   serving_images (pictures): "image", string [N], encoded pictures;
+    *   serving_columns (tables): a tensor [N] for each raw column that features are made of; an
+        empty string or NaN is a missing value.
+
+    Two more take "examples" with labels: transform_features returns what preprocessing makes of
+    them ("x" and "label_xf", int64 [N, 1]), and transform_labels only the latter.
+
+    Args:
+        model: Model from "x" to logits.
+        transform: The preprocessing graph.
+        config: Config the model was trained with.
+        directory: Folder to write.
+    """
+    # Label and file name are no part of a request.
+    raw = transform.raw_feature_spec()
+    inputs = {name: raw[name] for name in _input_names(config)}
+    serving, labelled = transform.transform_features_layer(), transform.transform_features_layer()
+
+    def predict(features: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        return _outputs(model(serving(features)[INPUT], training=False), config.classes)
+
+    def from_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        return predict(tf.io.parse_example(examples, inputs))
+
+    def from_images(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        return predict({schemas.IMAGE: _as_parsed(image, inputs[schemas.IMAGE])})
+
+    def from_columns(columns: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return predict({name: _as_parsed(columns[name], spec) for name, spec in inputs.items()})
+
+    def transform_features(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        features = labelled(tf.io.parse_example(examples, raw))
+        return {name: features[name] for name in (INPUT, LABEL_INDEX)}
+
+    def transform_labels(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {LABEL_INDEX: transform_features(examples)[LABEL_INDEX]}
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.track(serving)
+    archive.track(labelled)
+    batch = tf.TensorSpec([None], tf.string, name=EXAMPLES)
+    endpoints: dict[str, tuple[Callable[..., Any], Any]] = {
+        "serving_default": (from_examples, batch),
+        "transform_features": (transform_features, batch),
+        "transform_labels": (transform_labels, batch),
+    }
+    if isinstance(config.features, ImageFeatures):
+        image = tf.TensorSpec([None], tf.string, name=schemas.IMAGE)
+        endpoints["serving_images"] = from_images, image
+    else:
+        columns = {
+            name: tf.TensorSpec([None], spec.dtype, name=name) for name, spec in inputs.items()
+        }
+        endpoints["serving_columns"] = from_columns, columns
+    for name, (function, signature) in endpoints.items():
+        archive.add_endpoint(name, function, [signature])
+    archive.write_out(directory, verbose=False)
+
+
+def _input_names(config: TrainConfig) -> tuple[str, ...]:
+    features = config.features
+    if isinstance(features, ImageFeatures):
+        return (schemas.IMAGE,)
+    return tuple(dict.fromkeys((*features.numeric, *features.bucketized, *features.categorical)))
+
+
+def _outputs(logits: tf.Tensor, classes: tuple[str, ...]) -> dict[str, tf.Tensor]:
+    logits = tf.cast(logits, tf.float32)
+    names = tf.constant(classes)
+    return {
+        "logits": logits,
+        "probabilities": tf.nn.softmax(logits),
+        # A column, not [N]: RunInference cannot handle a string output of rank one.
+        "class": tf.gather(names, tf.argmax(logits, axis=1))[:, None],
+        "classes": tf.tile(names[None, :], [tf.shape(logits)[0], 1]),
+    }
+
+
+def _as_parsed(values: tf.Tensor, spec: Any) -> Any:
+    """A dense column [N] in the form that parsing an Example by `spec` would have given it."""
+    if isinstance(spec, tf.io.FixedLenFeature):
+        return tf.reshape(values, [-1, *spec.shape])
+    if values.dtype == tf.string:
+        present = tf.not_equal(values, "")
+    elif values.dtype.is_floating:
+        present = tf.math.is_finite(values)
+    else:
+        present = tf.ones_like(values, tf.bool)
+    rows = tf.where(present)
+    return tf.SparseTensor(
+        tf.concat([rows, tf.zeros_like(rows)], axis=1),
+        tf.boolean_mask(values, present),
+        [tf.shape(values, tf.int64)[0], 1],
+    )

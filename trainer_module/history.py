@@ -1,0 +1,217 @@
+"""The record of a run: every epoch and every decision, as JSON Lines and for TensorBoard.
+
+The file format is read outside this package, so this module imports nothing of ours and
+TensorFlow only where it writes for TensorBoard.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+FORMAT = "plateau-training-history"
+VERSION = 1
+FILE_NAME = "history.jsonl"
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch did and what was decided after it.
+
+    Attributes:
+        epoch: Epoch, from 1.
+        metrics: Training and validation values by name, such as loss, accuracy, val_accuracy.
+        learning_rate: Learning rate during the epoch.
+        batch_size: Global batch size during the epoch, in examples.
+        noise_scale: Gradient noise scale eps (N/B - 1) / (1 - m) during the epoch.
+        updates: Optimizer updates since the start of the run.
+        examples: Training examples seen since the start of the run.
+        seconds: Seconds of training since the start of the run, resumed parts added up.
+        action: What the schedule did after the epoch: none, decay_lr, grow_batch, stop, ...
+        reason: Why, in words.
+        best: Whether the monitored value is the best so far.
+    """
+
+    epoch: int
+    metrics: Mapping[str, float]
+    learning_rate: float
+    batch_size: int
+    noise_scale: float
+    updates: int
+    examples: int
+    seconds: float
+    action: str
+    reason: str
+    best: bool
+
+
+@dataclass(frozen=True)
+class History:
+    """A whole run.
+
+    Attributes:
+        config: Config of the run, as parsed JSON.
+        monitor: Metric that steered the schedule.
+        mode: Whether more (max) or less (min) of it is better.
+        epochs: Records, in order.
+        stop_reason: Why the run ended; empty while it has not.
+        traces: How often each graph was traced.
+    """
+
+    config: Mapping[str, Any]
+    monitor: str
+    mode: str
+    epochs: Sequence[EpochRecord] = ()
+    stop_reason: str = ""
+    traces: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def best(self) -> EpochRecord | None:
+        """The last record marked best, whose weights are the ones exported."""
+        return next((record for record in reversed(self.epochs) if record.best), None)
+
+    @property
+    def decisions(self) -> tuple[EpochRecord, ...]:
+        """The records after which the schedule did something."""
+        return tuple(record for record in self.epochs if record.action != "none")
+
+
+def write(history: History, path: Path) -> None:
+    """Write a history: a header line, a line an epoch, a closing line; whole or not at all.
+
+    Args:
+        history: What to write.
+        path: File; replaced if it exists.
+    """
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": history.config,
+        "monitor": history.monitor,
+        "mode": history.mode,
+    }
+    end = {"stop_reason": history.stop_reason, "traces": dict(history.traces)}
+    lines = [header, *(asdict(record) for record in history.epochs), end]
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
+    temporary.replace(path)
+
+
+def read(path: Path) -> History:
+    """Read what `write` wrote.
+
+    Raises:
+        ValueError: The file is no history, or of another version.
+    """
+    try:
+        header, *records, end = map(json.loads, path.read_text().splitlines())
+        known = header["format"] == FORMAT and header["version"] == VERSION
+        if not known:
+            raise ValueError(f"format {header['format']!r}, version {header['version']!r}")
+        return History(
+            config=header["config"],
+            monitor=header["monitor"],
+            mode=header["mode"],
+            epochs=tuple(EpochRecord(**record) for record in records),
+            stop_reason=end["stop_reason"],
+            traces=end["traces"],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"a training history must be a {FORMAT} file of version {VERSION}, "
+            f"got {path} ({error}). Train again to write a new one."
+        ) from error
+
+
+class Writer(Protocol):
+    """Somebody who wants to know of each epoch as it ends."""
+
+    def start(self, history: History) -> None:
+        """The run starts, or goes on after the epochs in `history`."""
+
+    def batch(self, done: int, steps: int | None) -> None:
+        """`done` steps of the running epoch are over; `steps` are to come in all, if known."""
+
+    def epoch(self, record: EpochRecord) -> None:
+        """An epoch is over, evaluated and decided on."""
+
+    def note(self, text: str) -> None:
+        """Something happened that a person should know."""
+
+    def close(self, history: History) -> None:
+        """The run is over."""
+
+
+class Writers:
+    """Several writers as one."""
+
+    def __init__(self, writers: Iterable[Writer]) -> None:
+        self._writers = tuple(writers)
+
+    def start(self, history: History) -> None:
+        """Pass on."""
+        for writer in self._writers:
+            writer.start(history)
+
+    def batch(self, done: int, steps: int | None) -> None:
+        """Pass on."""
+        for writer in self._writers:
+            writer.batch(done, steps)
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Pass on."""
+        for writer in self._writers:
+            writer.epoch(record)
+
+    def note(self, text: str) -> None:
+        """Pass on."""
+        for writer in self._writers:
+            writer.note(text)
+
+    def close(self, history: History) -> None:
+        """Pass on."""
+        for writer in self._writers:
+            writer.close(history)
+
+
+class TensorBoardWriter:
+    """Scalars for TensorBoard, one point an epoch, and each decision as text."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._writer: Any = None
+
+    def start(self, history: History) -> None:
+        """Open the event file."""
+        import tensorflow as tf
+
+        self._writer = tf.summary.create_file_writer(str(self._directory))
+
+    def batch(self, done: int, steps: int | None) -> None:
+        """Nothing: one point an epoch is enough."""
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Write the scalars of an epoch."""
+        import tensorflow as tf
+
+        scalars = {
+            **record.metrics,
+            "learning_rate": record.learning_rate,
+            "batch_size": record.batch_size,
+            "noise_scale": record.noise_scale,
+            "updates": record.updates,
+        }
+        with self._writer.as_default(step=record.epoch):
+            for name, value in scalars.items():
+                tf.summary.scalar(f"plateau/{name}", value)
+            if record.action != "none":
+                tf.summary.text("plateau/decision", record.reason)
+
+    def note(self, text: str) -> None:
+        """Nothing: notes are for people who watch."""
+
+    def close(self, history: History) -> None:
+        """Close the event file."""
+        self._writer.close()

@@ -1,0 +1,266 @@
+"""The outer loop: epoch, evaluate, decide, apply, record, save."""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainer_module import schedule
+from trainer_module.batch import pieces
+from trainer_module.checkpoint import Checkpoints, Snapshot, reset_slots
+from trainer_module.checks import require
+from trainer_module.data import DatasetFactory
+from trainer_module.history import EpochRecord, History, Writer, Writers
+from trainer_module.schedule import Problem, ScheduleConfig
+from trainer_module.step import PerExample, Steps, cross_entropy
+
+
+def train(
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    make_dataset: DatasetFactory,
+    validation: tf.data.Dataset,
+    config: ScheduleConfig,
+    *,
+    num_examples: int,
+    batch_size: int,
+    micro_batch: int | None = None,
+    steps_per_call: int = 8,
+    loss: PerExample = cross_entropy,
+    metrics: Mapping[str, PerExample] | None = None,
+    directory: Path | None = None,
+    description: Mapping[str, Any] | None = None,
+    writers: Sequence[Writer] = (),
+    clock: Callable[[], float] = time.monotonic,
+) -> History:
+    """Train until the schedule says stop; the model is left with the weights of the best epoch.
+
+    Args:
+        model: Model from a batch [B, ...] to what loss and metrics take (logits [B, C] by default).
+        optimizer: Optimizer with a plain number as learning rate, the one of the first epoch.
+        make_dataset: (batch_size, epoch) -> batches (x [B, ...], y [B]) of that epoch.
+        validation: Batches (x [B, ...], y [B]), the same at each evaluation.
+        config: What happens at a stall, and when to stop.
+        num_examples: Training examples in an epoch, N of the noise scale.
+        batch_size: Global batch size of the first epoch, in examples.
+        micro_batch: Largest batch computed at once; bigger ones accumulate gradients.
+        steps_per_call: Steps run by one call of the traced function.
+        loss: (y, output) -> loss of each example [B].
+        metrics: (y, output) -> value of each example [B], by name; accuracy if not given. The
+            history calls them by these names for training and val_NAME for validation.
+        directory: Folder of checkpoints; if it holds some of this run, training goes on from them.
+        description: What else defines the run, as JSON: kept in the history, and a resumed run
+            must have the same.
+        writers: Told of each epoch.
+        clock: Seconds, monotonic.
+
+    Returns:
+        The record of the run.
+
+    Raises:
+        ValueError: The monitor is no metric of this run, batch or learning rate are out of bounds,
+            or the checkpoints are another run's.
+        schedule.NonFiniteError: Loss or metric is NaN or infinite and the schedule says raise.
+    """
+    spec = pieces(validation).element_spec
+    steps = Steps(model, optimizer, spec, loss=loss, metrics=metrics, steps_per_call=steps_per_call)
+    problem = Problem(num_examples, optimizer.name, float(getattr(optimizer, "momentum", 0.0)))
+    run = _Run(model, optimizer, config, steps, problem, batch_size)
+    run.description = {
+        "schedule": asdict(config),
+        "batch_size": batch_size,
+        "micro_batch": micro_batch,
+        "num_examples": num_examples,
+        "optimizer": keras.optimizers.serialize(optimizer)["config"],
+        # Shapes, not names: Keras numbers names by how many models the process has made.
+        "model": [list(v.shape) for v in model.variables],
+        **(description or {}),
+    }
+    checkpoints = Checkpoints(directory, json.dumps(run.description)) if directory else None
+    if checkpoints:
+        run.resume(checkpoints.load())
+    told = Writers(writers)
+    told.start(run.history())
+    started = clock() - run.seconds
+    while not run.stopped:
+        batches = make_dataset(run.state.batch_size, run.state.epoch + 1)
+        record = run.epoch(batches, validation, micro_batch, told, lambda: clock() - started)
+        if checkpoints:
+            checkpoints.save(*run.memory())
+        told.epoch(record)
+    run.best.restore_model(model)
+    told.close(run.history())
+    return run.history()
+
+
+class _Run:
+    """A run in progress: what is trained, and everything that changes from epoch to epoch."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        config: ScheduleConfig,
+        steps: Steps,
+        problem: Problem,
+        batch_size: int,
+    ) -> None:
+        names = [f"{prefix}{name}" for prefix in ("", "val_") for name in steps.metric_names]
+        require(
+            config.plateau.monitor in names,
+            f"monitor must be one of {', '.join(names)}",
+            config.plateau.monitor,
+            "Try --monitor val_loss.",
+        )
+        learning_rate = optimizer.learning_rate
+        require(
+            hasattr(learning_rate, "assign"),
+            "the optimizer's learning rate must be a number, which the schedule then changes",
+            learning_rate,
+            "Give the optimizer its first learning rate instead of a LearningRateSchedule.",
+        )
+        optimizer.build(model.trainable_variables)
+        self._model = model
+        self._optimizer = optimizer
+        self._config = config
+        self._steps = steps
+        self._problem = problem
+        self._records: list[EpochRecord] = []
+        self.state = schedule.initial_state(
+            config, problem, _shortest(learning_rate.numpy()), batch_size
+        )
+        self.best = Snapshot.take(0, model, optimizer)
+        self.description: Mapping[str, Any] = {}
+
+    @property
+    def stopped(self) -> bool:
+        return self.state.stop_reason is not None
+
+    @property
+    def seconds(self) -> float:
+        return self._records[-1].seconds if self._records else 0.0
+
+    def resume(self, saved: tuple[Snapshot, Snapshot, dict[str, Any]] | None) -> None:
+        if saved:
+            latest, self.best, memory = saved
+            latest.restore_model(self._model)
+            latest.restore_optimizer(self._optimizer)
+            self.state = schedule.state_from_json(memory["schedule"])
+            self._records = [EpochRecord(**record) for record in memory["records"]]
+
+    def memory(self) -> tuple[Snapshot, Snapshot, dict[str, Any]]:
+        """What `resume` takes to go on as if nothing had happened."""
+        latest = Snapshot.take(self.state.epoch, self._model, self._optimizer)
+        records = [asdict(record) for record in self._records]
+        return (
+            latest,
+            self.best,
+            {
+                "schedule": schedule.state_to_json(self.state),
+                "records": records,
+            },
+        )
+
+    def history(self) -> History:
+        return History(
+            config=self.description,
+            monitor=self._config.plateau.monitor,
+            mode=self._config.plateau.mode,
+            epochs=tuple(self._records),
+            stop_reason=self._records[-1].reason if self.stopped else "",
+            traces=self._steps.traces(),
+        )
+
+    def epoch(
+        self,
+        batches: tf.data.Dataset,
+        validation: tf.data.Dataset,
+        micro_batch: int | None,
+        told: Writers,
+        elapsed: Callable[[], float],
+    ) -> EpochRecord:
+        """Train for an epoch, evaluate, decide, and carry the decision out."""
+        before = self.state
+        self._optimizer.learning_rate.assign(before.learning_rate)
+        updates = int(self._optimizer.iterations.numpy())
+        values, examples = self._train(batches, micro_batch, told)
+        updates = int(self._optimizer.iterations.numpy()) - updates
+        evaluated = self._steps.evaluate(pieces(validation))
+        values |= {f"val_{name}": value for name, value in evaluated.items()}
+        seconds = elapsed()
+        self.state, decision = schedule.step(
+            self._config,
+            self._problem,
+            before,
+            metric=values[self._config.plateau.monitor],
+            loss=values["loss"],
+            elapsed_seconds=seconds,
+        )
+        if decision.observation.improved_best:
+            self.best = Snapshot.take(decision.epoch, self._model, self._optimizer)
+        self._restore(decision.restore)
+        past = self._records[-1] if self._records else None
+        record = EpochRecord(
+            epoch=decision.epoch,
+            metrics=values,
+            learning_rate=before.learning_rate,
+            batch_size=before.batch_size,
+            noise_scale=schedule.noise_scale(
+                before.learning_rate, before.batch_size, self._problem
+            ),
+            updates=updates + (past.updates if past else 0),
+            examples=examples + (past.examples if past else 0),
+            seconds=seconds,
+            action=decision.action,
+            reason=decision.reason,
+            best=decision.observation.improved_best,
+        )
+        self._records.append(record)
+        self._check_traces()
+        return record
+
+    def _train(
+        self, batches: tf.data.Dataset, micro_batch: int | None, told: Writers
+    ) -> tuple[dict[str, float], int]:
+        """Mean loss and metrics over the examples of an epoch, and how many there were."""
+        micro = micro_batch is not None and self.state.batch_size > micro_batch
+        dataset = pieces(batches, micro_batch=micro_batch if micro else None)
+        count = int(batches.cardinality().numpy())
+        known = count if count >= 0 and not micro else None
+        done, sums = 0, []
+        for steps, values in self._steps.train_epoch(dataset, batches=known, micro=micro):
+            done += steps
+            sums.append(values)
+            told.batch(done, known)
+        require(
+            bool(sums),
+            "make_dataset must give at least one batch an epoch",
+            count,
+            "Check that it does not drop a split smaller than the batch.",
+        )
+        return self._steps.means(sums), round(sum(float(value[-1]) for value in sums))
+
+    def _restore(self, what: schedule.Restore) -> None:
+        if what == "none":
+            return
+        self.best.restore_model(self._model)
+        if what == "weights_and_slots":
+            self.best.restore_optimizer(self._optimizer)
+        elif what == "weights_reset_slots":
+            reset_slots(self._optimizer)
+
+    def _check_traces(self) -> None:
+        traces = self._steps.traces()
+        if max(traces.values()) > 1:
+            raise RuntimeError(f"a graph must be traced once in a run, got {traces}: a bug")
+
+
+def _shortest(value: np.float32) -> float:
+    """The float that prints like the float32 it comes from: 0.05, not 0.0500000007."""
+    return float(str(np.float32(value)))

@@ -1,0 +1,49 @@
+"""Find a model by its name, or by the dotted path of a user's own builder."""
+
+import importlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from trainer_module.checks import require
+from trainer_module.config import NetworkConfig
+
+if TYPE_CHECKING:
+    import keras
+
+Builder = Callable[[tuple[int, ...], int, NetworkConfig], "keras.Model"]
+
+BUILT_IN = ("cnn", "mlp", "resnet", "vgg16")
+
+
+def build(input_shape: tuple[int, ...], num_classes: int, config: NetworkConfig) -> "keras.Model":
+    """Build a model from float32 [N, *input_shape] to logits [N, num_classes].
+
+    Raises:
+        ValueError: No such model, or it does not return logits of that shape.
+    """
+    model = builder(config.model)(input_shape, num_classes, config)
+    require(
+        tuple(model.output_shape) == (None, num_classes),
+        f"a model must return logits of shape (None, {num_classes})",
+        model.output_shape,
+        f"End {config.model} in a Dense({num_classes}) without activation.",
+    )
+    return model
+
+
+def builder(name: str) -> Builder:
+    """The function that builds the model called `name`.
+
+    Raises:
+        ValueError: `name` is neither built in nor the dotted path of a function.
+    """
+    path = f"trainer_module.models.{name}.build" if name in BUILT_IN else name
+    module, _, attribute = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"model must be one of {', '.join(BUILT_IN)} or the dotted path of an importable "
+            f"function, got {name!r} ({error}). Try --model cnn, or put the folder of your "
+            "module on PYTHONPATH."
+        ) from error

@@ -1,0 +1,290 @@
+"""Has the monitored metric stalled?  Pure: no TensorFlow, no I/O, no clock.
+
+An evaluation improves when it beats the last significant best by more than `min_delta`; a tie does
+not. The `patience`-th evaluation in a row that does not is a stall. Two bests are kept: the
+significant one drives patience, the true one (any finite value better than all before, raw) says
+which epoch is worth a checkpoint.
+
+One lucky value must not pass for the summit: when an evaluation would be called a stall although
+the last `patience` evaluations (three at least) each beat the one before, the best was a spike,
+the metric is improving, and improvement is counted from the present value on. A flat or noisy
+metric is not affected: m values in random order are all ascending once in m! times.
+
+First two stalls on a flat metric, patience 2, cooldown 0 / 1 / 2, for each rule followed:
+
+    plateau 3,5 / 3,6 / 3,7     keras 3,5 / 3,5 / 3,6     torch 4,7 / 4,8 / 4,9
+"""
+
+import math
+from ctypes import c_float
+from dataclasses import dataclass, fields
+from statistics import median
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+
+from trainer_module.checks import require
+
+
+def check_choices(config: Any) -> None:
+    """Raise ValueError unless each Literal field of a config dataclass holds one of its values."""
+    for field in fields(config):
+        if get_origin(field.type) is Literal:
+            choices = get_args(field.type)
+            require(
+                getattr(config, field.name) in choices,
+                f"{field.name} must be one of {', '.join(map(str, choices))}",
+                getattr(config, field.name),
+                f"Try --{field.name.replace('_', '-')} {choices[0]}.",
+            )
+
+
+@dataclass(frozen=True)
+class PlateauConfig:
+    """When a metric counts as stalled.
+
+    Attributes:
+        monitor: Metric that steers the schedule, as the loop names it (val_accuracy, val_loss).
+        mode: Whether a larger (max) or a smaller (min) value of the monitor is better.
+        patience: Evaluations in a row without improvement after which the schedule acts.
+        min_delta: By how much a value must beat the best to count as an improvement.
+        min_delta_mode: Unit of min_delta: absolute, or relative to the magnitude of the best.
+        cooldown: Evaluations to skip after an action before counting again.
+        smoothing: Filter applied to the metric before it is judged.
+        smoothing_window: Evaluations the filter spans (median), or its time constant (ema).
+        spike_guard: Whether a climb of `patience` evaluations (three at least) below the best
+            shows that the best was a lucky spike, and is no stall.
+        compatibility: Rule to follow: plateau, or exactly that of Keras or PyTorch.
+    """
+
+    monitor: str = "val_accuracy"
+    mode: Literal["max", "min"] = "max"
+    patience: int = 5
+    min_delta: float = 0.0
+    min_delta_mode: Literal["absolute", "relative"] = "absolute"
+    cooldown: int = 0
+    smoothing: Literal["none", "ema", "median"] = "none"
+    smoothing_window: int = 3
+    spike_guard: bool = True
+    compatibility: Literal["plateau", "keras", "torch"] = "plateau"
+
+    def __post_init__(self) -> None:
+        """Check ranges, and that a compatibility rule is asked only for what its library has."""
+        check_choices(self)
+        require(
+            bool(self.monitor),
+            "monitor must name a metric",
+            self.monitor,
+            "Try --monitor val_accuracy.",
+        )
+        # The default mode suits an accuracy; a loss watched the wrong way round would train on
+        # silently until it is worst.
+        require(
+            "loss" not in self.monitor or self.mode == "min",
+            f"mode must be min where the monitor is a loss ({self.monitor})",
+            self.mode,
+            "Add --mode min.",
+        )
+        require(
+            self.patience >= 1,
+            "patience must be at least 1 evaluation",
+            self.patience,
+            "Try --patience 5.",
+        )
+        require(
+            0 <= self.min_delta < math.inf,
+            "min_delta must be a finite number of at least 0",
+            self.min_delta,
+            "Try --min-delta 0.001.",
+        )
+        require(
+            self.cooldown >= 0,
+            "cooldown must be at least 0 evaluations",
+            self.cooldown,
+            "Try --cooldown 0.",
+        )
+        require(
+            self.smoothing_window >= 1,
+            "smoothing_window must be at least 1 evaluation",
+            self.smoothing_window,
+            "Try --smoothing-window 3.",
+        )
+        require(
+            self.compatibility == "plateau" or self.smoothing == "none",
+            f"smoothing must be none to follow the rule of {self.compatibility}",
+            self.smoothing,
+            "Leave out --smoothing, or take --compatibility plateau.",
+        )
+        require(
+            self.compatibility != "keras" or self.min_delta_mode == "absolute",
+            "min_delta_mode must be absolute to follow the rule of keras",
+            self.min_delta_mode,
+            "Leave out --min-delta-mode.",
+        )
+
+
+class PlateauState(NamedTuple):
+    """All that detection remembers between evaluations; every field survives JSON exactly.
+
+    Attributes:
+        best: True best: the best finite raw metric so far.
+        reference: Significant best of the filtered metric, which a value must beat. NaN only under
+            the rule of Keras, where a first NaN stays the best for ever.
+        bad_evaluations: Evaluations in a row without improvement.
+        cooldown_left: What is left of the cooldown, in evaluations.
+        window: Latest finite metrics, oldest first (median).
+        ema_sum: Exponentially weighted sum of the finite metrics (ema).
+        ema_weight: Sum of those weights, below 1 while the filter is young (ema).
+        previous: Filtered metric of the last evaluation.
+        climb: Evaluations in a row, the last included, each better than the one before.
+    """
+
+    best: float | None = None
+    reference: float | None = None
+    bad_evaluations: int = 0
+    cooldown_left: int = 0
+    window: tuple[float, ...] = ()
+    ema_sum: float = 0.0
+    ema_weight: float = 0.0
+    previous: float | None = None
+    climb: int = 0
+
+
+class Observation(NamedTuple):
+    """What one evaluation showed.
+
+    Attributes:
+        value: Metric after filtering; None if missing, not finite, or the window is not yet full.
+        improved_best: Whether the raw metric is the true best, worth a checkpoint.
+        improved: Whether it is a significant improvement, which resets patience.
+        stalled: Whether patience has run out.
+        bad_evaluations: Evaluations in a row without improvement, this one included.
+        in_cooldown: Whether this evaluation was skipped for the cooldown.
+        finite: False if the metric was NaN or infinite.
+    """
+
+    value: float | None
+    improved_best: bool
+    improved: bool
+    stalled: bool
+    bad_evaluations: int
+    in_cooldown: bool
+    finite: bool
+
+
+def initial_state() -> PlateauState:
+    """The state before the first evaluation."""
+    return PlateauState()
+
+
+def observe(
+    config: PlateauConfig, state: PlateauState, metric: float | None
+) -> tuple[PlateauState, Observation]:
+    """Take in one evaluation.
+
+    Args:
+        config: When a metric counts as stalled.
+        state: State after the evaluation before.
+        metric: Raw value of the monitor. None (not measured) is no evaluation at all: it neither
+            counts against patience nor uses up cooldown. NaN and infinities never become a best
+            and count as evaluations without improvement.
+
+    Returns:
+        The next state and what was seen. Call `acted` on that state if the stall is acted on;
+        otherwise the next evaluation without improvement is a stall again.
+    """
+    if metric is None:
+        return state, Observation(None, False, False, False, state.bad_evaluations, False, True)
+    finite = math.isfinite(metric)
+    improved_best = finite and (state.best is None or _better(config, metric, state.best))
+    # Keras's cooldown of N skips N - 1 evaluations, since it counts down before it looks.
+    skipped = state.cooldown_left > (1 if config.compatibility == "keras" else 0)
+    state, value = _filter(config, state, metric)
+    judged = value if value is not None or finite else metric
+
+    improved = judged is not None and _significant(config, judged, state.reference)
+    climb = _climb(config, state, value)
+    bad = 0 if improved or skipped else state.bad_evaluations + (judged is not None)
+    # PyTorch tolerates `patience` evaluations and acts on the one after them.
+    stalled = bad >= config.patience + (config.compatibility == "torch")
+    if stalled and _spike_passed(config, climb):
+        improved, stalled, bad = True, False, 0
+
+    state = state._replace(
+        best=metric if improved_best else state.best,
+        reference=judged if improved else state.reference,
+        bad_evaluations=bad,
+        cooldown_left=max(state.cooldown_left - 1, 0),
+        previous=value,
+        climb=climb,
+    )
+    return state, Observation(value, improved_best, improved, stalled, bad, skipped, finite)
+
+
+def acted(config: PlateauConfig, state: PlateauState) -> PlateauState:
+    """The state after an action was taken: patience starts again, after the cooldown."""
+    return state._replace(bad_evaluations=0, cooldown_left=config.cooldown)
+
+
+def _better(config: PlateauConfig, value: float, other: float) -> bool:
+    return value > other if config.mode == "max" else value < other
+
+
+def _significant(config: PlateauConfig, value: float, reference: float | None) -> bool:
+    """Whether value beats reference by more than min_delta, under the rule followed."""
+    delta = config.min_delta if config.mode == "max" else -config.min_delta
+    if config.compatibility == "keras":
+        # Keras compares tensors, which hold float32; its first value is taken whatever it is.
+        return reference is None or _better(
+            config, c_float(value - delta).value, c_float(reference).value
+        )
+    if config.compatibility == "torch":
+        if reference is None:
+            reference = -math.inf if config.mode == "max" else math.inf
+        relative = config.min_delta_mode == "relative"
+        return _better(config, value, reference * (1 + delta) if relative else reference + delta)
+    if not math.isfinite(value):
+        return False
+    if reference is None:
+        return True
+    margin = delta * abs(reference) if config.min_delta_mode == "relative" else delta
+    return _better(config, value, reference + margin)
+
+
+def _filter(
+    config: PlateauConfig, state: PlateauState, metric: float
+) -> tuple[PlateauState, float | None]:
+    """The state with metric in the filter, and the filtered value.
+
+    The median says nothing until its window is full: of fewer values, a spike could be the median.
+    The ema of time constant n weighs a value of age t by exp(-t/n), divided by the sum of weights
+    so that the first values are not drawn towards zero (as in Adam, Kingma and Ba 2015).
+    """
+    if not math.isfinite(metric):
+        return state, None
+    if config.smoothing == "median":
+        window = (*state.window, metric)[-config.smoothing_window :]
+        full = len(window) == config.smoothing_window
+        return state._replace(window=window), median(window) if full else None
+    if config.smoothing == "ema":
+        decay = math.exp(-1 / config.smoothing_window)
+        total = decay * state.ema_sum + (1 - decay) * metric
+        weight = decay * state.ema_weight + (1 - decay)
+        return state._replace(ema_sum=total, ema_weight=weight), total / weight
+    return state, metric
+
+
+def _climb(config: PlateauConfig, state: PlateauState, value: float | None) -> int:
+    """Length of the run of ever better evaluations that ends with value."""
+    if value is None:
+        return 0
+    if state.previous is None or not _significant(config, value, state.previous):
+        return 1
+    return state.climb + 1
+
+
+def _spike_passed(config: PlateauConfig, climb: int) -> bool:
+    """Whether a climb this long shows that the best it has not reached was a spike.
+
+    Two values ascend every other time by chance: three at least, whatever the patience.
+    """
+    guarded = config.spike_guard and config.compatibility == "plateau"
+    return guarded and climb >= max(config.patience, 3)

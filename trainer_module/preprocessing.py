@@ -1,0 +1,134 @@
+"""The one preprocessing graph, shared by training, evaluation and serving.
+
+TFX reloads this module by its dotted name: it holds functions only.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_transform as tft
+
+import schemas
+from trainer_module.config import ImageFeatures, TableFeatures, TrainConfig
+
+INPUT = "x"
+LABEL_INDEX = "label_xf"
+CONFIG_KEY = "preprocessing"
+
+
+def preprocessing_fn(
+    inputs: Mapping[str, Any], custom_config: Mapping[str, Any]
+) -> dict[str, tf.Tensor]:
+    """Turn raw columns into the model's input and the label's index.
+
+    Args:
+        inputs: Raw columns by name, each [N], [N, 1] or sparse.
+        custom_config: `TrainConfig.preprocessing_json()` under "preprocessing".
+
+    Returns:
+        "x": float32, [N, height, width, channels] of whole numbers 0 to 255 for pictures and
+        [N, D] for tables; "label_xf": int64 [N, 1], the index of the class, or -1 for a label
+        that is no class.
+    """
+    config = TrainConfig.from_json(custom_config[CONFIG_KEY])
+    if isinstance(config.features, ImageFeatures):
+        x = decode_images(_column(inputs[schemas.IMAGE], ""), config.features)
+        labels = _column(inputs[schemas.LABEL], "")
+    else:
+        x = _table(inputs, config.features)
+        labels = _table_label(inputs, config.features, config.classes)
+    return {INPUT: x, LABEL_INDEX: class_index(labels, config.classes)[:, None]}
+
+
+def decode_images(encoded: tf.Tensor, features: ImageFeatures) -> tf.Tensor:
+    """Decode and resize pictures.
+
+    Pixels are rounded to whole numbers, so that keeping them as uint8 loses nothing.
+
+    Args:
+        encoded: String [N], PNG, JPEG, GIF (first frame) or BMP.
+        features: Target size.
+
+    Returns:
+        float32 [N, height, width, channels], 0 to 255.
+    """
+
+    def decode(data: tf.Tensor) -> tf.Tensor:
+        # Decoded as colour and made grey afterwards: BMP and GIF have no grey decoder.
+        image = tf.io.decode_image(data, channels=3, expand_animations=False)
+        image.set_shape([None, None, 3])
+        image = tf.image.resize(image, [features.height, features.width], antialias=True)
+        if features.channels == 1:
+            image = tf.image.rgb_to_grayscale(image)
+        return tf.clip_by_value(tf.round(image), 0.0, 255.0)
+
+    shape = [features.height, features.width, features.channels]
+    return tf.map_fn(decode, encoded, fn_output_signature=tf.TensorSpec(shape, tf.float32))
+
+
+def class_index(labels: tf.Tensor, classes: tuple[str, ...]) -> tf.Tensor:
+    """Index of each label among the classes, -1 where there is none: string [N] -> int64 [N]."""
+    matches = tf.equal(labels[:, None], tf.constant(classes)[None, :])
+    return tf.where(tf.reduce_any(matches, axis=1), tf.argmax(matches, axis=1), -1)
+
+
+def _column(values: Any, default: Any) -> tf.Tensor:
+    """One value a row, [N], missing ones filled."""
+    if isinstance(values, tf.SparseTensor):
+        shape = [values.dense_shape[0], 1]
+        first = tf.SparseTensor(values.indices, values.values, shape)
+        values = tf.sparse.to_dense(first, default)
+    return tf.reshape(values, [-1])
+
+
+def _table(inputs: Mapping[str, Any], features: TableFeatures) -> tf.Tensor:
+    parts = []
+    for name in features.numeric:
+        column, known = _numeric(inputs[name])
+        scaled = tft.scale_to_z_score(column)
+        parts += [tf.where(known, scaled, 0.0)[:, None], tf.cast(known, tf.float32)[:, None]]
+    for name in features.bucketized:
+        column, known = _numeric(inputs[name])
+        bucket = tft.bucketize(column, features.buckets)
+        hot = tf.one_hot(bucket, features.buckets)
+        parts.append(tf.where(known[:, None], hot, 0.0))
+    for name in features.categorical:
+        column = _text(inputs[name])
+        index = tft.compute_and_apply_vocabulary(
+            column, top_k=features.vocabulary_size, num_oov_buckets=1
+        )
+        parts.append(tf.one_hot(index, features.vocabulary_size + 1))
+    return tf.concat(parts, axis=1)
+
+
+def _numeric(values: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """The column as float32 [N] and whether each value is there: bool [N]."""
+    if isinstance(values, tf.SparseTensor):
+        values = tf.sparse.map_values(tf.cast, values, tf.float32)
+        column = _column(values, float("nan"))
+    else:
+        column = _column(tf.cast(values, tf.float32), float("nan"))
+    # The analyzers skip NaN, so a missing value shifts neither mean nor quantiles.
+    return column, tf.math.is_finite(column)
+
+
+def _text(values: Any) -> tf.Tensor:
+    if isinstance(values, tf.SparseTensor):
+        if values.dtype != tf.string:
+            values = tf.sparse.map_values(tf.strings.as_string, values)
+        return _column(values, "")
+    column = _column(values, "")
+    return column if column.dtype == tf.string else tf.strings.as_string(column)
+
+
+def _table_label(
+    inputs: Mapping[str, Any], features: TableFeatures, classes: tuple[str, ...]
+) -> tf.Tensor:
+    if features.label_over is None:
+        return _text(inputs[features.label])
+    value, value_known = _numeric(inputs[features.label])
+    base, base_known = _numeric(inputs[features.label_over])
+    above = tf.cast(value > base * features.label_ratio, tf.int32)
+    known = tf.logical_and(value_known, base_known)
+    return tf.where(known, tf.gather(tf.constant(classes), above), "")

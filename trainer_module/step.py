@@ -1,0 +1,190 @@
+"""train_step and eval_step as graphs, each traced once for the whole run."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+PerExample = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+def cross_entropy(y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Sparse categorical cross-entropy in nats: int64 [B], float [B, C] -> float32 [B]."""
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(y, tf.cast(logits, tf.float32))
+
+
+def accuracy(y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Whether the largest logit is the label's: int64 [B], float [B, C] -> float32 [B]."""
+    return tf.cast(tf.equal(tf.argmax(logits, axis=-1, output_type=y.dtype), y), tf.float32)
+
+
+class Steps:
+    """The computations of the loop as traced functions.
+
+    The learning rate is a variable and the batch dimension is None, so neither a decayed
+    learning rate nor a grown batch traces anything anew. A batch cut into micro-batches goes
+    through a function of its own, which adds gradients up and applies them with the last one.
+
+    Attributes:
+        metric_names: "loss", then the metrics, in the order of the sums.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        element_spec: Sequence[tf.TensorSpec],
+        *,
+        loss: PerExample = cross_entropy,
+        metrics: Mapping[str, PerExample] | None = None,
+        steps_per_call: int = 8,
+        strategy: tf.distribute.Strategy | None = None,
+    ) -> None:
+        """Define the functions; each is traced when it is first called.
+
+        Args:
+            model: Model from [B, ...] to the output that loss and metrics take.
+            optimizer: Built on the model's trainable variables.
+            element_spec: Spec of (x [None, ...], y [None, ...], total, last).
+            loss: (y, output) -> loss of each example [B].
+            metrics: (y, output) -> value of each example [B], by name; accuracy if not given.
+            steps_per_call: Steps unrolled in one call.
+            strategy: Strategy under which model and optimizer were made.
+        """
+        metrics = {"accuracy": accuracy} if metrics is None else metrics
+        self.metric_names = ("loss", *metrics)
+        self._model = model
+        self._optimizer = optimizer
+        self._functions = (loss, *metrics.values())
+        self._steps_per_call = steps_per_call
+        self._strategy = strategy or tf.distribute.get_strategy()
+        self._accumulators: list[tf.Variable] = []
+        piece = tuple(element_spec)
+        self._train_step = self._traced(self._update, piece)
+        self._accumulate_step = self._traced(self._accumulate, piece)
+        self._eval_step = self._traced(self._evaluate, piece)
+        self._train_steps = tf.function(self._unrolled, autograph=False)
+
+    def train_epoch(
+        self, dataset: Any, *, batches: int | None = None, micro: bool = False
+    ) -> Iterator[tuple[int, tf.Tensor]]:
+        """Train on every element of a dataset.
+
+        Args:
+            dataset: Elements of the spec given at construction (per replica under a strategy).
+            batches: How many there are, if known; several are then run by one call.
+            micro: Whether the elements are micro-batches.
+
+        Yields:
+            Elements done in the call and their sums, float32 [1 + metrics + 1]: of the loss, of
+            each metric, of examples. Reading the sums waits for the device; holding them does not.
+        """
+        if micro and not self._accumulators:
+            self._accumulators = self._zeros()
+        step = self._accumulate_step if micro else self._train_step
+        iterator = iter(dataset)
+        if not micro and self._steps_per_call > 1:
+            for _ in range((batches or 0) // self._steps_per_call):
+                yield self._steps_per_call, self._train_steps(iterator)
+        for element in iterator:
+            yield 1, self._run(step, element)
+
+    def evaluate(self, dataset: Any) -> dict[str, float]:
+        """Mean loss and metrics over a dataset, each example weighing the same."""
+        sums = [self._run(self._eval_step, element) for element in dataset]
+        return self.means(sums)
+
+    def means(self, sums: Sequence[tf.Tensor]) -> dict[str, float]:
+        """Means over all examples of the sums that calls returned, by metric name."""
+        total = np.sum([np.asarray(value, np.float64) for value in sums], axis=0)
+        return {
+            name: float(value / total[-1])
+            for name, value in zip(self.metric_names, total, strict=False)
+        }
+
+    def traces(self) -> dict[str, int]:
+        """How often each function has been traced so far."""
+        functions = {
+            "train_step": self._train_step,
+            "train_steps": self._train_steps,
+            "accumulate_step": self._accumulate_step,
+            "eval_step": self._eval_step,
+        }
+        return {
+            name: function.experimental_get_tracing_count() for name, function in functions.items()
+        }
+
+    def _traced(self, body: Callable[..., tf.Tensor], signature: tuple[Any, ...]) -> Any:
+        # AutoGraph would convert Keras's own source for nothing: seconds at start-up.
+        return tf.function(body, input_signature=signature, autograph=False)
+
+    def _run(self, function: Any, element: tuple[Any, ...]) -> tf.Tensor:
+        sums = self._strategy.run(function, args=element)
+        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
+
+    def _unrolled(self, iterator: Any) -> tf.Tensor:
+        sums = [self._run(self._train_step, next(iterator)) for _ in range(self._steps_per_call)]
+        return tf.add_n(sums)
+
+    def _zeros(self) -> list[tf.Variable]:
+        """A place for each replica to add up its own gradients."""
+        with self._strategy.scope():
+            return [
+                tf.Variable(
+                    tf.zeros(v.shape, v.dtype),
+                    trainable=False,
+                    synchronization=tf.VariableSynchronization.ON_READ,
+                    aggregation=tf.VariableAggregation.SUM,
+                )
+                for v in self._model.trainable_variables
+            ]
+
+    def _update(self, x: tf.Tensor, y: tf.Tensor, total: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+        del last  # Every piece is a whole batch here.
+        sums, gradients = self._gradients(x, y, total)
+        self._optimizer.apply(gradients, self._model.trainable_variables)
+        return sums
+
+    def _accumulate(
+        self, x: tf.Tensor, y: tf.Tensor, total: tf.Tensor, last: tf.Tensor
+    ) -> tf.Tensor:
+        sums, gradients = self._gradients(x, y, total)
+        for accumulator, gradient in zip(self._accumulators, gradients, strict=True):
+            accumulator.assign_add(gradient)
+
+        def apply() -> tf.Tensor:
+            gradients = [tf.identity(accumulator) for accumulator in self._accumulators]
+            self._optimizer.apply(gradients, self._model.trainable_variables)
+            with tf.control_dependencies(gradients):
+                for accumulator in self._accumulators:
+                    accumulator.assign(tf.zeros_like(accumulator))
+            return tf.constant(True)
+
+        tf.cond(last, apply, lambda: tf.constant(False))
+        return sums
+
+    def _evaluate(self, x: tf.Tensor, y: tf.Tensor, total: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+        del total, last
+        output = self._model(tf.cast(x, tf.float32), training=False)
+        return self._sums(y, output)[0]
+
+    def _gradients(
+        self, x: tf.Tensor, y: tf.Tensor, total: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Sums over the piece, and its share of the gradient of the mean loss of the batch."""
+        variables = [v.value for v in self._model.trainable_variables]
+        with tf.GradientTape() as tape:
+            output = self._model(tf.cast(x, tf.float32), training=True)
+            sums, loss = self._sums(y, output)
+            loss = loss / total
+            if self._model.losses:
+                share = tf.cast(tf.shape(y)[0], tf.float32) / total
+                loss += share * tf.add_n(self._model.losses)
+        return sums, tape.gradient(loss, variables)
+
+    def _sums(self, y: tf.Tensor, output: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        values = [tf.reduce_sum(function(y, output)) for function in self._functions]
+        count = tf.cast(tf.shape(y)[0], tf.float32)
+        return tf.stack([*values, count]), values[0]
