@@ -8,9 +8,8 @@ UV_VERSION := 0.13.9
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode
 COMPILE := $(BIN)/uv pip compile --quiet --python-version $(VERSION) --generate-hashes \
 	--no-strip-extras --no-header --exclude-newer 2025-09-01 pyproject.toml
-SOURCES := components pipeline schemas trainer_module
 
-.PHONY: run test unit e2e lint format lock install install-dev clean
+.PHONY: run test unit e2e lint format bench bench-quick lock install install-dev clean
 
 run: install ## Train the digits preset to a pushed model.
 	@$(BIN)/plateau run digits $(ARGS)
@@ -31,6 +30,12 @@ lint: install-dev ## Style and types.
 format: install-dev ## Apply the style.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: install-dev ## Speed, memory and the schedules side by side: hours; results in benchmarks/results.
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-quick: install-dev ## The same at toy size: minutes; results in runs/benchmarks-quick.
+	$(BIN)/python -m benchmarks --quick $(ARGS)
 
 lock: install ## Write the lock files anew from pyproject.toml.
 	$(COMPILE) --output-file requirements.lock

@@ -106,7 +106,12 @@ def create_pipeline(config: RunConfig, paths: PipelinePaths) -> Pipeline:
         schema=schema.outputs["schema"],
         train_args=trainer_pb2.TrainArgs(splits=[TRAIN]),
         eval_args=trainer_pb2.EvalArgs(splits=[EVAL]),
-        custom_config={"train_config": train_config.to_json(), "code": code},
+        custom_config={
+            "train_config": train_config.to_json(),
+            "code": code,
+            # A run that was ended goes on from here, though every execution has new folders.
+            "checkpoints": f"{paths.artifacts}/checkpoints",
+        },
     )
     baseline = Resolver(
         strategy_class=LatestBlessedModelStrategy,

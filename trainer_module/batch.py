@@ -1,5 +1,7 @@
 """Cut global batches into the pieces that replicas and micro-batches compute."""
 
+from typing import Any
+
 import tensorflow as tf
 
 from trainer_module.checks import require
@@ -35,6 +37,9 @@ def pieces(
         "Map its elements to (inputs, label).",
     )
 
+    # AutoGraph would read the source of each function, for nothing.
+    plain = tf.autograph.experimental.do_not_convert
+
     def cut(x: tf.Tensor, y: tf.Tensor) -> tf.data.Dataset:
         x, y = _any_size(x), _any_size(y)
         size = tf.shape(x, tf.int64)[0]
@@ -52,15 +57,48 @@ def pieces(
             ]
             return *parts, total, tf.equal(turn, rounds - 1)
 
-        return tf.data.Dataset.range(rounds * len(local)).map(piece)
+        return tf.data.Dataset.range(rounds * len(local)).map(plain(piece))
 
     def whole(x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, ...]:
         x, y = _any_size(x), _any_size(y)
         return x, y, tf.cast(tf.shape(x)[0], tf.float32), tf.constant(True)
 
     if micro_batch is None and replicas == 1:
-        return dataset.map(whole).prefetch(tf.data.AUTOTUNE)
-    return dataset.flat_map(cut).prefetch(tf.data.AUTOTUNE)
+        return dataset.map(plain(whole)).prefetch(2)
+    return dataset.flat_map(plain(cut)).prefetch(2)
+
+
+def distributed(
+    dataset: tf.data.Dataset, strategy: tf.distribute.Strategy, micro_batch: int | None = None
+) -> Any:
+    """The pieces of a dataset of global batches, for all replicas of a strategy.
+
+    Every worker makes the whole dataset and takes its own replicas' share, so the union is the
+    same batch whatever the number of workers.
+
+    Args:
+        dataset: Global batches (x [B, ...], y [B, ...]).
+        strategy: Strategy to distribute by.
+        micro_batch: Largest piece, in examples; a replica's whole share if not given.
+
+    Returns:
+        A dataset of pieces, or with several replicas a distributed dataset of them.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if replicas == 1:
+        return pieces(dataset, micro_batch=micro_batch)
+
+    def local(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        here = replicas // context.num_input_pipelines
+        first = context.input_pipeline_id * here
+        return pieces(
+            dataset,
+            micro_batch=micro_batch,
+            replicas=replicas,
+            local=range(first, first + here),
+        )
+
+    return strategy.distribute_datasets_from_function(local)
 
 
 def _any_size(tensor: tf.Tensor) -> tf.Tensor:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ from trainer_module.checks import require
 
 KEPT = 2
 """Epochs whose checkpoints stay: the latest, and one to fall back on if that one is damaged."""
+
+KEPT_RUNS = 3
+"""Runs whose checkpoints stay in a folder that many runs share."""
 
 
 class Snapshot(NamedTuple):
@@ -153,6 +157,27 @@ class Checkpoints:
                 for kind in ("model", "optimizer")
             }
             return Snapshot(state.pop("epoch"), values["model"], values["optimizer"]), state
+
+
+def claim(root: Path, name: str, kept: int = KEPT_RUNS) -> Path:
+    """The folder of a run among those of others, of which the ones used longest ago are removed.
+
+    Args:
+        root: Folder of all runs' folders.
+        name: Name of this run's.
+        kept: Runs whose checkpoints stay, this one included.
+    """
+    folder = root / name
+    folder.mkdir(parents=True, exist_ok=True)
+    os.utime(folder)
+    runs = sorted((path for path in root.iterdir() if path.is_dir()), key=_last_used, reverse=True)
+    for path in runs[kept:]:
+        shutil.rmtree(path)
+    return folder
+
+
+def _last_used(path: Path) -> float:
+    return path.stat().st_mtime
 
 
 def _header(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:

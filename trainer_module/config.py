@@ -159,6 +159,8 @@ class LoopConfig:
         micro_batch: Largest batch computed at once; a bigger one accumulates gradients.
         steps_per_call: Training steps run by one call of the traced function.
         seed: Seed of weights, shuffling and augmentation.
+        deterministic: Whether to use only kernels that give the same result each time, so that
+            repeated and resumed runs are equal bit for bit.
         cache_mib: Decoded training data kept in memory up to this many MiB, on disk beyond it.
     """
 
@@ -167,6 +169,7 @@ class LoopConfig:
     micro_batch: int | None = None
     steps_per_call: int = 8
     seed: int = 0
+    deterministic: bool = True
     cache_mib: int = 4096
 
     def __post_init__(self) -> None:

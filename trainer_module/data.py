@@ -1,5 +1,6 @@
 """Datasets: decoded once, cached as uint8 (pictures) or float32 (tables), shuffled by epoch."""
 
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -15,6 +16,7 @@ from trainer_module.preprocessing import INPUT, LABEL_INDEX
 
 _READ_BATCH = 256
 _CROP_PADDING = 4
+_PARALLEL_CALLS = min(os.cpu_count() or 1, 8)
 
 
 class Split(NamedTuple):
@@ -64,7 +66,11 @@ def read_split(
     batches = (
         tf.data.TFRecordDataset(sorted(files), compression_type="GZIP")
         .batch(_READ_BATCH)
-        .map(preprocess, num_parallel_calls=tf.data.AUTOTUNE)
+        # AutoGraph would read the layer's whole source, for seconds and nothing.
+        .map(
+            tf.autograph.experimental.do_not_convert(preprocess),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
         .prefetch(1)
     )
     split = _cache(batches.as_numpy_iterator(), cache_mib * 2**20)
@@ -171,8 +177,12 @@ def evaluation_dataset(split: Split, batch_size: int) -> tf.data.Dataset:
 def _in_parallel(
     dataset: tf.data.Dataset, function: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 ) -> tf.data.Dataset:
-    mapped = dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return mapped.prefetch(tf.data.AUTOTUNE)
+    options = tf.data.Options()
+    # Ending an autotuned iterator waits for its tuner: as long as a small epoch takes.
+    options.autotune.enabled = False
+    function = tf.autograph.experimental.do_not_convert(function)
+    mapped = dataset.map(function, num_parallel_calls=_PARALLEL_CALLS, deterministic=True)
+    return mapped.prefetch(_PARALLEL_CALLS).with_options(options)
 
 
 def _shift(x: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:

@@ -2,8 +2,9 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from trainer_module.plateau import Observation, PlateauConfig, PlateauState
 
@@ -147,7 +148,27 @@ def nonfinite(**values: float | None) -> str:
     return " and ".join(broken)
 
 
-def verify(stages: tuple[Stage, ...], decisions: tuple[Decision, ...]) -> tuple[str, ...]:
+class Change(Protocol):
+    """A decision, or whatever else tells what followed an epoch."""
+
+    @property
+    def epoch(self) -> int:
+        """Epochs completed."""
+
+    @property
+    def action(self) -> str:
+        """What was done."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the next epoch."""
+
+    @property
+    def batch_size(self) -> int:
+        """Global batch size of the next epoch, in examples."""
+
+
+def verify(stages: Sequence[Stage], decisions: Sequence[Change]) -> tuple[str, ...]:
     """Where the decisions of a run left its forecast, as sentences; empty if nowhere.
 
     A run that ended before the last stage has not left it. A rollback leaves it, and so may auto.
@@ -164,5 +185,5 @@ def verify(stages: tuple[Stage, ...], decisions: tuple[Decision, ...]) -> tuple[
     return tuple(differences)
 
 
-def _outcome(of: Decision | Stage) -> str:
+def _outcome(of: Change | Stage) -> str:
     return f"{of.action} to learning rate {of.learning_rate!r} and batch {of.batch_size}"

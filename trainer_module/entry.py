@@ -3,15 +3,17 @@
 TFX reloads this module by its dotted name: it holds functions only.
 """
 
+import hashlib
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 from rich.console import Console
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from trainer_module import history, optimizer
+from trainer_module import checkpoint, history, optimizer
 from trainer_module.config import ImageFeatures, TrainConfig
 from trainer_module.data import Split, evaluation_dataset, read_split, training_factory
 from trainer_module.export import export
@@ -20,6 +22,9 @@ from trainer_module.models import registry
 from trainer_module.progress import ProgressWriter
 
 CONFIG_KEY = "train_config"
+CHECKPOINTS_KEY = "checkpoints"
+CODE_KEY = "code"
+_HASHED_AT_ONCE = 1024
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -27,13 +32,17 @@ def run_fn(fn_args: FnArgs) -> None:
 
     Args:
         fn_args: From TFX's Trainer. The model goes to `serving_model_dir`; the history and
-            TensorBoard's events go to `model_run_dir`.
+            TensorBoard's events go to `model_run_dir`. If `custom_config["checkpoints"]` names a
+            folder, a run that was ended there goes on, provided that config, code
+            (`custom_config["code"]`, any text) and data are the same.
     """
     config = TrainConfig.from_json(fn_args.custom_config[CONFIG_KEY])
     transform = tft.TFTransformOutput(fn_args.transform_output)
     training = _read(fn_args.train_files, transform, config)
     validation = _read(fn_args.eval_files, transform, config)
     keras.utils.set_random_seed(config.loop.seed)
+    if config.loop.deterministic:
+        tf.config.experimental.enable_op_determinism()
     model = registry.build(training.x.shape[1:], len(config.classes), config.network)
     run_dir = Path(fn_args.model_run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -47,6 +56,7 @@ def run_fn(fn_args: FnArgs) -> None:
         batch_size=config.loop.batch_size,
         micro_batch=config.loop.micro_batch,
         steps_per_call=config.loop.steps_per_call,
+        directory=_checkpoints(fn_args, config, training, validation),
         writers=[
             ProgressWriter(Console(), config.schedule.max_epochs),
             history.TensorBoardWriter(run_dir / "tensorboard"),
@@ -54,6 +64,20 @@ def run_fn(fn_args: FnArgs) -> None:
     )
     history.write(record, run_dir / history.FILE_NAME)
     export(model, transform, config, fn_args.serving_model_dir)
+
+
+def _checkpoints(fn_args: FnArgs, config: TrainConfig, *splits: Split) -> Path | None:
+    """The folder of this very run, found by content: TFX gives every execution new folders."""
+    root = fn_args.custom_config.get(CHECKPOINTS_KEY)
+    if not root:
+        return None
+    digest = hashlib.sha256(config.to_json().encode())
+    digest.update(str(fn_args.custom_config.get(CODE_KEY)).encode())
+    for split in splits:
+        digest.update(np.ascontiguousarray(split.y).data)
+        for start in range(0, len(split.x), _HASHED_AT_ONCE):
+            digest.update(np.ascontiguousarray(split.x[start : start + _HASHED_AT_ONCE]).data)
+    return checkpoint.claim(Path(root), digest.hexdigest()[:16])
 
 
 def _read(patterns: list[str], transform: tft.TFTransformOutput, config: TrainConfig) -> Split:

@@ -26,6 +26,8 @@ class EpochRecord:
         learning_rate: Learning rate during the epoch.
         batch_size: Global batch size during the epoch, in examples.
         noise_scale: Gradient noise scale eps (N/B - 1) / (1 - m) during the epoch.
+        gradient_noise: B_simple in examples (McCandlish et al. 2018), the batch size at which
+            noise and signal of the gradient are equal; None while not measured.
         updates: Optimizer updates since the start of the run.
         examples: Training examples seen since the start of the run.
         seconds: Seconds of training since the start of the run, resumed parts added up.
@@ -39,6 +41,7 @@ class EpochRecord:
     learning_rate: float
     batch_size: int
     noise_scale: float
+    gradient_noise: float | None
     updates: int
     examples: int
     seconds: float
@@ -203,6 +206,8 @@ class TensorBoardWriter:
             "noise_scale": record.noise_scale,
             "updates": record.updates,
         }
+        if record.gradient_noise is not None:
+            scalars["gradient_noise"] = record.gradient_noise
         with self._writer.as_default(step=record.epoch):
             for name, value in scalars.items():
                 tf.summary.scalar(f"plateau/{name}", value)

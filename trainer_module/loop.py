@@ -1,9 +1,10 @@
 """The outer loop: epoch, evaluate, decide, apply, record, save."""
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer_module import schedule
-from trainer_module.batch import pieces
+from trainer_module import noise, schedule
+from trainer_module.batch import distributed
 from trainer_module.checkpoint import Checkpoints, Snapshot, reset_slots
 from trainer_module.checks import require
 from trainer_module.data import DatasetFactory
 from trainer_module.history import EpochRecord, History, Writer, Writers
+from trainer_module.preemption import leaving_on_sigterm
 from trainer_module.schedule import Problem, ScheduleConfig
 from trainer_module.step import PerExample, Steps, cross_entropy
 
@@ -37,6 +39,7 @@ def train(
     directory: Path | None = None,
     description: Mapping[str, Any] | None = None,
     writers: Sequence[Writer] = (),
+    strategy: tf.distribute.Strategy | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> History:
     """Train until the schedule says stop; the model is left with the weights of the best epoch.
@@ -49,7 +52,7 @@ def train(
         config: What happens at a stall, and when to stop.
         num_examples: Training examples in an epoch, N of the noise scale.
         batch_size: Global batch size of the first epoch, in examples.
-        micro_batch: Largest batch computed at once; bigger ones accumulate gradients.
+        micro_batch: Largest batch a replica computes at once; bigger ones accumulate gradients.
         steps_per_call: Steps run by one call of the traced function.
         loss: (y, output) -> loss of each example [B].
         metrics: (y, output) -> value of each example [B], by name; accuracy if not given. The
@@ -57,7 +60,8 @@ def train(
         directory: Folder of checkpoints; if it holds some of this run, training goes on from them.
         description: What else defines the run, as JSON: kept in the history, and a resumed run
             must have the same.
-        writers: Told of each epoch.
+        writers: Told of each epoch; with several workers, those of the chief.
+        strategy: Strategy in whose scope model and optimizer were made, if not the default one.
         clock: Seconds, monotonic.
 
     Returns:
@@ -67,33 +71,47 @@ def train(
         ValueError: The monitor is no metric of this run, batch or learning rate are out of bounds,
             or the checkpoints are another run's.
         schedule.NonFiniteError: Loss or metric is NaN or infinite and the schedule says raise.
+        preemption.Preempted: SIGTERM arrived; the last finished epoch is in `directory`.
     """
-    spec = pieces(validation).element_spec
-    steps = Steps(model, optimizer, spec, loss=loss, metrics=metrics, steps_per_call=steps_per_call)
+    strategy = strategy or tf.distribute.get_strategy()
+    evaluation = distributed(validation, strategy)
+    steps = Steps(
+        model,
+        optimizer,
+        evaluation.element_spec,
+        loss=loss,
+        metrics=metrics,
+        steps_per_call=steps_per_call,
+        strategy=strategy,
+    )
     problem = Problem(num_examples, optimizer.name, float(getattr(optimizer, "momentum", 0.0)))
-    run = _Run(model, optimizer, config, steps, problem, batch_size)
+    run = _Run(model, optimizer, config, steps, problem, strategy, batch_size, micro_batch)
     run.description = {
         "schedule": asdict(config),
         "batch_size": batch_size,
         "micro_batch": micro_batch,
         "num_examples": num_examples,
+        "replicas": strategy.num_replicas_in_sync,
         "optimizer": keras.optimizers.serialize(optimizer)["config"],
         # Shapes, not names: Keras numbers names by how many models the process has made.
         "model": [list(v.shape) for v in model.variables],
         **(description or {}),
     }
+    chief = strategy.extended.should_checkpoint
     checkpoints = Checkpoints(directory, json.dumps(run.description)) if directory else None
     if checkpoints:
         run.resume(checkpoints.load())
-    told = Writers(writers)
+    told = Writers(writers if chief else ())
     told.start(run.history())
     started = clock() - run.seconds
-    while not run.stopped:
-        batches = make_dataset(run.state.batch_size, run.state.epoch + 1)
-        record = run.epoch(batches, validation, micro_batch, told, lambda: clock() - started)
-        if checkpoints:
-            checkpoints.save(*run.memory())
-        told.epoch(record)
+    with leaving_on_sigterm():
+        while not run.stopped:
+            record = run.epoch(make_dataset, evaluation, told, lambda: clock() - started)
+            if checkpoints and chief:
+                checkpoints.save(*run.memory())
+            told.epoch(record)
+    for difference in run.differences():
+        told.note(f"not as forecast: {difference}")
     run.best.restore_model(model)
     told.close(run.history())
     return run.history()
@@ -109,7 +127,9 @@ class _Run:
         config: ScheduleConfig,
         steps: Steps,
         problem: Problem,
+        strategy: tf.distribute.Strategy,
         batch_size: int,
+        micro_batch: int | None,
     ) -> None:
         names = [f"{prefix}{name}" for prefix in ("", "val_") for name in steps.metric_names]
         require(
@@ -118,22 +138,35 @@ class _Run:
             config.plateau.monitor,
             "Try --monitor val_loss.",
         )
-        learning_rate = optimizer.learning_rate
+        rate = optimizer.learning_rate
         require(
-            hasattr(learning_rate, "assign"),
+            hasattr(rate, "assign"),
             "the optimizer's learning rate must be a number, which the schedule then changes",
-            learning_rate,
+            rate,
             "Give the optimizer its first learning rate instead of a LearningRateSchedule.",
         )
-        optimizer.build(model.trainable_variables)
+        replicas = strategy.num_replicas_in_sync
+        require(
+            batch_size >= replicas,
+            f"batch_size must be at least one example for each of the {replicas} replicas",
+            batch_size,
+            f"Try --batch-size {replicas}.",
+        )
+        with strategy.scope():
+            optimizer.build(model.trainable_variables)
         self._model = model
         self._optimizer = optimizer
         self._config = config
         self._steps = steps
         self._problem = problem
+        self._strategy = strategy
+        self._micro_batch = micro_batch
+        self._fitting_batch = 0
+        self._noise = noise.NoiseState()
         self._records: list[EpochRecord] = []
-        self.state = schedule.initial_state(
-            config, problem, _shortest(learning_rate.numpy()), batch_size
+        self.state = schedule.initial_state(config, problem, _shortest(rate.numpy()), batch_size)
+        self._forecast = schedule.forecast(
+            config, problem, self.state.learning_rate, self.state.batch_size
         )
         self.best = Snapshot.take(0, model, optimizer)
         self.description: Mapping[str, Any] = {}
@@ -152,20 +185,20 @@ class _Run:
             latest.restore_model(self._model)
             latest.restore_optimizer(self._optimizer)
             self.state = schedule.state_from_json(memory["schedule"])
+            self._noise = noise.NoiseState(*memory["noise"])
+            self._micro_batch = memory["micro_batch"]
             self._records = [EpochRecord(**record) for record in memory["records"]]
 
     def memory(self) -> tuple[Snapshot, Snapshot, dict[str, Any]]:
         """What `resume` takes to go on as if nothing had happened."""
         latest = Snapshot.take(self.state.epoch, self._model, self._optimizer)
-        records = [asdict(record) for record in self._records]
-        return (
-            latest,
-            self.best,
-            {
-                "schedule": schedule.state_to_json(self.state),
-                "records": records,
-            },
-        )
+        memory = {
+            "schedule": schedule.state_to_json(self.state),
+            "noise": list(self._noise),
+            "micro_batch": self._micro_batch,
+            "records": [asdict(record) for record in self._records],
+        }
+        return latest, self.best, memory
 
     def history(self) -> History:
         return History(
@@ -177,21 +210,28 @@ class _Run:
             traces=self._steps.traces(),
         )
 
+    def differences(self) -> tuple[str, ...]:
+        """Where the schedule did something else than was forecast."""
+        changes = [
+            replace(record, learning_rate=after.learning_rate, batch_size=after.batch_size)
+            for record, after in itertools.pairwise(self._records)
+        ]
+        return schedule.verify(self._forecast, changes)
+
     def epoch(
         self,
-        batches: tf.data.Dataset,
-        validation: tf.data.Dataset,
-        micro_batch: int | None,
+        make_dataset: DatasetFactory,
+        evaluation: Any,
         told: Writers,
         elapsed: Callable[[], float],
     ) -> EpochRecord:
         """Train for an epoch, evaluate, decide, and carry the decision out."""
         before = self.state
         self._optimizer.learning_rate.assign(before.learning_rate)
-        updates = int(self._optimizer.iterations.numpy())
-        values, examples = self._train(batches, micro_batch, told)
-        updates = int(self._optimizer.iterations.numpy()) - updates
-        evaluated = self._steps.evaluate(pieces(validation))
+        batches = make_dataset(before.batch_size, before.epoch + 1)
+        self._measure_noise(batches)
+        values, examples, updates = self._train_within_memory(batches, told)
+        evaluated = self._steps.evaluate(evaluation)
         values |= {f"val_{name}": value for name, value in evaluated.items()}
         seconds = elapsed()
         self.state, decision = schedule.step(
@@ -201,6 +241,7 @@ class _Run:
             metric=values[self._config.plateau.monitor],
             loss=values["loss"],
             elapsed_seconds=seconds,
+            gradient_noise=self._noise.b_simple,
         )
         if decision.observation.improved_best:
             self.best = Snapshot.take(decision.epoch, self._model, self._optimizer)
@@ -214,6 +255,7 @@ class _Run:
             noise_scale=schedule.noise_scale(
                 before.learning_rate, before.batch_size, self._problem
             ),
+            gradient_noise=self._noise.b_simple,
             updates=updates + (past.updates if past else 0),
             examples=examples + (past.examples if past else 0),
             seconds=seconds,
@@ -225,16 +267,50 @@ class _Run:
         self._check_traces()
         return record
 
-    def _train(
-        self, batches: tf.data.Dataset, micro_batch: int | None, told: Writers
-    ) -> tuple[dict[str, float], int]:
-        """Mean loss and metrics over the examples of an epoch, and how many there were."""
-        micro = micro_batch is not None and self.state.batch_size > micro_batch
-        dataset = pieces(batches, micro_batch=micro_batch if micro else None)
+    def _measure_noise(self, batches: tf.data.Dataset) -> None:
+        """Measure the gradient noise on the first batches, if it is time to."""
         count = int(batches.cardinality().numpy())
-        known = count if count >= 0 and not micro else None
+        self._noise, times = noise.due(self._noise, count if count > 0 else noise.EVERY)
+        if times:
+            micro_batch = self._micro_batch_of(self.state.batch_size)
+            dataset = distributed(batches.take(times), self._strategy, micro_batch)
+            for norms in self._steps.squared_norms(dataset):
+                self._noise = noise.measured(self._noise, *norms)
+
+    def _train_within_memory(
+        self, batches: tf.data.Dataset, told: Writers
+    ) -> tuple[dict[str, float], int, int]:
+        """Train for an epoch, in smaller pieces if a batch size tried first does not fit."""
+        batch_size = self.state.batch_size
+        if batch_size == self._fitting_batch:
+            return self._train(batches, told)
+        start = Snapshot.take(0, self._model, self._optimizer)
+        try:
+            result = self._train(batches, told)
+        except tf.errors.ResourceExhaustedError:
+            share = -(-batch_size // self._strategy.num_replicas_in_sync)
+            self._micro_batch = max(min(share, self._micro_batch or share) // 2, 1)
+            told.note(
+                f"batch {batch_size} does not fit in memory: "
+                f"accumulating gradients over micro-batches of {self._micro_batch}"
+            )
+            start.restore_model(self._model)
+            start.restore_optimizer(self._optimizer)
+            result = self._train(batches, told)
+        self._fitting_batch = batch_size
+        return result
+
+    def _train(self, batches: tf.data.Dataset, told: Writers) -> tuple[dict[str, float], int, int]:
+        """Mean loss and metrics over the examples of an epoch, how many there were, updates."""
+        micro_batch = self._micro_batch_of(self.state.batch_size)
+        dataset = distributed(batches, self._strategy, micro_batch)
+        count = int(batches.cardinality().numpy())
+        known = count if count >= 0 and micro_batch is None else None
+        before = int(self._optimizer.iterations.numpy())
         done, sums = 0, []
-        for steps, values in self._steps.train_epoch(dataset, batches=known, micro=micro):
+        for steps, values in self._steps.train_epoch(
+            dataset, batches=known, micro=micro_batch is not None
+        ):
             done += steps
             sums.append(values)
             told.batch(done, known)
@@ -244,7 +320,14 @@ class _Run:
             count,
             "Check that it does not drop a split smaller than the batch.",
         )
-        return self._steps.means(sums), round(sum(float(value[-1]) for value in sums))
+        updates = int(self._optimizer.iterations.numpy()) - before
+        return self._steps.means(sums), round(sum(float(value[-1]) for value in sums)), updates
+
+    def _micro_batch_of(self, batch_size: int) -> int | None:
+        """The micro-batch to cut a batch into; None if a replica computes it whole."""
+        share = -(-batch_size // self._strategy.num_replicas_in_sync)
+        small = self._micro_batch is not None and share > self._micro_batch
+        return self._micro_batch if small else None
 
     def _restore(self, what: schedule.Restore) -> None:
         if what == "none":

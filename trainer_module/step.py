@@ -24,8 +24,7 @@ class Steps:
     """The computations of the loop as traced functions.
 
     The learning rate is a variable and the batch dimension is None, so neither a decayed
-    learning rate nor a grown batch traces anything anew. A batch cut into micro-batches goes
-    through a function of its own, which adds gradients up and applies them with the last one.
+    learning rate nor a grown batch traces anything anew.
 
     Attributes:
         metric_names: "loss", then the metrics, in the order of the sums.
@@ -47,7 +46,8 @@ class Steps:
         Args:
             model: Model from [B, ...] to the output that loss and metrics take.
             optimizer: Built on the model's trainable variables.
-            element_spec: Spec of (x [None, ...], y [None, ...], total, last).
+            element_spec: Spec of the elements (x [None, ...], y [None, ...], total, last) of
+                `batch.distributed`.
             loss: (y, output) -> loss of each example [B].
             metrics: (y, output) -> value of each example [B], by name; accuracy if not given.
             steps_per_call: Steps unrolled in one call.
@@ -60,12 +60,23 @@ class Steps:
         self._functions = (loss, *metrics.values())
         self._steps_per_call = steps_per_call
         self._strategy = strategy or tf.distribute.get_strategy()
+        self._spec = tuple(element_spec)
         self._accumulators: list[tf.Variable] = []
-        piece = tuple(element_spec)
-        self._train_step = self._traced(self._update, piece)
-        self._accumulate_step = self._traced(self._accumulate, piece)
-        self._eval_step = self._traced(self._evaluate, piece)
-        self._train_steps = tf.function(self._unrolled, autograph=False)
+        update = self._body(self._update)
+        self._train_step = self._traced(update)
+        self._accumulate_step = self._traced(self._body(self._accumulate))
+        self._eval_step = self._traced(self._body(self._evaluate))
+        self._noise_step = self._traced(
+            self._body(self._squared_norms), tf.distribute.ReduceOp.MEAN
+        )
+
+        def unrolled(iterator: Any) -> tf.Tensor:
+            return tf.add_n([self._reduced(update, next(iterator)) for _ in range(steps_per_call)])
+
+        self._train_steps = tf.function(unrolled, autograph=False)
+        self._apply_step = tf.function(
+            lambda: self._strategy.run(self._apply), input_signature=(), autograph=False
+        )
 
     def train_epoch(
         self, dataset: Any, *, batches: int | None = None, micro: bool = False
@@ -81,20 +92,38 @@ class Steps:
             Elements done in the call and their sums, float32 [1 + metrics + 1]: of the loss, of
             each metric, of examples. Reading the sums waits for the device; holding them does not.
         """
-        if micro and not self._accumulators:
-            self._accumulators = self._zeros()
-        step = self._accumulate_step if micro else self._train_step
         iterator = iter(dataset)
-        if not micro and self._steps_per_call > 1:
+        if micro:
+            self._accumulators = self._accumulators or self._zeros()
+            for element in iterator:
+                yield 1, self._accumulate_step(*element)
+                if self._strategy.experimental_local_results(element[-1])[0]:
+                    self._apply_step()
+            return
+        if self._steps_per_call > 1:
             for _ in range((batches or 0) // self._steps_per_call):
                 yield self._steps_per_call, self._train_steps(iterator)
         for element in iterator:
-            yield 1, self._run(step, element)
+            yield 1, self._train_step(*element)
 
     def evaluate(self, dataset: Any) -> dict[str, float]:
         """Mean loss and metrics over a dataset, each example weighing the same."""
-        sums = [self._run(self._eval_step, element) for element in dataset]
-        return self.means(sums)
+        return self.means([self._eval_step(*element) for element in dataset])
+
+    def squared_norms(self, dataset: Any) -> list[tuple[float, float, float]]:
+        """Squared lengths of the gradients of batches and of their halves; changes nothing.
+
+        The model runs in inference mode, so that neither averages nor random states move.
+
+        Args:
+            dataset: Elements of the spec given at construction, of two examples at least.
+
+        Returns:
+            For each element: examples in the batch of one replica, the mean of the halves' squared
+            lengths, and the batch's; under a strategy, means over the replicas.
+        """
+        values = [self._noise_step(*element) for element in dataset]
+        return [(float(size), float(small), float(big)) for size, small, big in values]
 
     def means(self, sums: Sequence[tf.Tensor]) -> dict[str, float]:
         """Means over all examples of the sums that calls returned, by metric name."""
@@ -110,23 +139,48 @@ class Steps:
             "train_step": self._train_step,
             "train_steps": self._train_steps,
             "accumulate_step": self._accumulate_step,
+            "apply_step": self._apply_step,
+            "noise_step": self._noise_step,
             "eval_step": self._eval_step,
         }
         return {
             name: function.experimental_get_tracing_count() for name, function in functions.items()
         }
 
-    def _traced(self, body: Callable[..., tf.Tensor], signature: tuple[Any, ...]) -> Any:
+    def _body(self, body: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+        """The computation of a replica.
+
+        On one device it is a function of its own, so that unrolling it costs one trace; a strategy
+        cannot look into such a function.
+        """
+        with self._strategy.scope():
+            if tf.distribute.has_strategy():
+                return body
+        function: Callable[..., tf.Tensor] = tf.function(
+            body, input_signature=self._spec, autograph=False
+        )
+        return function
+
+    def _traced(
+        self,
+        body: Callable[..., tf.Tensor],
+        how: tf.distribute.ReduceOp = tf.distribute.ReduceOp.SUM,
+    ) -> Any:
+        """A function of an element: what `body` returns, reduced over the replicas."""
+
+        def run(*element: Any) -> tf.Tensor:
+            return self._reduced(body, element, how)
+
         # AutoGraph would convert Keras's own source for nothing: seconds at start-up.
-        return tf.function(body, input_signature=signature, autograph=False)
+        return tf.function(run, input_signature=self._spec, autograph=False)
 
-    def _run(self, function: Any, element: tuple[Any, ...]) -> tf.Tensor:
-        sums = self._strategy.run(function, args=element)
-        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
-
-    def _unrolled(self, iterator: Any) -> tf.Tensor:
-        sums = [self._run(self._train_step, next(iterator)) for _ in range(self._steps_per_call)]
-        return tf.add_n(sums)
+    def _reduced(
+        self,
+        body: Callable[..., tf.Tensor],
+        element: Any,
+        how: tf.distribute.ReduceOp = tf.distribute.ReduceOp.SUM,
+    ) -> tf.Tensor:
+        return self._strategy.reduce(how, self._strategy.run(body, args=element), axis=None)
 
     def _zeros(self) -> list[tf.Variable]:
         """A place for each replica to add up its own gradients."""
@@ -153,17 +207,35 @@ class Steps:
         sums, gradients = self._gradients(x, y, total)
         for accumulator, gradient in zip(self._accumulators, gradients, strict=True):
             accumulator.assign_add(gradient)
-
-        def apply() -> tf.Tensor:
-            gradients = [tf.identity(accumulator) for accumulator in self._accumulators]
-            self._optimizer.apply(gradients, self._model.trainable_variables)
-            with tf.control_dependencies(gradients):
-                for accumulator in self._accumulators:
-                    accumulator.assign(tf.zeros_like(accumulator))
-            return tf.constant(True)
-
-        tf.cond(last, apply, lambda: tf.constant(False))
         return sums
+
+    def _apply(self) -> None:
+        gradients = [tf.identity(accumulator) for accumulator in self._accumulators]
+        self._optimizer.apply(gradients, self._model.trainable_variables)
+        with tf.control_dependencies(gradients):
+            for accumulator in self._accumulators:
+                accumulator.assign(tf.zeros_like(accumulator))
+
+    def _squared_norms(
+        self, x: tf.Tensor, y: tf.Tensor, total: tf.Tensor, last: tf.Tensor
+    ) -> tf.Tensor:
+        del total, last
+        half = tf.shape(y)[0] // 2
+        first = self._gradient(x[:half], y[:half])
+        second = self._gradient(x[half : 2 * half], y[half : 2 * half])
+        halves = (_squared_length(first) + _squared_length(second)) / 2
+        whole = _squared_length([(a + b) / 2 for a, b in zip(first, second, strict=True)])
+        return tf.stack([tf.cast(2 * half, tf.float32), halves, whole])
+
+    def _gradient(self, x: tf.Tensor, y: tf.Tensor) -> list[tf.Tensor]:
+        """Gradient of the mean loss, in inference mode."""
+        with tf.GradientTape() as tape:
+            output = self._model(tf.cast(x, tf.float32), training=False)
+            loss = tf.reduce_mean(self._functions[0](y, output))
+        gradient: list[tf.Tensor] = tape.gradient(
+            loss, [v.value for v in self._model.trainable_variables]
+        )
+        return gradient
 
     def _evaluate(self, x: tf.Tensor, y: tf.Tensor, total: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
         del total, last
@@ -188,3 +260,7 @@ class Steps:
         values = [tf.reduce_sum(function(y, output)) for function in self._functions]
         count = tf.cast(tf.shape(y)[0], tf.float32)
         return tf.stack([*values, count]), values[0]
+
+
+def _squared_length(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    return tf.add_n([tf.reduce_sum(tf.square(tf.cast(t, tf.float32))) for t in tensors])

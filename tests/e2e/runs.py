@@ -27,7 +27,8 @@ class Done:
         return row
 
     def accuracy(self, who: str = "candidate") -> float:
-        return float(re.search(rf"│ {who} +│ +\d+ │ +([\d.]+)", self.out)[1])
+        row = rf"│ {who}(?: \([^)]*\))? +│ +\d+ │ +([\d.]+)"
+        return float(re.search(row, self.out)[1])
 
     def files(self, component: str, output: str, split: str = "") -> list[str]:
         """Files of a component's newest output."""
@@ -35,6 +36,24 @@ class Done:
         newest = max(folder.iterdir(), key=lambda path: int(path.name))
         pattern = f"Split-{split}/*" if split else "**/*"
         return sorted(str(path) for path in newest.glob(pattern) if path.is_file())
+
+
+def interrupt(*args: object, output: Path, after: str, number: int) -> int:
+    """Run `plateau` until it prints a line with `after` in it, then send it a signal."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli", *map(str, args), "--output", str(output)],
+        cwd=output.parent,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160", "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    for line in process.stdout:
+        if after in line:
+            process.send_signal(number)
+            break
+    process.communicate(timeout=60)
+    return process.returncode
 
 
 def plateau(*args: object, output: Path, sources: Path = ROOT) -> Done:

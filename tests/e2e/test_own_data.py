@@ -5,6 +5,7 @@ import tarfile
 import numpy as np
 import pytest
 from PIL import Image
+
 from runs import plateau
 
 pytestmark = pytest.mark.e2e

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from examples import IMAGE_CONFIG, TABLE_CONFIG, TABLE_ROWS, analyze, example, picture
 
 

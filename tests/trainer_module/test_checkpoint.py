@@ -1,8 +1,10 @@
+import os
+
 import keras
 import numpy as np
 import pytest
 
-from trainer_module.checkpoint import Checkpoints, Snapshot, reset_slots
+from trainer_module.checkpoint import Checkpoints, Snapshot, claim, reset_slots
 
 
 def snapshot(epoch, value=None):
@@ -100,3 +102,13 @@ def test_reset_slots_keeps_iterations_and_learning_rate():
     assert rate == np.float32(0.1)
     assert slots
     assert not any(slot.any() for slot in slots)
+
+
+def test_claim_keeps_the_runs_used_last(tmp_path):
+    for age, name in enumerate(["d", "c", "b", "a"]):
+        claim(tmp_path, name, kept=9)
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    (tmp_path / "a" / "epoch-000001.npz").write_bytes(b"")
+    assert claim(tmp_path, "a", kept=3) == tmp_path / "a"
+    assert names(tmp_path) == ["a", "c", "d"]
+    assert names(tmp_path / "a") == ["epoch-000001.npz"]

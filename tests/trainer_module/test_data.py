@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from examples import example, picture, write_records
 
+from examples import example, picture, write_records
 from trainer_module.config import ImageFeatures
 from trainer_module.data import Split, evaluation_dataset, read_split, training_factory
 

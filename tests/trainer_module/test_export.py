@@ -2,8 +2,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from examples import IMAGE_CONFIG, TABLE_CONFIG, TABLE_ROWS, example
 
+from examples import IMAGE_CONFIG, TABLE_CONFIG, TABLE_ROWS, example
 from trainer_module.export import export
 
 

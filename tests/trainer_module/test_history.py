@@ -15,6 +15,7 @@ def record(epoch, action="none", best=False):
         learning_rate=0.05,
         batch_size=64,
         noise_scale=12.5,
+        gradient_noise=99.0 if epoch > 1 else None,
         updates=10 * epoch,
         examples=640 * epoch,
         seconds=1.5 * epoch,

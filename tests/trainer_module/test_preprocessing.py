@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from examples import IMAGE_CONFIG, TABLE_ROWS, picture
 
+from examples import IMAGE_CONFIG, TABLE_ROWS, picture
 from trainer_module.config import ImageFeatures
 from trainer_module.preprocessing import class_index, decode_images
 

@@ -83,12 +83,28 @@ def test_one_trace_whatever_learning_rate_and_batch_do():
             count = None if micro_batch else int(batches(size).cardinality())
             list(steps.train_epoch(data, batches=count, micro=micro_batch is not None))
         steps.evaluate(pieces(batches(size)))
-    assert steps.traces() == {
-        "train_step": 1,
-        "train_steps": 1,
-        "accumulate_step": 1,
-        "eval_step": 1,
-    }
+        steps.squared_norms(pieces(batches(size)))
+    assert set(steps.traces().values()) == {1}
+
+
+def test_squared_norms_are_those_of_the_gradients_and_change_nothing():
+    model, optimizer = dense()
+    steps = Steps(model, optimizer, pieces(batches(8)).element_spec)
+    before = weights(model)
+    (size, small, big), *_ = steps.squared_norms(pieces(batches(8)))
+
+    def squared(rows):
+        with tf.GradientTape() as tape:
+            logits = model(X[rows])
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(Y[rows], logits)
+        gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
+        return sum(float(tf.reduce_sum(g * g)) for g in gradients)
+
+    assert size == 8
+    assert small == pytest.approx((squared(slice(4)) + squared(slice(4, 8))) / 2, rel=1e-4)
+    assert big == pytest.approx(squared(slice(8)), rel=1e-4)
+    np.testing.assert_array_equal(before, weights(model))
+    assert int(optimizer.iterations) == 0
 
 
 def test_evaluation_weighs_examples_not_batches():

@@ -1,0 +1,1 @@
+"""What is measured, and how: ratios of contestants that take turns within one run."""

@@ -1,0 +1,43 @@
+"""`python -m benchmarks [speed|stage|memory|contest ...] [--quick]`: measure and write results."""
+
+import importlib
+import sys
+import time
+import warnings
+from dataclasses import replace
+from logging import getLogger
+
+import tyro
+from absl import logging
+
+from benchmarks import hardware, report
+from benchmarks.settings import ROOT, Settings
+from trainer_module import environment
+
+
+def main() -> int:
+    """Measure each part, print its table and write the results; non-zero if data is missing."""
+    settings = tyro.cli(Settings, prog="python -m benchmarks")
+    environment.prepare()
+    warnings.filterwarnings("ignore", category=UserWarning)
+    logging.set_verbosity(logging.ERROR)
+    getLogger("tensorflow").setLevel("ERROR")
+    if settings.quick and settings.output == Settings.output:
+        settings = replace(settings, output=ROOT / "runs" / "benchmarks-quick")
+    for part in settings.parts:
+        print(f"{part} ...", file=sys.stderr, flush=True)
+        started, machine = time.monotonic(), hardware.describe()
+        try:
+            result = importlib.import_module(f"benchmarks.{part}").measure(settings)
+        except ValueError as error:
+            print(f"{part}: {error}", file=sys.stderr)
+            return 1
+        machine["minutes"] = round((time.monotonic() - started) / 60, 1)
+        report.write(result, settings.output, machine, settings.quick)
+        print(f"{report.table(result.rows)}\n", flush=True)
+    print(f"Results: {settings.output / 'README.md'}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

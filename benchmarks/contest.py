@@ -1,0 +1,360 @@
+"""Schedules against each other on CIFAR-10: the same accuracy in how many updates and seconds?
+
+Every finished run is added to a file at once; an interrupted contest goes on where it stopped.
+"""
+
+import contextlib
+import functools
+import gc
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from typing import Any, Literal, get_args
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from benchmarks import cifar, hardware, plot, runs
+from benchmarks.report import Result
+from benchmarks.runs import Epoch, Run
+from benchmarks.settings import Settings
+from pipeline import fingerprint, presets
+from trainer_module import optimizer, train
+from trainer_module.config import TrainConfig
+from trainer_module.data import Split, evaluation_dataset, training_factory
+from trainer_module.history import EpochRecord, History
+from trainer_module.models import registry
+
+KERAS = "Keras ReduceLROnPlateau"
+Strategy = Literal["lr_decay", "batch_increase", "hybrid"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+CONTESTANTS: tuple[str, ...] = (*STRATEGIES, KERAS)
+_CURVE_IMAGES = 1_000
+_FILE, _FIGURE = "contest-runs.jsonl", "contest.png"
+
+
+@dataclass(frozen=True)
+class Course:
+    """What every contestant runs over.
+
+    Attributes:
+        config: The training run: features, model, optimizer, schedule, batch.
+        training: Training images.
+        validation: Images that steer the schedule.
+        test: Images the kept weights are judged by.
+    """
+
+    config: TrainConfig
+    training: Split
+    validation: Split
+    test: Split
+
+    @property
+    def curve(self) -> Split:
+        """Test images of the curves."""
+        return Split(self.test.x[:_CURVE_IMAGES], self.test.y[:_CURVE_IMAGES])
+
+    def settings(self, settings: Settings) -> dict[str, Any]:
+        """What two runs must have in common to be compared."""
+        return {
+            # JSON has no tuples: the settings must read back as they were written.
+            "config": self.config.to_json(),
+            "images": len(self.training.y),
+            "validation_images": len(self.validation.y),
+            "test_images": len(self.test.y),
+            "quick": settings.quick,
+            # Runs of older code are no part of the same contest.
+            "code": fingerprint.of_sources(),
+            "processor": hardware.describe()["processor"],
+            "tensorflow": version("tensorflow"),
+            "keras": version("keras"),
+        }
+
+
+def measure(settings: Settings) -> Result:
+    """Run what is missing, then compare."""
+    course = _course(settings)
+    common = course.settings(settings)
+    path = settings.output / _FILE
+    finished = runs.read(path, common)
+    seeds = 1 if settings.quick else settings.seeds
+    for seed in range(seeds):
+        for contestant in CONTESTANTS:
+            if any((run.contestant, run.seed) == (contestant, seed) for run in finished):
+                continue
+            run = _run(course, contestant, seed, common)
+            runs.append(path, run)
+            finished.append(run)
+            _say(run)
+    finished = [run for run in finished if run.seed < seeds]
+    rows = [
+        *runs.compare(finished, "batch_increase", "lr_decay", {"updates": 0.45, "seconds": 0.75}),
+        *runs.compare(finished, "batch_increase", KERAS, {"updates": 0.45, "seconds": 0.75}),
+        *runs.compare(finished, "hybrid", "lr_decay", {}),
+        *runs.compare(finished, "lr_decay", KERAS, {}),
+    ]
+    title = f"Small CNN, {len(course.training.y):,} CIFAR-10 images; mean and s.d. over seeds"
+    plot.draw(finished, settings.output / _FIGURE, title)
+    return Result("contest", _method(course, settings, seeds), rows, common, _FIGURE)
+
+
+def _run(course: Course, contestant: str, seed: int, common: Mapping[str, Any]) -> Run:
+    keras.backend.clear_session()
+    gc.collect()
+    keras.utils.set_random_seed(seed)
+    model = registry.build(course.training.x.shape[1:], 10, course.config.network)
+    clock = Clock()
+    judge = Judge(model, course.curve, clock)
+    epochs, stop_reason = _COMPETE[contestant](course, model, judge, seed)
+    final = Judge(model, course.test, clock)()
+    return Run(contestant, seed, common, tuple(epochs), final, stop_reason)
+
+
+class Clock:
+    """Seconds that can be stopped while something is done that is no part of training."""
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self._now = now
+        self._stopped = 0.0
+
+    def __call__(self) -> float:
+        return self._now() - self._stopped
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stand still inside the context."""
+        start = self._now()
+        try:
+            yield
+        finally:
+            self._stopped += self._now() - start
+
+
+class Judge:
+    """Accuracy of a model on a split, off the clock."""
+
+    def __init__(self, model: keras.Model, split: Split, clock: Clock) -> None:
+        self.clock = clock
+        self._dataset = evaluation_dataset(split, 256)
+
+        def hits(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+            logits = model(tf.cast(x, tf.float32), training=False)
+            return tf.reduce_mean(tf.cast(tf.equal(tf.argmax(logits, -1), y), tf.float32))
+
+        spec = self._dataset.element_spec
+        self._hits = tf.function(hits, input_signature=spec, autograph=False)
+
+    def __call__(self) -> float:
+        with self.clock.paused():
+            found = [(float(self._hits(x, y)), len(y)) for x, y in self._dataset]
+            return sum(share * n for share, n in found) / sum(n for _, n in found)
+
+
+class _Curve:
+    """A history writer that judges the model after each epoch of our loop."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+        self.epochs: list[Epoch] = []
+
+    def start(self, history: History) -> None:
+        """Nothing: every run is fresh."""
+
+    def batch(self, done: int, steps: int | None) -> None:
+        """Nothing: a point an epoch."""
+
+    def epoch(self, record: EpochRecord) -> None:
+        self.epochs.append(
+            Epoch(
+                record.epoch,
+                record.updates,
+                record.seconds,
+                record.metrics["val_accuracy"],
+                self._judge(),
+                record.learning_rate,
+                record.batch_size,
+                record.action,
+            )
+        )
+
+    def note(self, text: str) -> None:
+        """Nothing: nobody watches."""
+
+    def close(self, history: History) -> None:
+        """Nothing to close."""
+
+
+def _plateau(
+    course: Course, model: keras.Model, judge: Judge, seed: int, *, strategy: Strategy
+) -> tuple[list[Epoch], str]:
+    config, curve = course.config, _Curve(judge)
+    history = train(
+        model,
+        optimizer.build(config.optimization),
+        training_factory(course.training, config.features, seed),
+        evaluation_dataset(course.validation, config.loop.eval_batch_size),
+        replace(config.schedule, strategy=strategy),
+        num_examples=len(course.training.y),
+        batch_size=config.loop.batch_size,
+        steps_per_call=config.loop.steps_per_call,
+        writers=[curve],
+        clock=judge.clock,
+    )
+    return curve.epochs, history.stop_reason
+
+
+def _keras(course: Course, model: keras.Model, judge: Judge, seed: int) -> tuple[list[Epoch], str]:
+    """The same batches, optimizer, factor, patience and number of cuts, by Keras's callbacks."""
+    config, schedule = course.config, course.config.schedule
+    count, batch_size = len(course.training.y), config.loop.batch_size
+    factory = training_factory(course.training, config.features, seed)
+    batches = concatenated([factory(batch_size, e + 1) for e in range(schedule.max_epochs)])
+    model.compile(
+        optimizer.build(config.optimization),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    monitor = {"monitor": "val_accuracy", "mode": "max"}
+    curve = _KerasCurve(judge, batch_size)
+    patience = schedule.plateau.patience
+    model.fit(
+        batches,
+        steps_per_epoch=max(count // batch_size, 1),
+        epochs=schedule.max_epochs,
+        validation_data=evaluation_dataset(course.validation, config.loop.eval_batch_size),
+        verbose=0,
+        callbacks=[
+            curve,
+            keras.callbacks.ReduceLROnPlateau(
+                **monitor,
+                factor=1 / schedule.factor,
+                patience=patience,
+                min_delta=0.0,
+                min_lr=config.optimization.learning_rate / schedule.factor**schedule.actions,
+            ),
+            # Both callbacks count the same epochs: with an equal patience the run would end at the
+            # first cut. Twice as much gives each cut its patience to show an effect.
+            keras.callbacks.EarlyStopping(
+                **monitor, patience=2 * patience, restore_best_weights=True
+            ),
+        ],
+    )
+    return curve.marked(), "plateau" if len(curve.epochs) < schedule.max_epochs else "max_epochs"
+
+
+class _KerasCurve(keras.callbacks.Callback):  # type: ignore[misc]
+    """Judges the model after each epoch of `fit`."""
+
+    def __init__(self, judge: Judge, batch_size: int) -> None:
+        super().__init__()
+        self._judge = judge
+        self._batch_size = batch_size
+        self.epochs: list[Epoch] = []
+
+    def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
+        self._start = self._judge.clock()
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        self._rate = float(self.model.optimizer.learning_rate.numpy())
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        self.epochs.append(
+            Epoch(
+                epoch + 1,
+                int(self.model.optimizer.iterations.numpy()),
+                self._judge.clock() - self._start,
+                float((logs or {})["val_accuracy"]),
+                self._judge(),
+                self._rate,
+                self._batch_size,
+                "none",
+            )
+        )
+
+    def marked(self) -> list[Epoch]:
+        """The epochs with what the callbacks did after each, seen from the rates."""
+        rates = [epoch.learning_rate for epoch in self.epochs]
+        actions = ["decay_lr" if b < a else "none" for a, b in itertools.pairwise(rates)]
+        return [
+            replace(epoch, action=action)
+            for epoch, action in zip(self.epochs, [*actions, "stop"], strict=True)
+        ]
+
+
+_COMPETE: dict[str, Callable[[Course, keras.Model, Judge, int], tuple[list[Epoch], str]]] = {
+    KERAS: _keras,
+    **{name: functools.partial(_plateau, strategy=name) for name in STRATEGIES},
+}
+
+
+def concatenated(datasets: list[tf.data.Dataset]) -> tf.data.Dataset:
+    """Datasets one after another, as a balanced tree: a chain of a hundred nests too deeply."""
+    if len(datasets) == 1:
+        return datasets[0]
+    middle = len(datasets) // 2
+    return concatenated(datasets[:middle]).concatenate(concatenated(datasets[middle:]))
+
+
+def _course(settings: Settings) -> Course:
+    data = cifar.load(settings.data)
+    config = replace(presets.cifar10(), classes=tuple(map(str, range(10)))).train_config()
+    if settings.batch_size is not None:
+        # Linear scaling (Goyal et al. 2017, arXiv:1706.02677) keeps the preset's noise scale.
+        rate = config.optimization.learning_rate * settings.batch_size / config.loop.batch_size
+        config = replace(
+            config,
+            optimization=replace(config.optimization, learning_rate=rate),
+            loop=replace(config.loop, batch_size=settings.batch_size),
+        )
+    images, test_images = settings.images, len(data.test_y)
+    width, schedule = settings.width, config.schedule
+    if settings.quick:
+        images, test_images, width = 256, 256, 0.1
+        schedule = replace(
+            schedule,
+            max_epochs=6,
+            plateau=replace(schedule.plateau, patience=1),
+            max_batch_size=256,
+        )
+    config = replace(
+        config, network=replace(config.network, width_multiplier=width), schedule=schedule
+    )
+    held_out = images // 5
+    rest = slice(images, images + held_out)
+    return Course(
+        config,
+        Split(np.array(data.train_x[:images]), np.array(data.train_y[:images])),
+        Split(np.array(data.train_x[rest]), np.array(data.train_y[rest])),
+        Split(np.array(data.test_x[:test_images]), np.array(data.test_y[:test_images])),
+    )
+
+
+def _say(run: Run) -> None:
+    print(
+        f"  {run.contestant}, seed {run.seed}: {len(run.epochs)} epochs, {run.updates:,} updates, "
+        f"{run.seconds:.0f} s, test accuracy {run.test_accuracy:.4f} ({run.stop_reason})",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _method(course: Course, settings: Settings, seeds: int) -> str:
+    schedule, network = course.config.schedule, course.config.network
+    return (
+        f"The cifar10 preset (patience {schedule.plateau.patience}, factor {schedule.factor:g}, "
+        f"{schedule.actions} actions, batch {course.config.loop.batch_size}, learning "
+        f"rate {course.config.optimization.learning_rate:g}, "
+        f"{asdict(course.config.optimization)['optimizer'].upper()}) with its CNN at width "
+        f"{network.width_multiplier:g}, on {len(course.training.y):,} of the 50,000 training "
+        f"images so that it ends in about an hour; {len(course.validation.y):,} others steer the "
+        f"schedule, {len(course.test.y):,} test images judge the kept weights, the first "
+        f"{len(course.curve.y):,} of them the curves. Seeds 0 to {seeds - 1}; contestants take "
+        "turns within a seed. Seconds hold tracing, training and validation, not the test "
+        f"evaluations. {KERAS} gets the same batches as lr_decay, two cuts by the same factor at "
+        "the same patience, and EarlyStopping at twice that patience with the best weights "
+        f"restored. Every run: [{_FILE}]({_FILE})."
+    )

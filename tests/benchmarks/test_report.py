@@ -1,0 +1,51 @@
+import json
+
+from benchmarks import report
+from benchmarks.comparison import Comparison
+from benchmarks.report import Result
+
+HARDWARE = {
+    "date": "2026-01-02",
+    "processor": "CPU",
+    "cores": 2,
+    "extensions": ["avx2"],
+    "memory_gib": 8.0,
+    "load_before": 0.1,
+    "python": "3.10",
+    "tensorflow": "2",
+    "keras": "3",
+    "tfx": "1",
+}
+ROWS = [
+    Comparison("net", "fit", (1.0, 1.5, 1.2), "at least", 1.1, "best: 8"),
+    Comparison("rss", "small", (1.5,), "at most", 1.2),
+    Comparison("other", "x", (2.0,)),
+]
+
+
+def test_table_tells_median_range_target_and_verdict():
+    lines = report.table(ROWS).splitlines()[2:]
+    assert lines == [
+        "| net | fit | 1.20 (1.00 to 1.50) | 3 | at least 1.1 | yes | best: 8 |",
+        "| rss | small | 1.50 (1.50 to 1.50) | 1 | at most 1.2 | **no** |  |",
+        "| other | x | 2.00 (2.00 to 2.00) | 1 |  |  |  |",
+    ]
+
+
+def test_page_keeps_the_parts_written_before(tmp_path):
+    report.write(Result("memory", "How.", ROWS[1:2]), tmp_path, HARDWARE, quick=False)
+    report.write(Result("speed", "So.", ROWS[:1], figure="a.png"), tmp_path, HARDWARE, quick=True)
+    page = (tmp_path / "README.md").read_text()
+    speed, memory = page.index("## Images a second"), page.index("## Memory")
+    assert speed < memory
+    assert "a.png" in page and "avx2" in page and "2026-01-02" in page
+    assert page.count("no evidence") == 1
+    assert speed < page.index("no evidence") < memory
+
+
+def test_json_holds_every_value_and_the_verdict(tmp_path):
+    report.write(Result("speed", "So.", ROWS, {"x": 1}), tmp_path, HARDWARE, quick=False)
+    data = json.loads((tmp_path / "speed.json").read_text())
+    assert [row["reached"] for row in data["rows"]] == [True, False, None]
+    assert data["rows"][0]["values"] == [1.0, 1.5, 1.2]
+    assert data["details"] == {"x": 1} and data["hardware"]["cores"] == 2

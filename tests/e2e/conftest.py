@@ -1,0 +1,9 @@
+import pytest
+
+from runs import Done, plateau
+
+
+@pytest.fixture(scope="session")
+def first(tmp_path_factory) -> Done:
+    """The first run of the digits preset; later runs go on in its folder."""
+    return plateau("run", "digits", output=tmp_path_factory.mktemp("digits") / "run")

@@ -1,0 +1,70 @@
+"""Every command and program in README.md and docs/ is known to a test."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import dataset, flags, presets
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language: str) -> list[str]:
+    pattern = re.compile(rf"^```{language}\n(.*?)^```", re.M | re.S)
+    return [block for page in PAGES for block in pattern.findall(page.read_text())]
+
+
+def commands() -> list[list[str]]:
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_commands_are_understood(words, capsys):
+    """`make run` and `make test` are what CI and tests/e2e run; here, the words are checked."""
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.M)
+        return
+    assert words[0] == "plateau"
+    if words[1:] == ["presets"]:
+        done = subprocess.run([sys.executable, "-m", "pipeline.cli", "presets"], cwd=ROOT)
+        assert done.returncode == 0
+        return
+    assert words[1] == "run"
+    named = len(words) > 2 and not words[2].startswith("-")
+    preset = presets.get(words[2] if named else presets.DEFAULT)
+    rest = words[3 if named else 2 :]
+    if "--help" in rest:
+        with pytest.raises(SystemExit, match="0"):
+            flags.parse(preset.build(), rest, "plateau", "")
+        return
+    config = flags.parse(preset.build(), rest, "plateau", "")
+    assert not dataset.needs_data(config)
+
+
+def test_programs_run():
+    programs = blocks("python")
+    assert programs
+    for program in programs:
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        *decisions, accuracy = done.stdout.splitlines()
+        assert any("batch 16 -> " in line for line in decisions)
+        assert float(accuracy) > 0.9
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_every_preset_is_in_the_readme():
+    text = (ROOT / "README.md").read_text()
+    assert all(name in text or name == presets.DEFAULT for name in presets.PRESETS)

@@ -1,0 +1,117 @@
+"""A small training program, run in processes of its own by the tests.
+
+Usage: program.py OUT [--checkpoints DIR] [--strategy single|mirrored|workers] [--slow SECONDS]
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from trainer_module import environment
+
+environment.prepare()
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainer_module import PlateauConfig, ScheduleConfig, train
+from trainer_module.config import ImageFeatures
+from trainer_module.data import Split, evaluation_dataset, training_factory
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.integers(0, 256, (264, 8, 8, 1), np.uint8)
+Y = (X[:, :4].mean((1, 2, 3)) > X[:, 4:].mean((1, 2, 3))).astype(np.int64)
+
+
+class Say:
+    """Prints epochs as they end, so that the tests know when to strike."""
+
+    def start(self, history):
+        print("start", len(history.epochs), flush=True)
+
+    def batch(self, done, steps):
+        pass
+
+    def epoch(self, record):
+        print("epoch", record.epoch, record.batch_size, flush=True)
+
+    def note(self, text):
+        print("note", text, flush=True)
+
+    def close(self, history):
+        print("close", history.stop_reason, flush=True)
+
+
+def build(batch_norm):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(4, 3)(keras.layers.Rescaling(1 / 255)(inputs))
+    if batch_norm:
+        x = keras.layers.Dropout(0.1)(keras.layers.BatchNormalization()(x))
+    x = keras.layers.Flatten()(keras.layers.ReLU()(x))
+    return keras.Model(inputs, keras.layers.Dense(2)(x))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--checkpoints", type=Path)
+    parser.add_argument("--strategy", default="single")
+    parser.add_argument("--slow", type=float, default=0.0)
+    args = parser.parse_args()
+    if args.strategy == "single":
+        strategy = tf.distribute.get_strategy()
+        tf.config.experimental.enable_op_determinism()
+    elif args.strategy == "mirrored":
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        two = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(cpu, two)
+        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    else:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    with strategy.scope():
+        # Averages of a share of the batch differ from those of the whole.
+        model = build(batch_norm=args.strategy == "single" and args.checkpoints is not None)
+        optimizer = keras.optimizers.SGD(0.05, momentum=0.9)
+    make = training_factory(Split(X[:200], Y[:200]), ImageFeatures(augment=("flip", "crop")), 0)
+
+    def make_dataset(batch_size, epoch):
+        time.sleep(args.slow)
+        return make(batch_size, epoch)
+
+    history = train(
+        model,
+        optimizer,
+        make_dataset,
+        evaluation_dataset(Split(X[200:], Y[200:]), 31),
+        ScheduleConfig(
+            plateau=PlateauConfig(patience=2),
+            plan="batch*4, lr/4",
+            max_batch_size=64,
+            max_epochs=9,
+        ),
+        num_examples=200,
+        batch_size=16,
+        micro_batch=24,
+        steps_per_call=3,
+        directory=args.checkpoints,
+        writers=[Say()],
+        strategy=strategy,
+    )
+    values = {
+        "weights": [np.asarray(w).ravel().tolist() for w in model.get_weights()],
+        "epochs": [{**vars(r), "metrics": dict(r.metrics), "seconds": 0} for r in history.epochs],
+        "traces": dict(history.traces),
+    }
+    worker = json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {}).get("index", 0)
+    args.out.with_suffix(f".{worker}.json").write_text(json.dumps(values))
+
+
+if __name__ == "__main__":
+    main()

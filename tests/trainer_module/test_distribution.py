@@ -1,0 +1,80 @@
+"""Several replicas and several workers train as one process does."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.e2e
+PROGRAM = Path(__file__).with_name("program.py")
+
+
+def run(out, *args, environments=({},)):
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(PROGRAM), str(out), *args],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment},
+        )
+        for environment in environments
+    ]
+    outputs = [process.communicate(timeout=300) for process in processes]
+    for process, (_, err) in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, err[-4000:]
+    results = [json.loads(out.with_suffix(f".{i}.json").read_text()) for i in range(len(processes))]
+    return results, [out for out, _ in outputs]
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    (result,), _ = run(tmp_path_factory.mktemp("single") / "out")
+    return result
+
+
+def assert_same(result, single):
+    for mine, its in zip(result["weights"], single["weights"], strict=True):
+        np.testing.assert_allclose(mine, its, rtol=1e-3, atol=1e-5)
+    for mine, its in zip(result["epochs"], single["epochs"], strict=True):
+        for field in ("batch_size", "updates", "examples", "action", "learning_rate"):
+            assert mine[field] == its[field]
+    assert max(result["traces"].values()) == 1
+
+
+def test_the_batch_grows_in_the_single_run(single):
+    assert {record["batch_size"] for record in single["epochs"]} == {16, 64}
+
+
+def test_two_devices_train_as_one(tmp_path, single):
+    (result,), _ = run(tmp_path / "out", "--strategy", "mirrored")
+    assert_same(result, single)
+
+
+def test_two_workers_train_as_one_and_only_the_chief_writes(tmp_path, single):
+    sockets = [socket.socket() for _ in range(2)]
+    for free in sockets:
+        free.bind(("127.0.0.1", 0))
+    workers = [f"127.0.0.1:{free.getsockname()[1]}" for free in sockets]
+    for free in sockets:
+        free.close()
+    environments = [
+        {
+            "TF_CONFIG": json.dumps(
+                {"cluster": {"worker": workers}, "task": {"type": "worker", "index": i}}
+            )
+        }
+        for i in range(2)
+    ]
+    results, (chief, other) = run(
+        tmp_path / "out", "--strategy", "workers", environments=environments
+    )
+    assert results[0]["weights"] == results[1]["weights"]
+    assert_same(results[0], single)
+    assert "epoch 1" in chief
+    assert "epoch" not in other
