@@ -79,6 +79,7 @@ class TableFeatures:
 
 
 Features: TypeAlias = ImageFeatures | TableFeatures
+Precision: TypeAlias = Literal["float32", "mixed_bfloat16", "auto"]
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,8 @@ class LoopConfig:
         batch_size: Global batch size of the first epoch, in examples.
         eval_batch_size: Batch size of validation, in examples; fixed for the whole run.
         micro_batch: Largest batch computed at once; a bigger one accumulates gradients.
+        precision: Arithmetic of the model; auto tries both in a few steps where the hardware has
+            bfloat16 and takes the faster one.
         steps_per_call: Training steps run by one call of the traced function.
         seed: Seed of weights, shuffling and augmentation.
         deterministic: Whether to use only kernels that give the same result each time, so that
@@ -167,6 +170,7 @@ class LoopConfig:
     batch_size: int = 64
     eval_batch_size: int = 256
     micro_batch: int | None = None
+    precision: Precision = "float32"
     steps_per_call: int = 8
     seed: int = 0
     deterministic: bool = True

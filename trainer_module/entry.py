@@ -13,7 +13,7 @@ import tensorflow_transform as tft
 from rich.console import Console
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from trainer_module import checkpoint, history, optimizer
+from trainer_module import checkpoint, history, optimizer, precision
 from trainer_module.config import ImageFeatures, TrainConfig
 from trainer_module.data import Split, evaluation_dataset, read_split, training_factory
 from trainer_module.export import export
@@ -40,23 +40,39 @@ def run_fn(fn_args: FnArgs) -> None:
     transform = tft.TFTransformOutput(fn_args.transform_output)
     training = _read(fn_args.train_files, transform, config)
     validation = _read(fn_args.eval_files, transform, config)
-    keras.utils.set_random_seed(config.loop.seed)
     if config.loop.deterministic:
         tf.config.experimental.enable_op_determinism()
-    model = registry.build(training.x.shape[1:], len(config.classes), config.network)
+    checkpoints = _checkpoints(fn_args, config, training, validation)
+    make_dataset = training_factory(training, config.features, config.loop.seed)
+
+    def build() -> tuple[keras.Model, keras.optimizers.Optimizer]:
+        keras.utils.set_random_seed(config.loop.seed)
+        shape, classes = training.x.shape[1:], len(config.classes)
+        model = registry.build(shape, classes, config.network)
+        return model, optimizer.build(config.optimization)
+
+    chosen = precision.choose(
+        config.loop.precision,
+        build,
+        make_dataset(config.loop.batch_size, 1),
+        memory=checkpoints / "precision" if checkpoints else None,
+    )
+    keras.config.set_dtype_policy(chosen)
+    model, descent = build()
     run_dir = Path(fn_args.model_run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     record = train(
         model,
-        optimizer.build(config.optimization),
-        training_factory(training, config.features, config.loop.seed),
+        descent,
+        make_dataset,
         evaluation_dataset(validation, config.loop.eval_batch_size),
         config.schedule,
         num_examples=len(training.y),
         batch_size=config.loop.batch_size,
         micro_batch=config.loop.micro_batch,
         steps_per_call=config.loop.steps_per_call,
-        directory=_checkpoints(fn_args, config, training, validation),
+        directory=checkpoints,
+        description={"precision": chosen},
         writers=[
             ProgressWriter(Console(), config.schedule.max_epochs),
             history.TensorBoardWriter(run_dir / "tensorboard"),

@@ -229,7 +229,6 @@ class _Run:
         before = self.state
         self._optimizer.learning_rate.assign(before.learning_rate)
         batches = make_dataset(before.batch_size, before.epoch + 1)
-        self._measure_noise(batches)
         values, examples, updates = self._train_within_memory(batches, told)
         evaluated = self._steps.evaluate(evaluation)
         values |= {f"val_{name}": value for name, value in evaluated.items()}
@@ -284,7 +283,7 @@ class _Run:
         batch_size = self.state.batch_size
         if batch_size == self._fitting_batch:
             return self._train(batches, told)
-        start = Snapshot.take(0, self._model, self._optimizer)
+        start, noise_before = Snapshot.take(0, self._model, self._optimizer), self._noise
         try:
             result = self._train(batches, told)
         except tf.errors.ResourceExhaustedError:
@@ -296,12 +295,14 @@ class _Run:
             )
             start.restore_model(self._model)
             start.restore_optimizer(self._optimizer)
+            self._noise = noise_before
             result = self._train(batches, told)
         self._fitting_batch = batch_size
         return result
 
     def _train(self, batches: tf.data.Dataset, told: Writers) -> tuple[dict[str, float], int, int]:
         """Mean loss and metrics over the examples of an epoch, how many there were, updates."""
+        self._measure_noise(batches)
         micro_batch = self._micro_batch_of(self.state.batch_size)
         dataset = distributed(batches, self._strategy, micro_batch)
         count = int(batches.cardinality().numpy())

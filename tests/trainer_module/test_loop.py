@@ -253,3 +253,59 @@ def test_a_training_set_without_batches_is_refused():
     empty = tf.data.Dataset.from_tensor_slices((X[:0], Y[:0])).batch(8)
     with pytest.raises(ValueError, match="at least one batch an epoch"):
         run_on(lambda batch_size, epoch: empty, schedule_config())
+
+
+def model_that_runs_out_of_memory(limit, optimizer):
+    """A model that asks TensorFlow for more memory than any machine has, beyond a batch size."""
+
+    class Limited(keras.layers.Layer):
+        def call(self, x):
+            size = tf.where(tf.shape(x)[0] > limit, tf.constant(2**46, tf.int64), 1)
+            return x + tf.reduce_sum(tf.random.uniform([size])) * 0.0
+
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(Limited()(inputs)))
+    return model, optimizer
+
+
+def run_limited(limit, recorder):
+    model, optimizer = model_that_runs_out_of_memory(limit, keras.optimizers.SGD(0.05))
+    return train(
+        model,
+        optimizer,
+        training_factory(TRAINING, ImageFeatures(), 0),
+        evaluation_dataset(VALIDATION, 8),
+        schedule_config(plan="batch*4", max_batch_size=32, max_epochs=12),
+        num_examples=90,
+        batch_size=8,
+        steps_per_call=1,
+        writers=[recorder],
+    )
+
+
+def test_a_batch_that_does_not_fit_is_computed_in_halves():
+    plain, limited = Recorder(), Recorder()
+    expected = run_limited(1000, plain)
+    history = run_limited(16, limited)
+    assert {r.batch_size for r in history.epochs} == {8, 32}
+    assert plain.notes == []
+    (note,) = limited.notes
+    assert "batch 32 does not fit in memory" in note
+    assert "micro-batches of 16" in note
+    for mine, its in zip(history.epochs, expected.epochs, strict=True):
+        assert mine.updates == its.updates
+        assert mine.metrics["loss"] == pytest.approx(its.metrics["loss"], rel=1e-4)
+
+
+def test_half_a_batch_that_does_not_fit_either_is_an_error():
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        run_limited(10, Recorder())
+
+
+def test_auto_decides_by_the_noise_it_measured():
+    _, history = run(schedule_config(strategy="auto", actions=2))
+    first = history.decisions[0]
+    assert first.gradient_noise is not None
+    grows = first.action in ("grow_batch", "grow_batch_and_decay_lr")
+    assert grows == (first.gradient_noise > first.batch_size)
