@@ -1,5 +1,6 @@
 """One run of the pipeline as one typed value: the single source of every flag of `plateau run`."""
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,7 +17,10 @@ from trainer_module.config import (
     TableFeatures,
     TrainConfig,
 )
-from trainer_module.schedule import ScheduleConfig
+from trainer_module.schedule import Problem, ScheduleConfig, Stage, forecast
+
+MONITORS = ("loss", "accuracy", "val_loss", "val_accuracy")
+"""Metrics that the Trainer measures after each epoch."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,27 @@ class RunConfig:
             self.classes,
             "Name them with --classes, in the order of the label values.",
         )
+        monitor = self.schedule.plateau.monitor
+        require(
+            monitor in MONITORS,
+            f"monitor must be one of {', '.join(MONITORS)}",
+            monitor,
+            "Try --monitor val_loss --mode min.",
+        )
+        self.forecast(sys.maxsize)
+
+    def forecast(self, num_examples: int) -> tuple[Stage, ...]:
+        """What the schedule will do at each stall.
+
+        Args:
+            num_examples: Training examples in an epoch.
+
+        Raises:
+            ValueError: Learning rate or batch size do not fit the schedule's bounds or the data.
+        """
+        optimization = self.optimization
+        problem = Problem(num_examples, optimization.optimizer, optimization.momentum)
+        return forecast(self.schedule, problem, optimization.learning_rate, self.loop.batch_size)
 
     def train_config(self) -> TrainConfig:
         """The part that the Trainer reads.

@@ -1,14 +1,24 @@
 """What the user reads on the console: the presets, a finished run, an error."""
 
+from decimal import Decimal
+
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.plan import Plan
 from pipeline.presets import PRESETS
 from pipeline.result import Evaluation, Gate, RunResult, Step
+from trainer_module.schedule import Action
 
 WORST_SHOWN = 3
+_CHANGES: dict[Action, str] = {
+    "none": "",
+    "decay_lr": "learning rate",
+    "grow_batch": "batch",
+    "grow_batch_and_decay_lr": "both",
+}
 
 
 def make(stderr: bool = False) -> Console:
@@ -36,15 +46,39 @@ def error(message: str) -> Text:
     return Text.assemble(("error: ", "bold red"), message)
 
 
-def closing(result: RunResult) -> RenderableType:
-    """The closing table of a run, with the verdict and where everything is."""
-    return Group(
+def plan(plan: Plan) -> RenderableType:
+    """A forecast as a table, with what it rests on."""
+    table = Table("from", "changes", title=f"Plan of {plan.name}", title_justify="left")
+    for name in ("learning rate", "batch", "steps/epoch", "noise scale"):
+        table.add_column(name, justify="right")
+    for stage in plan.stages:
+        table.add_row(
+            f"stall {stage.index}" if stage.index else "start",
+            _CHANGES[stage.action],
+            _decimal(stage.learning_rate),
+            f"{stage.batch_size:,}",
+            f"{stage.steps_per_epoch:,}",
+            f"{stage.noise_scale:.4g}",
+        )
+    assumed = f"Assumes {plan.size} training examples ({plan.size.source})."
+    return Group(table, *map(Text, (plan.stop, plan.rule, assumed, *plan.notes)))
+
+
+def _decimal(value: float) -> str:
+    """Six digits without an exponent, so that rates compare at a glance."""
+    return f"{Decimal(f'{value:.6g}'):f}"
+
+
+def print_result(console: Console, result: RunResult) -> None:
+    """Print what a run did and measured, the verdict, and where everything is."""
+    console.print(
         Text(),
         _steps(result.steps),
         _metrics(result.evaluation),
         _gates(result.evaluation.gates),
-        _verdict(result),
     )
+    # A path that is broken over lines cannot be copied.
+    console.print(_verdict(result), soft_wrap=True)
 
 
 def _steps(steps: tuple[Step, ...]) -> Table:
@@ -100,7 +134,7 @@ def _gates(gates: tuple[Gate, ...]) -> Table:
 
 
 def _verdict(result: RunResult) -> Text:
-    text = Text(overflow="fold", no_wrap=True)
+    text = Text()
     if result.blessed:
         text.append("blessed", "bold green")
         if result.evaluation.baseline is None:
@@ -114,6 +148,14 @@ def _verdict(result: RunResult) -> Text:
         for problem in result.evaluation.problems:
             text.append(f"\n  {problem}")
         text.append(f"\nmodel  {result.model}")
+    if result.bad_images:
+        text.append(f"\ndata   {_count(result.bad_images, 'bad picture')} left out", "yellow")
+    if result.converted_images:
+        text.append(f"\ndata   {_count(result.converted_images, 'picture')} converted to PNG")
     text.append(f"\nlog    {result.log}")
     text.append(f"\ntime   {result.seconds:.1f} s")
     return text
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -7,13 +7,36 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import schemas
-from components.image_example_gen.logic import scan
+from components.image_example_gen.logic import CARVED_SHARES, ImageFolder, scan
 from pipeline.config import RunConfig
 from trainer_module.checks import require
 from trainer_module.config import ImageFeatures
 
 DIGITS, TAXI = "digits", "taxi"
 BUILTIN = frozenset({DIGITS, TAXI})
+
+TRAIN, EVAL, TEST = "train", "eval", "test"
+TABLE_SPLITS = {TRAIN: 8, EVAL: 1, TEST: 1}
+"""Shares by which the rows of a table are dealt, by hash."""
+
+
+@dataclass(frozen=True)
+class TrainingSize:
+    """How many examples the split train has.
+
+    Attributes:
+        count: Number of examples; the expected one where the splits are drawn by hash.
+        most: Number it cannot exceed: that of all examples the splits are drawn from.
+        source: Where the number comes from, in words.
+    """
+
+    count: int
+    most: int
+    source: str
+
+    def __str__(self) -> str:
+        """The number, with "about" where it is an expectation."""
+        return f"{'' if self.count == self.most else 'about '}{self.count:,}"
 
 
 @dataclass(frozen=True)
@@ -24,11 +47,13 @@ class Dataset:
         folder: Folder of pictures by class, or of CSV files; absolute.
         classes: Class names in the order of the label indices.
         schema: Schema file whose name changes with its content; absolute.
+        size: How many examples there are to train on.
     """
 
     folder: Path
     classes: tuple[str, ...]
     schema: Path
+    size: TrainingSize
 
 
 def needs_data(config: RunConfig) -> bool:
@@ -48,7 +73,8 @@ def resolve(config: RunConfig, output: Path) -> Dataset:
     """
     folder = _folder(config, output)
     if isinstance(config.features, ImageFeatures):
-        found = scan(folder).classes
+        pictures = scan(folder)
+        found, size = pictures.classes, _size_of_pictures(pictures)
         require(
             not config.classes or set(config.classes) == set(found),
             "--classes must name exactly the class folders",
@@ -59,14 +85,63 @@ def resolve(config: RunConfig, output: Path) -> Dataset:
     else:
         classes = config.classes
     schema = _schema(config, classes, output)
-    if not isinstance(config.features, ImageFeatures):
-        from pipeline import preflight
 
-        preflight.check_table(folder, schema)
-    return Dataset(folder, classes, _keyed_by_content(schema, output / "schemas"))
+    from pipeline import preflight
+
+    if isinstance(config.features, ImageFeatures):
+        preflight.check_classes(folder, found, schema)
+    else:
+        rows = preflight.check_table(folder, schema, config.features, classes)
+        size = _size_of_table(folder, rows)
+    config.forecast(size.most)
+    return Dataset(folder, classes, _keyed_by_content(schema, output / "schemas"), size)
+
+
+def training_size(config: RunConfig) -> TrainingSize:
+    """How many examples a run would train on, found without writing anything.
+
+    Raises:
+        ValueError: No data, or a folder that breaks a rule of layout.
+    """
+    if config.data is None and config.data_set == DIGITS:
+        from pipeline import digits
+
+        count = digits.TRAIN_EXAMPLES
+        return TrainingSize(count, count, "the pictures that come with scikit-learn")
+    folder = _given_folder(config)
+    if isinstance(config.features, ImageFeatures):
+        return _size_of_pictures(scan(folder))
+    from pipeline import preflight
+
+    return _size_of_table(folder, preflight.count_rows(folder))
+
+
+def _size_of_pictures(pictures: ImageFolder) -> TrainingSize:
+    most = len(pictures.files[TRAIN])
+    if not pictures.carved:
+        return TrainingSize(most, most, f"the pictures below {pictures.root}/train")
+    drawn = " and ".join(pictures.carved)
+    count = most - round(most * sum(CARVED_SHARES[split] for split in pictures.carved))
+    return TrainingSize(
+        count, most, f"{most:,} pictures below {pictures.root}, less those drawn for {drawn}"
+    )
+
+
+def _size_of_table(folder: Path, rows: int) -> TrainingSize:
+    share = TABLE_SPLITS[TRAIN] / sum(TABLE_SPLITS.values())
+    return TrainingSize(round(rows * share), rows, f"{share:.0%} of {rows:,} rows in {folder}")
 
 
 def _folder(config: RunConfig, output: Path) -> Path:
+    if config.data is None and config.data_set == DIGITS:
+        from pipeline import digits
+
+        return digits.write_digits(output / "data" / DIGITS)
+    return _given_folder(config)
+
+
+def _given_folder(config: RunConfig) -> Path:
+    """The folder of `--data`, or the table that comes with TFX."""
     if config.data is not None:
         folder = config.data.expanduser().resolve()
         require(folder.exists(), "the data folder must exist", str(config.data), "Check --data.")
@@ -77,10 +152,6 @@ def _folder(config: RunConfig, output: Path) -> Path:
         config.data,
         "Say where it is with --data PATH.",
     )
-    if config.data_set == DIGITS:
-        from pipeline import digits
-
-        return digits.write_digits(output / "data" / DIGITS)
     # find_spec of a top-level package locates it without importing it.
     spec = find_spec("tfx")
     assert spec is not None and spec.submodule_search_locations is not None

@@ -9,6 +9,9 @@ from pathlib import Path
 _SPLITS = {"train": 0.6, "eval": 0.2, "test": 0.2}
 _SEED = 0
 
+TRAIN_EXAMPLES = 1078
+"""Pictures in the split train."""
+
 
 def write_digits(root: str | os.PathLike[str]) -> Path:
     """Write `<root>/<split>/<class>/<number>.png`: 8 x 8 pixels, grey, 0 to 255.

@@ -18,7 +18,7 @@ def of_sources(model: str = "") -> str:
         model: `NetworkConfig.model`; the module of a dotted path is fingerprinted too.
 
     Raises:
-        ValueError: The module of a dotted path cannot be found.
+        ValueError: As `module_of`.
     """
     files: list[tuple[str, Path]] = []
     for package in (schemas, trainer_module):
@@ -29,7 +29,7 @@ def of_sources(model: str = "") -> str:
                 if path.suffix in {".py", ".pbtxt"}
             ]
     if "." in model:
-        files.append((model, _own_module(model)))
+        files.append((model, module_of(model)))
     digest = hashlib.sha256()
     for name, path in sorted(files):
         content = path.read_bytes()
@@ -38,15 +38,29 @@ def of_sources(model: str = "") -> str:
     return digest.hexdigest()
 
 
-def _own_module(model: str) -> Path:
-    module = model.rpartition(".")[0]
+def module_of(model: str) -> Path:
+    """The source file of a model, found without running it.
+
+    Args:
+        model: `NetworkConfig.model`.
+
+    Raises:
+        ValueError: There is no such built-in model or, for a dotted path, module.
+    """
+    dotted = "." in model
+    module = model.rpartition(".")[0] if dotted else f"{trainer_module.__name__}.models.{model}"
     try:
-        spec = find_spec(module)
-    except ModuleNotFoundError:
+        spec = find_spec(module) if module and model else None
+    except (ModuleNotFoundError, ValueError):
         spec = None
-    if spec is None or spec.origin is None:
+    if spec is not None and spec.origin is not None:
+        return Path(spec.origin)
+    if not dotted:
         raise ValueError(
-            f"a dotted model must name a function in an importable module, got {model!r}. "
-            f"Put the folder that holds {module.partition('.')[0]} on PYTHONPATH."
+            f"--model must be built in or the dotted path of a function, got {model!r}. "
+            "`plateau run --help` lists those built in."
         )
-    return Path(spec.origin)
+    raise ValueError(
+        f"a dotted --model must name a function in an importable module, got {model!r}. "
+        f"Put the folder that holds {module.partition('.')[0]} on PYTHONPATH."
+    )

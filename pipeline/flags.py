@@ -1,14 +1,17 @@
-"""The flags of `plateau run`, laid out flat from the fields of RunConfig."""
+"""The flags of `plateau run` and `plateau plan`, laid out flat from the fields of a config."""
 
-from collections.abc import Sequence
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import tyro
 
-from pipeline.config import RunConfig
+T = TypeVar("T")
 
 
-def parse(default: RunConfig, args: Sequence[str], prog: str, description: str) -> RunConfig:
-    """The run that the flags ask for.
+def parse(default: T, args: Sequence[str], prog: str, description: str) -> T:
+    """The config that the flags ask for.
 
     Args:
         default: Value of every flag that is not given.
@@ -18,17 +21,66 @@ def parse(default: RunConfig, args: Sequence[str], prog: str, description: str) 
 
     Raises:
         SystemExit: After --help (code 0), or after printing what is wrong with a flag (code 2).
-        ValueError: Flags that do not go together.
+        ValueError: Flags out of range, or that do not go together; named as they are typed.
     """
+    try:
+        return _parse(default, args, prog, description, console_outputs=False)
+    except ValueError as error:
+        raise ValueError(spell(str(error), default)) from None
+    except SystemExit as stop:
+        broken = _broken_rule(stop)
+        if broken is not None:
+            raise ValueError(spell(broken, default)) from None
+    return _parse(default, args, prog, description, console_outputs=True)
+
+
+def spell(message: str, config: Any) -> str:
+    """A message with the fields of a config named as flags: batch_size as --batch-size.
+
+    A name of one word is an ordinary word too, so it counts only where the message begins with it.
+
+    Args:
+        message: What to say.
+        config: A dataclass whose fields, and theirs, are the flags.
+    """
+    names = sorted(set(_names(config)), key=len, reverse=True)
+    compounds = "|".join(name for name in names if "_" in name)
+    pattern = rf"\A({'|'.join(names)})(?![\w-])|(?<![\w'\"/.-])({compounds})(?![\w'\"/-])"
+    return re.sub(pattern, lambda found: "--" + found[0].replace("_", "-"), message)
+
+
+def _parse(
+    default: T, args: Sequence[str], prog: str, description: str, console_outputs: bool
+) -> T:
     return tyro.cli(
-        RunConfig,
+        type(default),
         prog=prog,
         description=description,
         args=args,
         default=default,
+        console_outputs=console_outputs,
         config=(
             tyro.conf.OmitArgPrefixes,
             tyro.conf.AvoidSubcommands,
             tyro.conf.FlagCreatePairsOff,
         ),
     )
+
+
+def _broken_rule(stop: SystemExit) -> str | None:
+    """What a config's own check said, which tyro reports by group of flags and not by flag."""
+    report = stop.__context__
+    # For a value of the wrong type, which tyro itself found, `arg` is a definition and no name.
+    if isinstance(getattr(report, "arg", None), str) and report is not None:
+        cause = report.__context__
+        return str(cause) if isinstance(cause, ValueError) else None
+    return None
+
+
+def _names(config: Any) -> Iterator[str]:
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _names(value)
+        else:
+            yield field.name

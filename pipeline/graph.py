@@ -28,11 +28,9 @@ from components.anomaly_gate.component import AnomalyGate
 from components.image_example_gen.component import ImageExampleGen
 from pipeline import evaluation, fingerprint
 from pipeline.config import RunConfig
+from pipeline.dataset import EVAL, TABLE_SPLITS, TEST, TRAIN
 from schemas import LABEL
 from trainer_module.config import ImageFeatures, TableFeatures
-
-TRAIN, EVAL, TEST = "train", "eval", "test"
-TABLE_SPLITS = {TRAIN: 8, EVAL: 1, TEST: 1}
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""Looks through a table before the pipeline starts: the counterpart of scanning an image folder."""
+"""Holds data against its schema before the pipeline starts, as far as that is quickly done."""
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -10,15 +10,67 @@ from typing import NoReturn
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
+from schemas import FILE_NAME, IMAGE, LABEL
+from trainer_module.config import TableFeatures
+
 _INT64 = range(-(2**63), 2**63)
 _BOM = "\ufeff"
+_SHOWN = 20
 
 
 class TableError(ValueError):
     """A table that breaks its schema; the message has file, row, column, rule and remedy."""
 
 
-def check_table(csv_folder: str | os.PathLike[str], schema: str | os.PathLike[str]) -> int:
+class SchemaError(ValueError):
+    """A schema that cannot be read, or data or flags that do not fit it."""
+
+
+def check_classes(
+    folder: str | os.PathLike[str], classes: Sequence[str], schema: str | os.PathLike[str]
+) -> None:
+    """Hold the class folders of a folder of pictures against a schema.
+
+    Args:
+        folder: The data folder.
+        classes: Names of the class folders found in it.
+        schema: TFMD schema as text (.pbtxt).
+
+    Raises:
+        SchemaError: The schema is none of pictures, or a class is not among its labels.
+    """
+    columns = _columns(Path(schema))
+    missing = [name for name in (IMAGE, LABEL, FILE_NAME) if name not in columns]
+    if missing:
+        raise SchemaError(
+            f"{schema}: the schema of pictures must describe {IMAGE}, {LABEL} and {FILE_NAME}, "
+            f"found no {missing[0]!r}. Check --schema, or leave it out."
+        )
+    known = columns[LABEL].values
+    unknown = [name for name in classes if known and name not in known]
+    if unknown:
+        raise SchemaError(
+            f"{folder}: each class folder must be among the labels of the schema "
+            f"{Path(schema).name} ({_some(sorted(known))}), got {_some(unknown)}. Rename the "
+            "folders, name another schema with --schema, or run a preset without one, as images."
+        )
+
+
+def count_rows(csv_folder: str | os.PathLike[str]) -> int:
+    """Number of rows in the CSV files of a folder, headers not counted, values not looked at.
+
+    Raises:
+        TableError: There is no CSV file, or one that cannot be read.
+    """
+    return sum(max(sum(1 for _ in _rows(file)) - 1, 0) for file in _files(Path(csv_folder)))
+
+
+def check_table(
+    csv_folder: str | os.PathLike[str],
+    schema: str | os.PathLike[str],
+    features: TableFeatures | None = None,
+    classes: Sequence[str] = (),
+) -> int:
     """Read the CSV files of a folder through, one row at a time, and hold them against a schema.
 
     The rules are those by which CsvExampleGen and the schema would stop the run later on, with
@@ -27,25 +79,25 @@ def check_table(csv_folder: str | os.PathLike[str], schema: str | os.PathLike[st
     Args:
         csv_folder: Folder with *.csv files, all with the same header.
         schema: TFMD schema as text (.pbtxt).
+        features: Columns that the model uses; where given, they are held against the schema.
+        classes: Values the label column may have, where `features` takes it as it stands.
 
     Returns:
         Number of rows, headers not counted.
 
     Raises:
         TableError: A rule is broken.
+        SchemaError: The schema cannot be read, or does not fit the features.
     """
     folder = Path(csv_folder)
-    if not folder.is_dir():
-        what = "a file" if folder.exists() else "nothing"
-        _fail(str(folder), f"the data folder must be a folder, found {what}", "Check --data.")
-    files = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() == ".csv" and not path.name.startswith(".") and path.is_file()
-    )
-    if not files:
-        _fail(str(folder), "the data folder must hold a .csv file, found none", "Check --data.")
+    files = _files(folder)
     columns = _columns(Path(schema))
+    if features is not None:
+        _check_features(features, Path(schema), columns)
+        label = columns[features.label]
+        # The model compares texts, and a float has many.
+        if features.label_over is None and label.type != schema_pb2.FLOAT:
+            label.classes = tuple(classes)
     header: list[str] | None = None
     count = 0
     for file in files:
@@ -79,6 +131,7 @@ class _Column:
     values: frozenset[str] = frozenset()
     low: float = float("-inf")
     high: float = float("inf")
+    classes: tuple[str, ...] = ()
     seen: bool = field(default=False, init=False)
     typed: bool = field(default=False, init=False)
 
@@ -103,11 +156,15 @@ class _Column:
                     "Correct the value, or the column's domain in the schema.",
                 )
         if self.values and cell not in self.values:
-            shown = ", ".join(map(repr, sorted(self.values)[:10]))
-            more = f" and {len(self.values) - 10} more" if len(self.values) > 10 else ""
             return (
-                f"it must be one of {shown}{more}",
+                f"it must be one of {_some(sorted(self.values))}",
                 "Correct the value, or add it to the column's domain in the schema.",
+            )
+        label = str(number) if self.type == schema_pb2.INT else cell
+        if self.classes and label not in self.classes:
+            return (
+                f"it must be one of the classes {_some(self.classes)}",
+                "Correct the value, or name all classes with --classes.",
             )
         return None
 
@@ -130,11 +187,9 @@ def _columns(path: Path) -> dict[str, _Column]:
     try:
         text_format.Parse(path.read_text("utf-8"), schema)
     except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-        _fail(
-            str(path),
-            f"the schema must be a readable TFMD schema as text ({error})",
-            "Check --schema.",
-        )
+        raise SchemaError(
+            f"{path}: the schema must be a readable TFMD schema as text ({error}). Check --schema."
+        ) from error
     domains = {domain.name: frozenset(domain.value) for domain in schema.string_domain}
     columns = {}
     for feature in schema.feature:
@@ -152,6 +207,44 @@ def _columns(path: Path) -> dict[str, _Column]:
             column.high = domain.max if domain.HasField("max") else column.high
         columns[feature.name] = column
     return columns
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        what = "a file" if folder.exists() else "nothing"
+        _fail(str(folder), f"the data folder must be a folder, found {what}", "Check --data.")
+    files = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() == ".csv" and not path.name.startswith(".") and path.is_file()
+    )
+    if not files:
+        _fail(str(folder), "the data folder must hold a .csv file, found none", "Check --data.")
+    return files
+
+
+def _check_features(features: TableFeatures, schema: Path, columns: dict[str, _Column]) -> None:
+    """Each column that a flag names must be in the schema, as a number where it is used as one."""
+    ratio = features.label_over is not None
+    uses = [
+        ("--numeric", features.numeric, True),
+        ("--bucketized", features.bucketized, True),
+        ("--categorical", features.categorical, False),
+        ("--label", (features.label,), ratio),
+        ("--label-over", (features.label_over,) if features.label_over else (), True),
+    ]
+    for flag, names, as_number in uses:
+        for name in names:
+            if name not in columns:
+                raise SchemaError(
+                    f"{flag} must name columns of the schema {schema.name}, got {name!r}. "
+                    f"Choose from {_some(sorted(columns))}."
+                )
+            if as_number and columns[name].type == schema_pb2.BYTES:
+                raise SchemaError(
+                    f"{flag} must name columns of numbers, got {name!r}, which is of type BYTES "
+                    f"in the schema {schema.name}. Move it to --categorical, or leave it out."
+                )
 
 
 def _check_header(file: Path, header: list[str], columns: dict[str, _Column]) -> None:
@@ -235,6 +328,11 @@ def _number(cell: str) -> int | float | None:
         except ValueError:
             return None
     return number if number in _INT64 else None
+
+
+def _some(values: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, values[:_SHOWN]))
+    return f"{shown} and {len(values) - _SHOWN} more" if len(values) > _SHOWN else shown
 
 
 def _fail(where: str, rule: str, remedy: str) -> NoReturn:

@@ -98,6 +98,8 @@ class RunResult:
         pushed: Folder the model was pushed to; None if it was not.
         log: The log file.
         seconds: Wall time of the whole run, imports included.
+        bad_images: Pictures left out because they cannot be decoded.
+        converted_images: Pictures stored as plain PNG because of their format.
     """
 
     steps: tuple[Step, ...]
@@ -107,6 +109,8 @@ class RunResult:
     pushed: Path | None
     log: Path
     seconds: float
+    bad_images: int = 0
+    converted_images: int = 0
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,15 @@ def read_run(
         ),
         log=log,
         seconds=seconds,
+        **_picture_counts(executions),
     )
+
+
+def _picture_counts(executions: dict[str, _Execution]) -> dict[str, int]:
+    if "ImageExampleGen" not in executions:
+        return {}
+    properties = executions["ImageExampleGen"].outputs["examples"].custom_properties
+    return {name: properties[name].int_value for name in ("bad_images", "converted_images")}
 
 
 def summarise(

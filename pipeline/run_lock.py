@@ -23,12 +23,13 @@ def hold(output: Path) -> Iterator[None]:
 
     Raises:
         OutputBusyError: Another process holds it.
+        ValueError: It is no folder, or cannot be written to.
     """
-    output.mkdir(parents=True, exist_ok=True)
     # The lock file is emptied by every attempt to take it, so the holder's name stands beside it.
     holder = output / ".lock-holder"
     lock = FileLock(output / ".lock", timeout=0)
     try:
+        output.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
         pid = holder.read_text().strip() if holder.exists() else "unknown"
@@ -36,6 +37,11 @@ def hold(output: Path) -> Iterator[None]:
             f"only one run at a time may use an output folder, and process {pid} is using "
             f"{output}. Wait for it, or give this run another folder with --output."
         ) from None
+    except OSError as error:
+        raise ValueError(
+            f"--output must be a folder that can be written to, got {output} ({error.strerror}). "
+            "Give another one, or make it writable."
+        ) from error
     try:
         holder.write_text(str(os.getpid()))
         yield

@@ -30,8 +30,10 @@ class ProgressWriter:
         done = len(history.epochs)
         if done:
             self.note(f"going on after epoch {done}")
+        self.note("of loss and metrics: training/validation; * marks the best epoch so far")
         self._progress.update(self._task, epoch=done + 1)
-        self._progress.start()
+        if self._console.is_terminal:
+            self._progress.start()
 
     def batch(self, done: int, steps: int | None) -> None:
         """Advance the bar."""
@@ -39,7 +41,11 @@ class ProgressWriter:
 
     def epoch(self, record: EpochRecord) -> None:
         """Print the epoch, and the decision if there was one."""
-        metrics = "  ".join(f"{name} {value:.4f}" for name, value in record.metrics.items())
+        metrics = "  ".join(
+            f"{name} {value:.4f}/{record.metrics[f'val_{name}']:.4f}"
+            for name, value in record.metrics.items()
+            if not name.startswith("val_")
+        )
         width = len(str(self._max_epochs))
         best = " *" if record.best else ""
         self._console.print(
@@ -62,7 +68,8 @@ class ProgressWriter:
 
     def close(self, history: History) -> None:
         """Take the bar away and say which epoch's weights are kept."""
-        self._progress.stop()
+        if self._console.is_terminal:
+            self._progress.stop()
         if history.best:
             value = history.best.metrics.get(history.monitor)
             shown = "" if value is None else f" ({history.monitor} {value:.4f})"

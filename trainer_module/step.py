@@ -95,6 +95,8 @@ class Steps:
         iterator = iter(dataset)
         if micro:
             self._accumulators = self._accumulators or self._zeros()
+            # An epoch that was broken off may have left half a batch in them.
+            self._clear()
             for element in iterator:
                 yield 1, self._accumulate_step(*element)
                 if self._strategy.experimental_local_results(element[-1])[0]:
@@ -213,8 +215,11 @@ class Steps:
         gradients = [tf.identity(accumulator) for accumulator in self._accumulators]
         self._optimizer.apply(gradients, self._model.trainable_variables)
         with tf.control_dependencies(gradients):
-            for accumulator in self._accumulators:
-                accumulator.assign(tf.zeros_like(accumulator))
+            self._clear()
+
+    def _clear(self) -> None:
+        for accumulator in self._accumulators:
+            accumulator.assign(tf.zeros(accumulator.shape, accumulator.dtype))
 
     def _squared_norms(
         self, x: tf.Tensor, y: tf.Tensor, total: tf.Tensor, last: tf.Tensor
@@ -232,10 +237,7 @@ class Steps:
         with tf.GradientTape() as tape:
             output = self._model(tf.cast(x, tf.float32), training=False)
             loss = tf.reduce_mean(self._functions[0](y, output))
-        gradient: list[tf.Tensor] = tape.gradient(
-            loss, [v.value for v in self._model.trainable_variables]
-        )
-        return gradient
+        return self._of_weights(tape, loss)
 
     def _evaluate(self, x: tf.Tensor, y: tf.Tensor, total: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
         del total, last
@@ -246,7 +248,6 @@ class Steps:
         self, x: tf.Tensor, y: tf.Tensor, total: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Sums over the piece, and its share of the gradient of the mean loss of the batch."""
-        variables = [v.value for v in self._model.trainable_variables]
         with tf.GradientTape() as tape:
             output = self._model(tf.cast(x, tf.float32), training=True)
             sums, loss = self._sums(y, output)
@@ -254,7 +255,16 @@ class Steps:
             if self._model.losses:
                 share = tf.cast(tf.shape(y)[0], tf.float32) / total
                 loss += share * tf.add_n(self._model.losses)
-        return sums, tape.gradient(loss, variables)
+        return sums, self._of_weights(tape, loss)
+
+    def _of_weights(self, tape: tf.GradientTape, loss: tf.Tensor) -> list[tf.Tensor]:
+        """The gradient by each weight; zero by one that the loss does not depend on."""
+        gradients: list[tf.Tensor] = tape.gradient(
+            loss,
+            [v.value for v in self._model.trainable_variables],
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        return gradients
 
     def _sums(self, y: tf.Tensor, output: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         values = [tf.reduce_sum(function(y, output)) for function in self._functions]

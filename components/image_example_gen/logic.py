@@ -28,6 +28,12 @@ _LAYOUT = "Lay it out as <class>/<picture>, or as train/, eval/ and test/ with <
 # Hundredths of the pictures: those below TEST's bound are test, those below EVAL's are eval.
 _TEST_BELOW, _EVAL_BELOW = 10, 20
 
+CARVED_SHARES: Mapping[str, float] = {
+    TEST: _TEST_BELOW / 100,
+    EVAL: (_EVAL_BELOW - _TEST_BELOW) / 100,
+}
+"""Share of the pictures that `split_of` gives to a split without a folder of its own."""
+
 
 class ImageFolderError(ValueError):
     """A data folder that cannot be trained on; the message has path, rule and remedy."""
@@ -200,7 +206,7 @@ def check_split_counts(counts: Mapping[str, Mapping[str, int]], folder: ImageFol
             _fail(
                 folder.root,
                 f"no split may be empty, {split} got no picture out of {len(folder)} ({why})",
-                f"Add pictures, or make a {split}/ folder yourself beside train/.",
+                f"Add pictures, or lay out train/ and {split}/ yourself.",
             )
     missing = [name for name in folder.classes if not counts[TRAIN].get(name)]
     if missing:

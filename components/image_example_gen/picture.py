@@ -2,6 +2,7 @@
 
 import functools
 import io
+import re
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ _FORMATS = ("PNG", "JPEG", "BMP", "GIF")
 _KEPT_FORMATS = ("PNG", "JPEG", "MPO")
 _KEPT_MODES = ("L", "RGB")
 _ORIENTATION = 0x0112
+# Which node of which graph failed, around what TensorFlow says about the picture.
+_INTERNALS = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:\w+\].*")
 
 
 class BadImageError(ValueError):
@@ -92,7 +95,7 @@ def _fault(content: bytes) -> str | None:
         tf.io.decode_image(content, channels=3, expand_animations=False)
     except tf.errors.OpError as error:
         lines = [line.strip() for line in error.message.splitlines() if line.strip()]
-        return f"it is broken or cut short: {lines[0][:200]}"
+        return f"it is broken or cut short: {_INTERNALS.sub('', lines[0])[:200]}"
     return None
 
 

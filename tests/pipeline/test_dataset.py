@@ -1,16 +1,21 @@
+import contextlib
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from components.image_example_gen.logic import split_of
 from pipeline import dataset, presets
 from pipeline.config import RunConfig
+from trainer_module.config import LoopConfig
 
 
 def images_run(data: Path, **changes: Any) -> RunConfig:
-    return dataclasses.replace(presets.images(), data=data, **changes)
+    small = LoopConfig(batch_size=2)
+    return dataclasses.replace(presets.images(), data=data, loop=small, **changes)
 
 
 @pytest.fixture
@@ -47,11 +52,56 @@ def test_other_classes_than_the_folders_are_refused(folder: Path, tmp_path: Path
 
 def test_a_schema_of_ones_own_is_used(folder: Path, tmp_path: Path) -> None:
     own = tmp_path / "own.pbtxt"
-    own.write_text('feature { name: "image" }\n')
+    own.write_text("".join(f'feature {{ name: "{n}" }}\n' for n in ("image", "label", "file_name")))
     found = dataset.resolve(images_run(folder, schema=own), tmp_path / "out")
     assert found.schema.read_text() == own.read_text()
     with pytest.raises(ValueError, match="Check --schema"):
         dataset.resolve(images_run(folder, schema=tmp_path / "no.pbtxt"), tmp_path / "out")
+
+
+def test_class_folders_outside_the_schema_are_refused(folder: Path, tmp_path: Path) -> None:
+    run = images_run(folder, data_set="cifar10")
+    (folder / "dog").rename(folder / "eel")
+    with pytest.raises(ValueError, match=r"labels of the schema cifar10\.pbtxt .*got 'eel'\."):
+        dataset.resolve(run, tmp_path / "out")
+    (folder / "eel").rename(folder / "horse")
+    assert dataset.resolve(run, tmp_path / "out").classes == ("cat", "horse")
+
+
+def test_size_of_given_splits_is_exact(folder: Path, tmp_path: Path) -> None:
+    for split in ("train", "eval", "test"):
+        shutil.copytree(folder, tmp_path / "split" / split)
+    Image.new("RGB", (8, 8)).save(tmp_path / "split" / "train" / "cat" / "2.png")
+    size = dataset.training_size(images_run(tmp_path / "split"))
+    assert (size.count, size.most, str(size)) == (3, 3, "3")
+
+
+def test_size_of_drawn_splits_is_an_expectation(tmp_path: Path) -> None:
+    """Against what ImageExampleGen would do with the same pictures."""
+    data = tmp_path / "data"
+    for name in ("cat", "dog"):
+        (data / name).mkdir(parents=True)
+        for i in range(500):
+            (data / name / f"{i}.png").write_bytes(f"{name} {i}".encode())
+    size = dataset.training_size(images_run(data))
+    assert (size.count, size.most, str(size)) == (800, 1000, "about 800")
+    train = sum(split_of(path.read_bytes()) == "train" for path in data.rglob("*.png"))
+    assert abs(train - size.count) < 4 * (1000 * 0.8 * 0.2) ** 0.5
+
+
+def test_size_is_that_of_the_run(tmp_path: Path) -> None:
+    for preset in (presets.digits(), presets.taxi()):
+        told = dataset.training_size(preset)
+        found = dataset.resolve(preset, tmp_path).size
+        assert (told.count, told.most) == (found.count, found.most)
+
+
+def test_a_batch_larger_than_the_data_is_refused(tmp_path: Path) -> None:
+    digits = presets.digits()
+    for batch, fits in ((1078, True), (1079, False)):
+        run = dataclasses.replace(digits, loop=dataclasses.replace(digits.loop, batch_size=batch))
+        with contextlib.nullcontext() if fits else pytest.raises(ValueError, match=r"\(1078\)"):
+            dataset.resolve(run, tmp_path)
 
 
 def test_missing_data_is_named(tmp_path: Path) -> None:

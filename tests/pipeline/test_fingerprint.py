@@ -55,6 +55,17 @@ def test_covers_a_model_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert fingerprint.of_sources("plateau_own_model.build") != before
 
 
+@pytest.mark.parametrize("name", ["", ".", "gpt", "a/b"])
+def test_a_model_that_is_not_built_in_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="--model"):
+        fingerprint.module_of(name)
+
+
+def test_built_in_models_are_found() -> None:
+    for name in ("cnn", "vgg16", "resnet", "mlp"):
+        assert fingerprint.module_of(name).name == f"{name}.py"
+
+
 def test_a_model_that_is_not_there_is_refused() -> None:
     with pytest.raises(ValueError, match=r"got 'nowhere\.at\.all'.*PYTHONPATH"):
         fingerprint.of_sources("nowhere.at.all")

@@ -11,8 +11,10 @@ environment.prepare()
 
 from pipeline import graph, local_runner, presets  # noqa: E402
 from pipeline.config import RunConfig  # noqa: E402
-from pipeline.dataset import Dataset  # noqa: E402
+from pipeline.dataset import Dataset, TrainingSize  # noqa: E402
 from trainer_module.config import TrainConfig  # noqa: E402
+
+SIZE = TrainingSize(100, 100, "a test")
 
 
 def run_config(name: str = "digits", **schedule: Any) -> RunConfig:
@@ -26,7 +28,7 @@ def run_config(name: str = "digits", **schedule: Any) -> RunConfig:
 
 def nodes(config: RunConfig) -> dict[str, Any]:
     """The compiled nodes by id."""
-    data = Dataset(Path("/data"), config.classes, Path("/schema-1.pbtxt"))
+    data = Dataset(Path("/data"), config.classes, Path("/schema-1.pbtxt"), SIZE)
     ir = local_runner.compile_pipeline(config, data, Path("/out"))
     return {node.pipeline_node.node_info.id: node.pipeline_node for node in ir.nodes}
 

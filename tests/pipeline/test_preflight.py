@@ -4,7 +4,8 @@ import pytest
 import tfx
 
 import schemas
-from pipeline.preflight import TableError, check_table
+from pipeline.preflight import SchemaError, TableError, check_table, count_rows
+from trainer_module.config import TableFeatures
 
 SCHEMA = """
 feature { name: "age" type: INT int_domain { min: 0 max: 150 } presence { min_count: 1 } }
@@ -94,8 +95,44 @@ def test_no_folder_no_table_no_schema(tmp_path: Path) -> None:
         check(tmp_path)
     (tmp_path / "data" / "0.csv").write_text(GOOD)
     (tmp_path / "schema.pbtxt").write_text("feature {")
-    with pytest.raises(TableError, match="readable TFMD schema"):
+    with pytest.raises(SchemaError, match="readable TFMD schema"):
         check_table(tmp_path / "data", tmp_path / "schema.pbtxt")
+
+
+def test_rows_are_counted_without_looking_at_values(tmp_path: Path) -> None:
+    assert check(tmp_path, GOOD, GOOD) == 4
+    (tmp_path / "data" / "2.csv").write_text(HEADER + 'x,y,"a\nb",,\n')
+    (tmp_path / "data" / "3.csv").write_text("")
+    assert count_rows(tmp_path / "data") == 5
+
+
+@pytest.mark.parametrize(
+    ("label_type", "rows", "message"),
+    [
+        (
+            "BYTES",
+            "1.5,no\n2.5,maybe\n",
+            r"row 3, column 'label': .*classes 'no', 'yes', got 'maybe'",
+        ),
+        ("INT", "1.5,0\n2.5,2\n", r"row 3, column 'label': .*classes '0', '1', got '2'"),
+        ("INT", "1.5,0\n2.5,01\n", None),
+    ],
+)
+def test_a_label_that_is_no_class(
+    tmp_path: Path, label_type: str, rows: str, message: str | None
+) -> None:
+    (tmp_path / "0.csv").write_text("x,label\n" + rows)
+    schema = tmp_path / "schema.pbtxt"
+    schema.write_text(
+        f'feature {{ name: "x" type: FLOAT }} feature {{ name: "label" type: {label_type} }}'
+    )
+    features = TableFeatures(numeric=("x",))
+    classes = ("0", "1") if label_type == "INT" else ("no", "yes")
+    if message is None:
+        assert check_table(tmp_path, schema, features, classes) == 2
+        return
+    with pytest.raises(TableError, match=message + ".*--classes"):
+        check_table(tmp_path, schema, features, classes)
 
 
 def test_the_taxi_table_passes() -> None:

@@ -55,6 +55,16 @@ def test_lock_of_a_killed_run_is_free(holder: "subprocess.Popen[str]", tmp_path:
         assert (tmp_path / ".lock-holder").read_text() == str(os.getpid())
 
 
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file", tmp_path / "file" / "below"):
+        with (
+            pytest.raises(ValueError, match=rf"--output must be a folder .*got {output}"),
+            run_lock.hold(output),
+        ):
+            pass
+
+
 def test_lock_is_free_after_an_error(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(KeyError), run_lock.hold(tmp_path / "new"):

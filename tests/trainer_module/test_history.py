@@ -11,7 +11,7 @@ from trainer_module.progress import ProgressWriter
 def record(epoch, action="none", best=False):
     return EpochRecord(
         epoch=epoch,
-        metrics={"loss": 1 / epoch, "val_accuracy": 0.1 * epoch},
+        metrics={"accuracy": 0.2 * epoch, "val_accuracy": 0.1 * epoch},
         learning_rate=0.05,
         batch_size=64,
         noise_scale=12.5,
@@ -85,6 +85,6 @@ def test_progress_shows_epochs_decisions_and_the_best():
     writer.close(HISTORY)
     text = out.getvalue()
     assert "going on after epoch 3" in text
-    assert "epoch   2  loss 0.5000  val_accuracy 0.2000  lr 0.05  batch 64 *" in text
+    assert "epoch   2  accuracy 0.4000/0.2000  lr 0.05  batch 64 *" in text
     assert "epoch 3: [red]why" in text
     assert "keeping the weights of epoch 2 (val_accuracy 0.2000)" in text

@@ -72,6 +72,18 @@ def test_micro_batches_equal_the_big_batch(micro_batch):
     assert in_pieces == pytest.approx(values, rel=1e-4)
 
 
+def test_an_epoch_broken_off_leaves_nothing_behind():
+    model, optimizer = dense()
+    data = pieces(batches(48), micro_batch=16)
+    steps = Steps(model, optimizer, data.element_spec)
+    half_a_batch = steps.train_epoch(data, micro=True)
+    next(half_a_batch)
+    half_a_batch.close()
+    list(steps.train_epoch(data, micro=True))
+    expected, *_ = trained(48, micro_batch=16, epochs=1)
+    np.testing.assert_allclose(weights(model), weights(expected), rtol=1e-5, atol=1e-7)
+
+
 def test_one_trace_whatever_learning_rate_and_batch_do():
     model, optimizer = dense()
     spec = pieces(batches(8)).element_spec

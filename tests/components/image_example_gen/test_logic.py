@@ -1,5 +1,6 @@
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -174,3 +175,20 @@ def test_split_counts(tmp_path: Path) -> None:
         logic.check_split_counts({**full, "test": {}}, folder)
     with pytest.raises(logic.ImageFolderError, match="picture in train, none left for 'b'"):
         logic.check_split_counts({**full, "train": {"a": 2}}, folder)
+
+
+def test_a_folder_that_may_not_be_listed_is_named() -> None:
+    # pytest's own folders let no other user in, and for root there are no permissions.
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        root.chmod(0o755)
+        touch(root, "cat/1.png", "dog/1.png")
+        (root / "dog").chmod(0)
+        try:
+            if os.geteuid() == 0:
+                os.seteuid(65534)
+            with pytest.raises(logic.ImageFolderError, match="dog: each folder must be readable"):
+                logic.scan(root)
+        finally:
+            os.seteuid(os.getuid())
+            (root / "dog").chmod(0o755)

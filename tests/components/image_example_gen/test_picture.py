@@ -126,3 +126,5 @@ def test_faults_tells_which_of_many_is_cut_short(format: str) -> None:
     assert after is None
     assert fault is not None
     assert "cut short" in fault
+    assert "{{" not in fault
+    assert "[Op:" not in fault

@@ -1,0 +1,48 @@
+"""What a failed run leaves behind. Bad input found before TFX starts is in pipeline/test_cli.py."""
+
+import pytest
+from PIL import Image
+
+from runs import plateau
+
+pytestmark = pytest.mark.e2e
+
+FLAGS = ("--height", 8, "--width", 8, "--max-epochs", 2, "--batch-size", 8, "--min-accuracy", 0)
+
+
+def files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_bad_picture_is_named_or_counted_and_spares_earlier_models(tmp_path):
+    data, output = tmp_path / "data", tmp_path / "run"
+    for name, shade in (("dark", 10), ("light", 190)):
+        (data / name).mkdir(parents=True)
+        for i in range(60):
+            Image.new("L", (8, 8), shade + i).save(data / name / f"{i}.png")
+    bad = data / "dark" / "bad.png"
+    bad.write_bytes(b"")
+    (data / "light" / "cut.png").write_bytes((data / "light" / "0.png").read_bytes()[:-20])
+    run = ("run", "--data", data, *FLAGS)
+
+    first = plateau(*run, "--on-bad-image", "skip", output=output)
+    assert first.status == 0, first.out + first.err
+    assert "2 bad pictures left out" in first.out
+    pushed = files(output / "pushed")
+
+    failed = plateau(*run, output=output)
+    assert failed.status == 1
+    assert "2 of 122 are not" in failed.err
+    assert "dark/bad.png: the file is empty" in failed.err
+    assert "light/cut.png: it is broken or cut short" in failed.err
+    assert "--on-bad-image skip" in failed.err
+    assert "Traceback" not in failed.out + failed.err
+    assert "Trainer" not in failed.out
+    assert files(output / "pushed") == pushed
+
+    again = plateau(*run, "--on-bad-image", "skip", output=output)
+    assert again.status == 0, again.out + again.err
+    assert again.component("Trainer") == "cached"
+    assert again.accuracy("baseline") == first.accuracy()
+    assert "2 bad pictures left out" in again.out
+    assert len(again.pushed) == 2
