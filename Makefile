@@ -9,15 +9,18 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-byteco
 COMPILE := $(BIN)/uv pip compile --quiet --python-version $(VERSION) --generate-hashes \
 	--no-strip-extras --no-header --exclude-newer 2025-09-01 pyproject.toml
 
-.PHONY: run test unit e2e lint format bench bench-quick lock install install-dev clean
+.PHONY: run test unit component e2e lint format bench bench-quick lock install install-dev clean
 
 run: install ## Train the digits preset to a pushed model.
 	@$(BIN)/plateau run digits $(ARGS)
 
-test: lint unit e2e ## Every check.
+test: lint unit component e2e ## Every check.
 
 unit: install-dev ## Tests that take seconds.
-	$(BIN)/python -m pytest -m "not e2e" tests $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto -m "not component and not e2e" tests $(ARGS)
+
+component: install-dev ## Tests on real Beam, TFMA and TFX: tens of seconds each.
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m component tests $(ARGS)
 
 e2e: install-dev ## Tests that run whole pipelines.
 	$(BIN)/python -m pytest -m e2e tests $(ARGS)

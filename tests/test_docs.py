@@ -47,6 +47,7 @@ def test_commands_are_understood(words, capsys):
     assert not dataset.needs_data(config)
 
 
+@pytest.mark.component
 def test_programs_run():
     programs = blocks("python")
     assert programs

@@ -18,6 +18,8 @@ from pipeline.config import RunConfig  # noqa: E402
 from pipeline.evaluation import GateConfig  # noqa: E402
 from trainer_module.config import Features, ImageFeatures, TableFeatures  # noqa: E402
 
+pytestmark = pytest.mark.component
+
 CLASSES = ("cat", "dog")
 IMAGES = ImageFeatures()
 TABLE = TableFeatures(numeric=("guess",))

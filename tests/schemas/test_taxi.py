@@ -10,6 +10,8 @@ from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 import schemas
 
+pytestmark = pytest.mark.component
+
 TABLE = Path(tfx.__file__).parent / "examples/chicago_taxi_pipeline/data/simple/data.csv"
 
 

@@ -6,6 +6,8 @@ import tensorflow as tf
 from examples import IMAGE_CONFIG, TABLE_CONFIG, TABLE_ROWS, example
 from trainer_module.export import export
 
+pytestmark = pytest.mark.component
+
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory, image_transform):

@@ -73,8 +73,16 @@ def schedule_config(**options):
     return ScheduleConfig(plateau=plateau, **(defaults | options))
 
 
-def test_acts_at_stalls_and_stops_by_itself():
-    _, history = run(schedule_config(strategy="hybrid", actions=2))
+@pytest.fixture(scope="module")
+def whole():
+    """A whole run: what trained, its history, and what the writer was told."""
+    recorder = Recorder()
+    config = schedule_config(strategy="hybrid", actions=2)
+    return *run(config, writer=recorder, steps_per_call=4), recorder
+
+
+def test_acts_at_stalls_and_stops_by_itself(whole):
+    _, history, _ = whole
     actions = [r.action for r in history.decisions]
     assert actions == ["grow_batch", "decay_lr", "stop"]
     assert [r.batch_size for r in history.epochs][:: len(history.epochs) - 1] == [8, 16]
@@ -87,16 +95,16 @@ def test_acts_at_stalls_and_stops_by_itself():
     assert "batch 8 -> 16" in first.reason
 
 
-def test_one_trace_for_the_whole_run():
-    _, history = run(schedule_config(strategy="hybrid", actions=2), steps_per_call=4)
+def test_one_trace_for_the_whole_run(whole):
+    _, history, _ = whole
     assert len(history.decisions) == 3
     used = {"train_step", "train_steps", "eval_step", "noise_step"}
     assert {name for name, count in history.traces.items() if count == 1} == used
     assert max(history.traces.values()) == 1
 
 
-def test_counts_updates_examples_and_seconds():
-    _, history = run(schedule_config(strategy="batch_increase", actions=1))
+def test_counts_updates_examples_and_seconds(whole):
+    _, history, _ = whole
     updates = np.diff([0, *(r.updates for r in history.epochs)])
     examples = np.diff([0, *(r.examples for r in history.epochs)])
     for record, update, seen in zip(history.epochs, updates, examples, strict=True):
@@ -105,16 +113,15 @@ def test_counts_updates_examples_and_seconds():
     assert np.all(np.diff([r.seconds for r in history.epochs]) > 0)
 
 
-def test_leaves_the_model_with_the_weights_of_the_best_epoch():
-    model, history = run()
+def test_leaves_the_model_with_the_weights_of_the_best_epoch(whole):
+    model, history, _ = whole
     accuracy = np.mean(model.predict(VALIDATION.x, verbose=0).argmax(1) == VALIDATION.y)
     assert accuracy == pytest.approx(history.best.metrics["val_accuracy"])
     assert accuracy == pytest.approx(max(r.metrics["val_accuracy"] for r in history.epochs))
 
 
-def test_writers_see_every_epoch():
-    recorder = Recorder()
-    _, history = run(writer=recorder, steps_per_call=4)
+def test_writers_see_every_epoch(whole):
+    _, history, recorder = whole
     assert tuple(recorder.records) == history.epochs
     assert recorder.closed == history
     assert recorder.steps[:4] == [(4, 11), (8, 11), (9, 11), (10, 11)]
@@ -147,9 +154,10 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path, unbroken, die_after):
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path):
-    model, history = run(directory=tmp_path)
+    config = schedule_config(max_epochs=2)
+    model, history = run(config, directory=tmp_path)
     recorder = Recorder()
-    again, same = run(directory=tmp_path, writer=recorder)
+    again, same = run(config, directory=tmp_path, writer=recorder)
     assert recorder.records == []
     assert same.epochs == history.epochs
     for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
@@ -157,16 +165,16 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
 
 
 def test_checkpoints_of_another_config_are_refused(tmp_path):
-    run(directory=tmp_path)
+    run(schedule_config(max_epochs=1), directory=tmp_path)
     with pytest.raises(ValueError, match="with the config, model and data it was started with"):
         run(schedule_config(patience=3), directory=tmp_path)
 
 
 def test_micro_batches_follow_the_same_course():
-    _, whole = run(schedule_config(strategy="batch_increase", actions=1, max_epochs=4))
-    _, cut = run(schedule_config(strategy="batch_increase", actions=1, max_epochs=4), micro_batch=5)
-    assert [r.updates for r in cut.epochs] == [r.updates for r in whole.epochs]
-    assert [r.examples for r in cut.epochs] == [r.examples for r in whole.epochs]
+    config = schedule_config(strategy="batch_increase", actions=1, max_epochs=4)
+    (_, plain), (_, cut) = run(config), run(config, micro_batch=5)
+    assert [r.updates for r in cut.epochs] == [r.updates for r in plain.epochs]
+    assert [r.examples for r in cut.epochs] == [r.examples for r in plain.epochs]
     assert cut.traces["accumulate_step"] == 1
 
 

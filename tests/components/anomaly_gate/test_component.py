@@ -13,6 +13,8 @@ from components.anomaly_gate.component import AnomalyGate
 from components.anomaly_gate.logic import AnomalyError
 from schemas.images import write_image_schema
 
+pytestmark = pytest.mark.component
+
 
 def write_split(folder: Path, labels: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)

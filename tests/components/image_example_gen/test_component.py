@@ -12,6 +12,8 @@ from tfx import v1 as tfx
 from components.image_example_gen import logic
 from components.image_example_gen.component import ImageExampleGen
 
+pytestmark = pytest.mark.component
+
 
 def paint(path: Path, seed: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,8 @@ import schemas
 from components.image_example_gen import logic
 from components.image_example_gen.executor import Executor, WriteShard
 
+pytestmark = pytest.mark.component
+
 
 def paint(path: Path, seed: int, size: tuple[int, int] = (6, 5), mode: str = "RGB") -> bytes:
     """A picture no other seed gives, as it lies in its file."""
