@@ -64,7 +64,7 @@ def digits() -> RunConfig:
 
 
 def cifar10() -> RunConfig:
-    """CIFAR-10, 32 x 32, colour: a small convolutional net; under an hour on two cores."""
+    """CIFAR-10, 32 x 32, colour: a small convolutional net, sized for two cores."""
     return RunConfig(
         name="cifar10",
         features=ImageFeatures(height=32, width=32, channels=3, augment=("flip", "crop")),

@@ -54,7 +54,7 @@ def run_fn(fn_args: FnArgs) -> None:
     chosen = precision.choose(
         config.loop.precision,
         build,
-        make_dataset(config.loop.batch_size, 1),
+        lambda: make_dataset(config.loop.batch_size, 1),
         memory=checkpoints / "precision" if checkpoints else None,
     )
     keras.config.set_dtype_policy(chosen)

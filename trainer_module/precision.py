@@ -24,7 +24,7 @@ GAIN = 1.1
 def choose(
     wanted: Precision,
     build: Callable[[], tuple[keras.Model, keras.optimizers.Optimizer]],
-    batches: tf.data.Dataset,
+    make_batches: Callable[[], tf.data.Dataset],
     *,
     memory: Path | None = None,
     has_bfloat16: Callable[[], bool] | None = None,
@@ -39,7 +39,8 @@ def choose(
     Args:
         wanted: float32, mixed_bfloat16 or auto.
         build: Makes a model and its optimizer under the Keras dtype policy then in force.
-        batches: Training batches (x [B, ...], y [B]); the first one is tried.
+        make_batches: Makes training batches (x [B, ...], y [B]), of which the first is tried;
+            called only where there is something to try.
         memory: File that keeps auto's choice, so that a resumed run makes the same one.
         has_bfloat16: Whether the hardware has bfloat16 arithmetic; looked up if not given.
         clock: Seconds.
@@ -50,6 +51,7 @@ def choose(
         return BFLOAT16 if memory.read_text().strip() == BFLOAT16 else FLOAT32
     choice = FLOAT32
     if (has_bfloat16 or hardware_has_bfloat16)():
+        batches = make_batches()
         seconds = {name: _seconds(name, build, batches, clock) for name in (FLOAT32, BFLOAT16)}
         choice = BFLOAT16 if seconds[FLOAT32] >= GAIN * seconds[BFLOAT16] else FLOAT32
     if memory:

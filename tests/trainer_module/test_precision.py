@@ -12,6 +12,10 @@ BATCHES = tf.data.Dataset.from_tensor_slices(
 ).batch(4)
 
 
+def make_batches():
+    return BATCHES
+
+
 class Builder:
     """Builds a small model and remembers under which policies."""
 
@@ -38,13 +42,13 @@ def stopwatch(first, second):
 @pytest.mark.parametrize("wanted", ["float32", "mixed_bfloat16"])
 def test_a_choice_already_made_needs_no_trial(wanted):
     build = Builder()
-    assert choose(wanted, build, BATCHES) == wanted
+    assert choose(wanted, build, make_batches) == wanted
     assert build.policies == []
 
 
 def test_hardware_without_bfloat16_needs_no_trial():
     build = Builder()
-    assert choose("auto", build, BATCHES, has_bfloat16=lambda: False) == "float32"
+    assert choose("auto", build, make_batches, has_bfloat16=lambda: False) == "float32"
     assert build.policies == []
 
 
@@ -55,7 +59,7 @@ def test_hardware_without_bfloat16_needs_no_trial():
 def test_takes_bfloat16_where_it_pays(seconds, expected):
     build = Builder()
     clock = stopwatch(*seconds)
-    choice = choose("auto", build, BATCHES, has_bfloat16=lambda: True, clock=clock.__next__)
+    choice = choose("auto", build, make_batches, has_bfloat16=lambda: True, clock=clock.__next__)
     assert choice == expected
     assert build.policies == ["float32", "mixed_bfloat16"]
     assert keras.config.dtype_policy().name == "float32"
@@ -65,9 +69,14 @@ def test_a_resumed_run_makes_the_same_choice(tmp_path):
     memory = tmp_path / "precision"
     fast = itertools.chain(stopwatch(1.0, 0.5))
     first = choose(
-        "auto", Builder(), BATCHES, memory=memory, has_bfloat16=lambda: True, clock=fast.__next__
+        "auto",
+        Builder(),
+        make_batches,
+        memory=memory,
+        has_bfloat16=lambda: True,
+        clock=fast.__next__,
     )
     build = Builder()
-    again = choose("auto", build, BATCHES, memory=memory, has_bfloat16=lambda: False)
+    again = choose("auto", build, make_batches, memory=memory, has_bfloat16=lambda: False)
     assert first == again == "mixed_bfloat16"
     assert build.policies == []
