@@ -10,6 +10,7 @@ import tyro
 from pipeline.evaluation import GateConfig
 from trainer_module.checks import require
 from trainer_module.config import (
+    METRICS,
     Features,
     LoopConfig,
     NetworkConfig,
@@ -19,7 +20,7 @@ from trainer_module.config import (
 )
 from trainer_module.schedule import Problem, ScheduleConfig, Stage, forecast
 
-MONITORS = ("loss", "accuracy", "val_loss", "val_accuracy")
+MONITORS = (*METRICS, *(f"val_{name}" for name in METRICS))
 """Metrics that the Trainer measures after each epoch."""
 
 

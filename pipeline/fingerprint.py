@@ -6,6 +6,8 @@ from pathlib import Path
 
 import schemas
 import trainer_module
+from trainer_module.checks import require
+from trainer_module.config import MODELS
 
 
 def of_sources(model: str = "") -> str:
@@ -47,19 +49,20 @@ def module_of(model: str) -> Path:
     Raises:
         ValueError: There is no such built-in model or, for a dotted path, module.
     """
-    dotted = "." in model
-    module = model.rpartition(".")[0] if dotted else f"{trainer_module.__name__}.models.{model}"
+    require(
+        model in MODELS or "." in model,
+        f"--model must be one of {', '.join(MODELS)} or the dotted path of a function",
+        model,
+        "Try --model cnn.",
+    )
+    path = f"{trainer_module.__name__}.models.{model}.build" if model in MODELS else model
+    module = path.rpartition(".")[0]
     try:
-        spec = find_spec(module) if module and model else None
+        spec = find_spec(module) if module else None
     except (ModuleNotFoundError, ValueError):
         spec = None
     if spec is not None and spec.origin is not None:
         return Path(spec.origin)
-    if not dotted:
-        raise ValueError(
-            f"--model must be built in or the dotted path of a function, got {model!r}. "
-            "`plateau run --help` lists those built in."
-        )
     raise ValueError(
         f"a dotted --model must name a function in an importable module, got {model!r}. "
         f"Put the folder that holds {module.partition('.')[0]} on PYTHONPATH."

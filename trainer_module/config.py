@@ -81,6 +81,12 @@ class TableFeatures:
 Features: TypeAlias = ImageFeatures | TableFeatures
 Precision: TypeAlias = Literal["float32", "mixed_bfloat16", "auto"]
 
+MODELS = ("cnn", "mlp", "resnet", "vgg16")
+"""Names of the built-in models, each a module of `trainer_module.models`."""
+
+METRICS = ("loss", "accuracy")
+"""What `entry.run_fn` measures on both splits; of the validation split as val_loss and so on."""
+
 
 @dataclass(frozen=True)
 class NetworkConfig:

@@ -17,24 +17,11 @@ First two stalls on a flat metric, patience 2, cooldown 0 / 1 / 2, for each rule
 
 import math
 from ctypes import c_float
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from statistics import median
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import Literal, NamedTuple
 
-from trainer_module.checks import require
-
-
-def check_choices(config: Any) -> None:
-    """Raise ValueError unless each Literal field of a config dataclass holds one of its values."""
-    for field in fields(config):
-        if get_origin(field.type) is Literal:
-            choices = get_args(field.type)
-            require(
-                getattr(config, field.name) in choices,
-                f"{field.name} must be one of {', '.join(map(str, choices))}",
-                getattr(config, field.name),
-                f"Try --{field.name.replace('_', '-')} {choices[0]}.",
-            )
+from trainer_module.checks import check_choices, require
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from trainer_module import plateau
-from trainer_module.checks import require
+from trainer_module.checks import check_choices, require
 from trainer_module.decision import (
     Action,
     Decision,
@@ -36,7 +36,7 @@ from trainer_module.plan import (
     parse_plan,
     strategy_plan,
 )
-from trainer_module.plateau import Observation, PlateauConfig, check_choices
+from trainer_module.plateau import Observation, PlateauConfig
 from trainer_module.scaling import Problem, check_problem, noise_scale, update_rule
 
 __all__ = [

@@ -4,6 +4,7 @@ from types import ModuleType
 import pytest
 
 from pipeline import fingerprint
+from trainer_module.config import MODELS
 
 
 @pytest.fixture
@@ -55,14 +56,14 @@ def test_covers_a_model_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert fingerprint.of_sources("plateau_own_model.build") != before
 
 
-@pytest.mark.parametrize("name", ["", ".", "gpt", "a/b"])
+@pytest.mark.parametrize("name", ["", ".", "gpt", "a/b", "layers", "registry"])
 def test_a_model_that_is_not_built_in_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="--model"):
         fingerprint.module_of(name)
 
 
 def test_built_in_models_are_found() -> None:
-    for name in ("cnn", "vgg16", "resnet", "mlp"):
+    for name in MODELS:
         assert fingerprint.module_of(name).name == f"{name}.py"
 
 

@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from trainer_module.batch import pieces
+from trainer_module.config import METRICS
 from trainer_module.step import Steps
 
 RANDOM = np.random.default_rng(0)
@@ -40,6 +41,10 @@ def trained(size, *, micro_batch=None, epochs=2, steps_per_call=4, regularizer=N
 
 def weights(model):
     return np.concatenate([np.ravel(w) for w in model.get_weights()])
+
+
+def test_measures_what_the_config_says_the_trainer_measures():
+    assert trained(32, epochs=1)[2].metric_names == METRICS
 
 
 @pytest.mark.parametrize("regularizer", [None, "l2"])

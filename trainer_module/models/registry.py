@@ -5,14 +5,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from trainer_module.checks import require
-from trainer_module.config import NetworkConfig
+from trainer_module.config import MODELS, NetworkConfig
 
 if TYPE_CHECKING:
     import keras
 
 Builder = Callable[[tuple[int, ...], int, NetworkConfig], "keras.Model"]
-
-BUILT_IN = ("cnn", "mlp", "resnet", "vgg16")
 
 
 def build(input_shape: tuple[int, ...], num_classes: int, config: NetworkConfig) -> "keras.Model":
@@ -37,13 +35,13 @@ def builder(name: str) -> Builder:
     Raises:
         ValueError: `name` is neither built in nor the dotted path of a function.
     """
-    path = f"trainer_module.models.{name}.build" if name in BUILT_IN else name
+    path = f"trainer_module.models.{name}.build" if name in MODELS else name
     module, _, attribute = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"model must be one of {', '.join(BUILT_IN)} or the dotted path of an importable "
+            f"model must be one of {', '.join(MODELS)} or the dotted path of an importable "
             f"function, got {name!r} ({error}). Try --model cnn, or put the folder of your "
             "module on PYTHONPATH."
         ) from error

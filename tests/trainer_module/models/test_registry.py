@@ -2,11 +2,11 @@ import keras
 import numpy as np
 import pytest
 
-from trainer_module.config import NetworkConfig
-from trainer_module.models.registry import BUILT_IN, build
+from trainer_module.config import MODELS, NetworkConfig
+from trainer_module.models.registry import build
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("shape", [(8, 8, 1), (33, 20, 3)])
 def test_built_in_models_give_logits_for_pictures_of_any_size(name, shape):
     model = build(shape, 5, NetworkConfig(model=name, width_multiplier=0.05, dropout=0.1))
