@@ -24,7 +24,7 @@ from benchmarks.runs import Epoch, Run
 from benchmarks.settings import Settings
 from pipeline import fingerprint, presets
 from trainer_module import optimizer, train
-from trainer_module.config import TrainConfig
+from trainer_module.config import ImageFeatures, TrainConfig
 from trainer_module.data import Split, evaluation_dataset, training_factory
 from trainer_module.history import EpochRecord, History
 from trainer_module.models import registry
@@ -301,15 +301,11 @@ def concatenated(datasets: list[tf.data.Dataset]) -> tf.data.Dataset:
 
 def _course(settings: Settings) -> Course:
     data = cifar.load(settings.data)
-    config = replace(presets.cifar10(), classes=tuple(map(str, range(10)))).train_config()
-    if settings.batch_size is not None:
-        # Linear scaling (Goyal et al. 2017, arXiv:1706.02677) keeps the preset's noise scale.
-        rate = config.optimization.learning_rate * settings.batch_size / config.loop.batch_size
-        config = replace(
-            config,
-            optimization=replace(config.optimization, learning_rate=rate),
-            loop=replace(config.loop, batch_size=settings.batch_size),
-        )
+    preset = presets.cifar10()
+    # With augmentation so few images take far more epochs to stall than an hour has room for.
+    features = ImageFeatures(height=32, width=32, channels=3)
+    classes = tuple(map(str, range(10)))
+    config = replace(preset, features=features, classes=classes).train_config()
     images, test_images = settings.images, len(data.test_y)
     width, schedule = settings.width, config.schedule
     if settings.quick:
@@ -349,9 +345,10 @@ def _method(course: Course, settings: Settings, seeds: int) -> str:
         f"{schedule.actions} actions, batch {course.config.loop.batch_size}, learning "
         f"rate {course.config.optimization.learning_rate:g}, "
         f"{asdict(course.config.optimization)['optimizer'].upper()}) with its CNN at width "
-        f"{network.width_multiplier:g}, on {len(course.training.y):,} of the 50,000 training "
-        f"images so that it ends in about an hour; {len(course.validation.y):,} others steer the "
-        f"schedule, {len(course.test.y):,} test images judge the kept weights, the first "
+        f"{network.width_multiplier:g}, without augmentation and on {len(course.training.y):,} of "
+        f"the 50,000 training images so that it ends in about an hour; "
+        f"{len(course.validation.y):,} others steer the schedule, {len(course.test.y):,} test "
+        "images judge the kept weights, the first "
         f"{len(course.curve.y):,} of them the curves. Seeds 0 to {seeds - 1}; contestants take "
         "turns within a seed. Seconds hold tracing, training and validation, not the test "
         f"evaluations. {KERAS} gets the same batches as lr_decay, two cuts by the same factor at "

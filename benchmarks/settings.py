@@ -23,8 +23,6 @@ class Settings:
         rounds: Turns each contestant takes; ratios are taken within a turn.
         seeds: Runs of each contestant of the contest.
         images: CIFAR-10 images the contest trains on; a fifth as many more steer the schedule.
-        batch_size: Batch of the contest's first epoch, in examples, with the learning rate in
-            proportion; the preset's if not given.
         width: Width multiplier of the small CNN.
         data: The archive of CIFAR-10 pictures, one folder a split and class.
         output: Folder of the results.
@@ -35,7 +33,6 @@ class Settings:
     rounds: int = 5
     seeds: int = 5
     images: int = 5_000
-    batch_size: int | None = None
     width: float = 0.25
     data: Path = ROOT.parent / "shared" / "data" / "cifar10-images.tar.gz"
     output: Path = ROOT / "benchmarks" / "results"
@@ -45,12 +42,6 @@ class Settings:
         for name in ("rounds", "seeds"):
             value = getattr(self, name)
             require(value >= 1, f"{name} must be at least 1", value, f"Try --{name} 5.")
-        require(
-            self.batch_size is None or self.batch_size >= 1,
-            "batch_size must be at least 1",
-            self.batch_size,
-            "Leave it out for the preset's.",
-        )
         # A fifth more is needed to steer the schedule, of 50,000 in all.
         require(
             100 <= self.images <= 41_000,

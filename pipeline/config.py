@@ -39,6 +39,7 @@ class RunConfig:
             subfolders in alphabetical order.
         on_bad_image: What to do about a picture that cannot be decoded: stop and name it, or
             leave it out and count it.
+        warm_start: Start from the weights of the last blessed model, if there is one.
         verbose: Show the log on the console too.
         network: The model.
         optimization: The optimizer.
@@ -56,6 +57,7 @@ class RunConfig:
     schema: Path | None = None
     classes: tuple[str, ...] = ()
     on_bad_image: Literal["fail", "skip"] = "fail"
+    warm_start: bool = False
     verbose: bool = False
     network: NetworkConfig = field(default_factory=NetworkConfig)
     optimization: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -9,7 +9,6 @@ from tfx.components import (
     ExampleValidator,
     Pusher,
     StatisticsGen,
-    Trainer,
     Transform,
 )
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
@@ -20,12 +19,13 @@ from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import (
 )
 from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
-from tfx.proto import example_gen_pb2, pusher_pb2, trainer_pb2
+from tfx.proto import example_gen_pb2, pusher_pb2
 from tfx.types import Channel
 from tfx.types.standard_artifacts import Model, ModelBlessing
 
 from components.anomaly_gate.component import AnomalyGate
 from components.image_example_gen.component import ImageExampleGen
+from components.plateau_trainer.component import PlateauTrainer
 from pipeline import evaluation, fingerprint
 from pipeline.config import RunConfig
 from pipeline.dataset import EVAL, TABLE_SPLITS, TEST, TRAIN
@@ -97,25 +97,23 @@ def create_pipeline(config: RunConfig, paths: PipelinePaths) -> Pipeline:
     )
     # Nothing flows from the gate to Transform, so the order has to be stated.
     transform.add_upstream_node(gate)
-    trainer = Trainer(
-        run_fn="trainer_module.entry.run_fn",
-        examples=examples.outputs["examples"],
-        transform_graph=transform.outputs["transform_graph"],
-        schema=schema.outputs["schema"],
-        train_args=trainer_pb2.TrainArgs(splits=[TRAIN]),
-        eval_args=trainer_pb2.EvalArgs(splits=[EVAL]),
-        custom_config={
-            "train_config": train_config.to_json(),
-            "code": code,
-            # A run that was ended goes on from here, though every execution has new folders.
-            "checkpoints": f"{paths.artifacts}/checkpoints",
-        },
-    )
     baseline = Resolver(
         strategy_class=LatestBlessedModelStrategy,
         model=Channel(type=Model),
         model_blessing=Channel(type=ModelBlessing),
     ).with_id("LatestBlessedModel")
+    trainer = PlateauTrainer(
+        examples=examples.outputs["examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        config=train_config,
+        schema=schema.outputs["schema"],
+        base_model=baseline.outputs["model"] if config.warm_start else None,
+        train_split=TRAIN,
+        eval_split=EVAL,
+        code=code,
+        # A run that was ended goes on from here, though every execution has new folders.
+        checkpoints=f"{paths.artifacts}/checkpoints",
+    ).with_id("Trainer")
     evaluator = Evaluator(
         examples=examples.outputs["examples"],
         model=trainer.outputs["model"],
@@ -140,8 +138,8 @@ def create_pipeline(config: RunConfig, paths: PipelinePaths) -> Pipeline:
             validator,
             gate,
             transform,
-            trainer,
             baseline,
+            trainer,
             evaluator,
             pusher,
         ],

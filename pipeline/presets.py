@@ -71,9 +71,12 @@ def cifar10() -> RunConfig:
         output=Path("runs/cifar10"),
         data_set="cifar10",
         network=NetworkConfig(model="cnn", width_multiplier=0.25),
-        optimization=OptimizerConfig(learning_rate=0.05, weight_decay=1e-4),
-        schedule=ScheduleConfig(plateau=PlateauConfig(patience=5), max_epochs=100),
-        loop=LoopConfig(batch_size=128),
+        optimization=OptimizerConfig(learning_rate=0.025, weight_decay=1e-4),
+        # Three drops by five, as in Smith et al.; a small first batch leaves room to grow.
+        schedule=ScheduleConfig(
+            plateau=PlateauConfig(patience=6), factor=5.0, actions=3, max_epochs=150
+        ),
+        loop=LoopConfig(batch_size=16),
         gates=GateConfig(min_accuracy=0.5, max_accuracy_drop=0.01),
     )
 

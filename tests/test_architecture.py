@@ -17,7 +17,12 @@ MAY_IMPORT = {
     "pipeline": {"schemas", "components", "trainer_module"},
 }
 # Rooms may read these of a room they otherwise leave alone.
-OPEN_TO_COMPONENTS = {"trainer_module.history"}
+OPEN_TO_COMPONENTS = {
+    "trainer_module.config",
+    "trainer_module.history",
+    "trainer_module.plateau",
+    "trainer_module.schedule",
+}
 # The pipeline is compiled without loading a model, or TensorFlow.
 OPEN_TO_PIPELINE = {
     "trainer_module",

@@ -13,7 +13,7 @@ import tensorflow_transform as tft
 from rich.console import Console
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from trainer_module import checkpoint, history, optimizer, precision
+from trainer_module import checkpoint, history, optimizer, precision, warm_start
 from trainer_module.config import ImageFeatures, TrainConfig
 from trainer_module.data import Split, evaluation_dataset, read_split, training_factory
 from trainer_module.export import export
@@ -34,7 +34,8 @@ def run_fn(fn_args: FnArgs) -> None:
         fn_args: From TFX's Trainer. The model goes to `serving_model_dir`; the history and
             TensorBoard's events go to `model_run_dir`. If `custom_config["checkpoints"]` names a
             folder, a run that was ended there goes on, provided that config, code
-            (`custom_config["code"]`, any text) and data are the same.
+            (`custom_config["code"]`, any text), base model and data are the same. Where there is a
+            `base_model`, training starts from its weights.
     """
     config = TrainConfig.from_json(fn_args.custom_config[CONFIG_KEY])
     transform = tft.TFTransformOutput(fn_args.transform_output)
@@ -59,6 +60,8 @@ def run_fn(fn_args: FnArgs) -> None:
     )
     keras.config.set_dtype_policy(chosen)
     model, descent = build()
+    if fn_args.base_model:
+        warm_start.restore(model, fn_args.base_model)
     run_dir = Path(fn_args.model_run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     record = train(
@@ -89,6 +92,8 @@ def _checkpoints(fn_args: FnArgs, config: TrainConfig, *splits: Split) -> Path |
         return None
     digest = hashlib.sha256(config.to_json().encode())
     digest.update(str(fn_args.custom_config.get(CODE_KEY)).encode())
+    if fn_args.base_model:
+        digest.update(warm_start.digest(fn_args.base_model))
     for split in splits:
         digest.update(np.ascontiguousarray(split.y).data)
         for start in range(0, len(split.x), _HASHED_AT_ONCE):

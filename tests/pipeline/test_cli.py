@@ -60,7 +60,7 @@ def outcome(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str]:
         (("plan", "imagenet"), "Choose one of images, digits"),
         (("plan", "cifar10"), "with --data PATH, or how many training examples there are with"),
         (("plan", "cifar10", "--examples", "0"), "--examples must be at least 1, got 0"),
-        (("plan", "cifar10", "--examples", "50"), "number of training examples (50), got 128"),
+        (("plan", "cifar10", "--examples", "10"), "number of training examples (10), got 16"),
         (("plan", "digits", "--patience", "0"), "--patience must be at least 1 evaluation, got 0"),
     ],
 )

@@ -9,10 +9,10 @@ from trainer_module import environment
 
 environment.prepare()
 
+from components.plateau_trainer import logic  # noqa: E402
 from pipeline import graph, local_runner, presets  # noqa: E402
 from pipeline.config import RunConfig  # noqa: E402
 from pipeline.dataset import Dataset, TrainingSize  # noqa: E402
-from trainer_module.config import TrainConfig  # noqa: E402
 
 SIZE = TrainingSize(100, 100, "a test")
 
@@ -33,10 +33,12 @@ def nodes(config: RunConfig) -> dict[str, Any]:
     return {node.pipeline_node.node_info.id: node.pipeline_node for node in ir.nodes}
 
 
-def custom_config(node: Any) -> dict[str, str]:
-    text = node.parameters.parameters["custom_config"].field_value.string_value
-    parsed: dict[str, str] = json.loads(text)
-    return parsed
+def parameters(node: Any) -> dict[str, Any]:
+    """The parameters of a compiled node by name."""
+    return {
+        name: getattr(value.field_value, value.field_value.WhichOneof("value"))
+        for name, value in node.parameters.parameters.items()
+    }
 
 
 def producers(node: Any) -> set[str]:
@@ -69,8 +71,9 @@ def test_nothing_is_trained_before_the_gate_has_passed() -> None:
 
 def test_a_value_reaches_the_trainer_as_it_was_given() -> None:
     config = run_config(max_epochs=17)
-    text = custom_config(nodes(config)["Trainer"])["train_config"]
-    assert TrainConfig.from_json(text) == config.train_config()
+    given = parameters(nodes(config)["Trainer"])
+    assert logic.assemble(given["train_config"], given) == config.train_config()
+    assert given["max_epochs"] == 17
 
 
 def test_schedule_changes_the_trainer_and_leaves_transform_cached() -> None:
@@ -89,16 +92,20 @@ def test_code_changes_both(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_each_split_has_one_use() -> None:
     found = nodes(run_config())
-    trainer = found["Trainer"].parameters.parameters
-    assert json.loads(trainer["train_args"].field_value.string_value)["splits"] == ["train"]
-    assert json.loads(trainer["eval_args"].field_value.string_value)["splits"] == ["eval"]
-    evaluator = found["Evaluator"].parameters.parameters
-    assert json.loads(evaluator["example_splits"].field_value.string_value) == ["test"]
+    trainer = parameters(found["Trainer"])
+    assert json.loads(trainer["train_args"])["splits"] == ["train"]
+    assert json.loads(trainer["eval_args"])["splits"] == ["eval"]
+    assert json.loads(parameters(found["Evaluator"])["example_splits"]) == ["test"]
+
+
+def test_warm_start_begins_with_the_last_blessed_model() -> None:
+    config = dataclasses.replace(run_config(), warm_start=True)
+    assert "LatestBlessedModel" in producers(nodes(config)["Trainer"])
 
 
 def test_table_is_split_8_1_1() -> None:
-    parameters = nodes(run_config("taxi"))["CsvExampleGen"].parameters.parameters
-    output = json.loads(parameters["output_config"].field_value.string_value)
+    given = parameters(nodes(run_config("taxi"))["CsvExampleGen"])
+    output = json.loads(given["output_config"])
     assert output["split_config"]["splits"] == [
         {"name": "train", "hash_buckets": 8},
         {"name": "eval", "hash_buckets": 1},

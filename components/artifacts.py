@@ -1,0 +1,20 @@
+"""Artifact types of our own, for all components and any pipeline."""
+
+from tfx.types import artifact
+
+
+class TrainingHistory(artifact.Artifact):  # type: ignore[misc]
+    """The record of a training run: `history.jsonl`, as `trainer_module.history` reads it.
+
+    Its custom properties are a summary: `monitor`, `best_value`, `best_epoch`, `epochs`,
+    `actions`, `updates`, `examples`, `seconds` and `stop_reason`.
+    """
+
+    TYPE_NAME = "plateau.TrainingHistory"
+
+
+class TrainingReport(artifact.Artifact):  # type: ignore[misc]
+    """A page for people: `report.html`, self-contained."""
+
+    # The name under which Kubeflow's user interface shows an artifact as a page.
+    TYPE_NAME = "system.HTML"

@@ -1,0 +1,132 @@
+"""Between the typed config of a training run and the flat parameters of a component.  Pure."""
+
+import dataclasses
+import json
+import math
+import typing
+from collections.abc import Mapping
+from types import NoneType
+from typing import Any, Literal, TypeAlias
+
+from trainer_module.config import TrainConfig
+from trainer_module.history import History
+from trainer_module.plateau import PlateauConfig
+from trainer_module.schedule import ScheduleConfig
+
+Value: TypeAlias = int | float | str
+
+
+def parameter_types() -> dict[str, tuple[type[Value], bool]]:
+    """Each parameter of the schedule: int, float or str, and whether it may be missing.
+
+    Component parameters know neither Literal nor bool: a choice is its word, a bool 0 or 1.
+    """
+    return {
+        name: _parameter_type(hint)
+        for owner in (PlateauConfig, ScheduleConfig)
+        for name, hint in typing.get_type_hints(owner).items()
+        if name != "plateau"
+    }
+
+
+def parameters(schedule: ScheduleConfig) -> dict[str, Value]:
+    """A schedule as flat parameters; those that are None are left out."""
+    values = {**vars(schedule.plateau), **vars(schedule)}
+    kinds = parameter_types()
+    return {name: kinds[name][0](values[name]) for name in kinds if values[name] is not None}
+
+
+def schedule(given: Mapping[str, Any]) -> ScheduleConfig:
+    """The schedule of flat parameters, those of no schedule ignored; None stands for missing.
+
+    Raises:
+        ValueError: A value is out of range.
+    """
+    kinds = parameter_types()
+
+    def fields(owner: type) -> dict[str, Any]:
+        hints = typing.get_type_hints(owner)
+        names = [name for name in hints if name in kinds and given.get(name) is not None]
+        # Kubeflow gives whole numbers as floats, and a bool travels as 0 or 1.
+        values = {name: kinds[name][0](given[name]) for name in names}
+        return {name: bool(v) if hints[name] is bool else v for name, v in values.items()}
+
+    return ScheduleConfig(plateau=PlateauConfig(**fields(PlateauConfig)), **fields(ScheduleConfig))
+
+
+def without_schedule(config: TrainConfig) -> str:
+    """A config as JSON but for its schedule, which travels as parameters of its own."""
+    fields = json.loads(config.to_json())
+    del fields["schedule"]
+    return json.dumps(fields, sort_keys=True)
+
+
+def assemble(text: str, given: Mapping[str, Any]) -> TrainConfig:
+    """The config of what `without_schedule` wrote and the parameters of its schedule.
+
+    Raises:
+        ValueError: Not such a text, or a value out of range.
+    """
+    fields = {**json.loads(text), "schedule": dataclasses.asdict(schedule(given))}
+    return TrainConfig.from_json(json.dumps(fields))
+
+
+# What a tuner may set, and where it goes; the names are those of the flags.
+_TUNED: Mapping[str, tuple[str, ...]] = {
+    "learning_rate": ("optimization",),
+    "batch_size": ("loop",),
+    "patience": ("schedule", "plateau"),
+    "width_multiplier": ("network",),
+}
+
+
+def tuned(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
+    """A config with the hyperparameters that a tuner found.
+
+    Args:
+        config: Config with values for all else.
+        values: The `values` of KerasTuner's HyperParameters: learning_rate, batch_size, patience,
+            width_multiplier, or some of them.
+
+    Raises:
+        ValueError: A name that is none of these, or a value out of range.
+    """
+    unknown = sorted(set(values) - set(_TUNED))
+    if unknown:
+        raise ValueError(
+            f"hyperparameters must be some of {', '.join(_TUNED)}, got {', '.join(unknown)}. "
+            "Let the tuner search over those names, or set the others in the config."
+        )
+    fields = json.loads(config.to_json())
+    for name, value in values.items():
+        place = fields
+        for step in _TUNED[name]:
+            place = place[step]
+        place[name] = value
+    return TrainConfig.from_json(json.dumps(fields))
+
+
+def summary(history: History) -> dict[str, Value]:
+    """What a list of runs shows of a training run; a best value only if there is one."""
+    last, best = history.epochs[-1], history.best
+    values: dict[str, Value] = {
+        "monitor": history.monitor,
+        "epochs": last.epoch,
+        "actions": sum(r.action not in ("none", "stop") for r in history.epochs),
+        "updates": last.updates,
+        "examples": last.examples,
+        "seconds": last.seconds,
+        "stop_reason": history.stop_reason,
+    }
+    value = best.metrics[history.monitor] if best else math.nan
+    if best and math.isfinite(value):
+        values |= {"best_value": value, "best_epoch": best.epoch}
+    return values
+
+
+def _parameter_type(hint: Any) -> tuple[type[Value], bool]:
+    choice = typing.get_origin(hint) is Literal
+    options = [hint] if choice else list(typing.get_args(hint)) or [hint]
+    (kind,) = (option for option in options if option is not NoneType)
+    plain = {bool: int}.get(kind, kind)
+    return str if choice else plain, NoneType in options
