@@ -266,16 +266,6 @@ class _Run:
         self._check_traces()
         return record
 
-    def _measure_noise(self, batches: tf.data.Dataset) -> None:
-        """Measure the gradient noise on the first batches, if it is time to."""
-        count = int(batches.cardinality().numpy())
-        self._noise, times = noise.due(self._noise, count if count > 0 else noise.EVERY)
-        if times:
-            micro_batch = self._micro_batch_of(self.state.batch_size)
-            dataset = distributed(batches.take(times), self._strategy, micro_batch)
-            for norms in self._steps.squared_norms(dataset):
-                self._noise = noise.measured(self._noise, *norms)
-
     def _train_within_memory(
         self, batches: tf.data.Dataset, told: Writers
     ) -> tuple[dict[str, float], int, int]:
@@ -302,15 +292,21 @@ class _Run:
 
     def _train(self, batches: tf.data.Dataset, told: Writers) -> tuple[dict[str, float], int, int]:
         """Mean loss and metrics over the examples of an epoch, how many there were, updates."""
-        self._measure_noise(batches)
         micro_batch = self._micro_batch_of(self.state.batch_size)
-        dataset = distributed(batches, self._strategy, micro_batch)
+        elements = iter(distributed(batches, self._strategy, micro_batch))
         count = int(batches.cardinality().numpy())
         known = count if count >= 0 and micro_batch is None else None
+        self._noise, times = noise.due(self._noise, count if count > 0 else noise.EVERY)
+        probes = list(itertools.islice(elements, times))
+        for norms in self._steps.squared_norms(probes):
+            self._noise = noise.measured(self._noise, *norms)
         before = int(self._optimizer.iterations.numpy())
         done, sums = 0, []
         for steps, values in self._steps.train_epoch(
-            dataset, batches=known, micro=micro_batch is not None
+            elements,
+            first=probes,
+            batches=None if known is None else known - len(probes),
+            micro=micro_batch is not None,
         ):
             done += steps
             sums.append(values)

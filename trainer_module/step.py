@@ -1,6 +1,7 @@
 """train_step and eval_step as graphs, each traced once for the whole run."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -79,13 +80,20 @@ class Steps:
         )
 
     def train_epoch(
-        self, dataset: Any, *, batches: int | None = None, micro: bool = False
+        self,
+        dataset: Any,
+        *,
+        first: Sequence[Any] = (),
+        batches: int | None = None,
+        micro: bool = False,
     ) -> Iterator[tuple[int, tf.Tensor]]:
         """Train on every element of a dataset.
 
         Args:
-            dataset: Elements of the spec given at construction (per replica under a strategy).
-            batches: How many there are, if known; several are then run by one call.
+            dataset: Elements of the spec given at construction (per replica under a strategy), or
+                an iterator over the rest of them.
+            first: Elements already taken from that iterator, trained on before.
+            batches: How many the dataset still has, if known; several are then run by one call.
             micro: Whether the elements are micro-batches.
 
         Yields:
@@ -97,11 +105,13 @@ class Steps:
             self._accumulators = self._accumulators or self._zeros()
             # An epoch that was broken off may have left half a batch in them.
             self._clear()
-            for element in iterator:
+            for element in itertools.chain(first, iterator):
                 yield 1, self._accumulate_step(*element)
                 if self._strategy.experimental_local_results(element[-1])[0]:
                     self._apply_step()
             return
+        for element in first:
+            yield 1, self._train_step(*element)
         if self._steps_per_call > 1:
             for _ in range((batches or 0) // self._steps_per_call):
                 yield self._steps_per_call, self._train_steps(iterator)
@@ -112,19 +122,19 @@ class Steps:
         """Mean loss and metrics over a dataset, each example weighing the same."""
         return self.means([self._eval_step(*element) for element in dataset])
 
-    def squared_norms(self, dataset: Any) -> list[tuple[float, float, float]]:
+    def squared_norms(self, elements: Iterable[Any]) -> list[tuple[float, float, float]]:
         """Squared lengths of the gradients of batches and of their halves; changes nothing.
 
         The model runs in inference mode, so that neither averages nor random states move.
 
         Args:
-            dataset: Elements of the spec given at construction, of two examples at least.
+            elements: Of the spec given at construction, of two examples at least.
 
         Returns:
             For each element: examples in the batch of one replica, the mean of the halves' squared
             lengths, and the batch's; under a strategy, means over the replicas.
         """
-        values = [self._noise_step(*element) for element in dataset]
+        values = [self._noise_step(*element) for element in elements]
         return [(float(size), float(small), float(big)) for size, small, big in values]
 
     def means(self, sums: Sequence[tf.Tensor]) -> dict[str, float]:

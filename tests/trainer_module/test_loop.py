@@ -124,7 +124,8 @@ def test_writers_see_every_epoch(whole):
     _, history, recorder = whole
     assert tuple(recorder.records) == history.epochs
     assert recorder.closed == history
-    assert recorder.steps[:4] == [(4, 11), (8, 11), (9, 11), (10, 11)]
+    # The first batch was taken out to measure the gradient noise on it.
+    assert recorder.steps[:4] == [(1, 11), (5, 11), (9, 11), (10, 11)]
 
 
 RESUMABLE = schedule_config(restore="weights_and_slots", actions=2)

@@ -104,6 +104,27 @@ def test_one_trace_whatever_learning_rate_and_batch_do():
     assert set(steps.traces().values()) == {1}
 
 
+@pytest.mark.parametrize("micro_batch", [None, 5])
+def test_elements_taken_in_advance_are_trained_on_first(micro_batch):
+    found = []
+    for taken in (0, 3):
+        model, optimizer = dense()
+        data = pieces(batches(12), micro_batch=micro_batch)
+        steps = Steps(model, optimizer, data.element_spec, steps_per_call=2)
+        elements = iter(data)
+        first = [next(elements) for _ in range(taken)]
+        rest = None if micro_batch else 8 - taken
+        done = sum(
+            n
+            for n, _ in steps.train_epoch(
+                elements, first=first, batches=rest, micro=micro_batch is not None
+            )
+        )
+        found.append((done, int(optimizer.iterations), weights(model)))
+    assert found[0][:2] == found[1][:2] == (24 if micro_batch else 8, 8)
+    np.testing.assert_array_equal(found[0][2], found[1][2])
+
+
 def test_squared_norms_are_those_of_the_gradients_and_change_nothing():
     model, optimizer = dense()
     steps = Steps(model, optimizer, pieces(batches(8)).element_spec)
