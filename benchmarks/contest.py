@@ -34,6 +34,7 @@ Strategy = Literal["lr_decay", "batch_increase", "hybrid"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 CONTESTANTS: tuple[str, ...] = (*STRATEGIES, KERAS)
 _CURVE_IMAGES = 1_000
+_FIRST_BATCH, _MIN_DELTA = 8, 0.01
 _FILE, _FIGURE = "contest-runs.jsonl", "contest.png"
 
 
@@ -233,13 +234,16 @@ def _keras(course: Course, model: keras.Model, judge: Judge, seed: int) -> tuple
                 **monitor,
                 factor=1 / schedule.factor,
                 patience=patience,
-                min_delta=0.0,
+                min_delta=schedule.plateau.min_delta,
                 min_lr=config.optimization.learning_rate / schedule.factor**schedule.actions,
             ),
             # Both callbacks count the same epochs: with an equal patience the run would end at the
             # first cut. Twice as much gives each cut its patience to show an effect.
             keras.callbacks.EarlyStopping(
-                **monitor, patience=2 * patience, restore_best_weights=True
+                **monitor,
+                min_delta=schedule.plateau.min_delta,
+                patience=2 * patience,
+                restore_best_weights=True,
             ),
         ],
     )
@@ -302,10 +306,21 @@ def concatenated(datasets: list[tf.data.Dataset]) -> tf.data.Dataset:
 def _course(settings: Settings) -> Course:
     data = cifar.load(settings.data)
     preset = presets.cifar10()
-    # With augmentation so few images take far more epochs to stall than an hour has room for.
-    features = ImageFeatures(height=32, width=32, channels=3)
-    classes = tuple(map(str, range(10)))
-    config = replace(preset, features=features, classes=classes).train_config()
+    rate, batch_size = preset.optimization.learning_rate, preset.loop.batch_size
+    config = replace(
+        preset,
+        # With augmentation so few images take far more epochs to stall than an hour has room for.
+        features=ImageFeatures(height=32, width=32, channels=3),
+        classes=tuple(map(str, range(10))),
+        # A tenth of the images is the cap: a smaller first batch leaves room to grow below it.
+        # Linear scaling (Goyal et al. 2017, arXiv:1706.02677) keeps the noise scale.
+        optimization=replace(preset.optimization, learning_rate=rate * _FIRST_BATCH / batch_size),
+        loop=replace(preset.loop, batch_size=_FIRST_BATCH),
+        # Six of six hundred validation images more or less are chance.
+        schedule=replace(
+            preset.schedule, plateau=replace(preset.schedule.plateau, min_delta=_MIN_DELTA)
+        ),
+    ).train_config()
     images, test_images = settings.images, len(data.test_y)
     width, schedule = settings.width, config.schedule
     if settings.quick:
@@ -341,7 +356,8 @@ def _say(run: Run) -> None:
 def _method(course: Course, settings: Settings, seeds: int) -> str:
     schedule, network = course.config.schedule, course.config.network
     return (
-        f"The cifar10 preset (patience {schedule.plateau.patience}, factor {schedule.factor:g}, "
+        f"The cifar10 preset (patience {schedule.plateau.patience}, an improvement counts from "
+        f"{schedule.plateau.min_delta:g}, factor {schedule.factor:g}, "
         f"{schedule.actions} actions, batch {course.config.loop.batch_size}, learning "
         f"rate {course.config.optimization.learning_rate:g}, "
         f"{asdict(course.config.optimization)['optimizer'].upper()}) with its CNN at width "
@@ -351,7 +367,7 @@ def _method(course: Course, settings: Settings, seeds: int) -> str:
         "images judge the kept weights, the first "
         f"{len(course.curve.y):,} of them the curves. Seeds 0 to {seeds - 1}; contestants take "
         "turns within a seed. Seconds hold tracing, training and validation, not the test "
-        f"evaluations. {KERAS} gets the same batches as lr_decay, two cuts by the same factor at "
-        "the same patience, and EarlyStopping at twice that patience with the best weights "
-        f"restored. Every run: [{_FILE}]({_FILE})."
+        f"evaluations. {KERAS} gets the same batches as lr_decay, as many cuts by the same factor "
+        "at the same patience and least improvement, and EarlyStopping at twice that patience "
+        f"with the best weights restored. Every run: [{_FILE}]({_FILE})."
     )

@@ -72,10 +72,8 @@ def cifar10() -> RunConfig:
         data_set="cifar10",
         network=NetworkConfig(model="cnn", width_multiplier=0.25),
         optimization=OptimizerConfig(learning_rate=0.025, weight_decay=1e-4),
-        # Three drops by five, as in Smith et al.; a small first batch leaves room to grow.
-        schedule=ScheduleConfig(
-            plateau=PlateauConfig(patience=6), factor=5.0, actions=3, max_epochs=150
-        ),
+        # A small first batch leaves room to grow.
+        schedule=ScheduleConfig(plateau=PlateauConfig(patience=7), actions=4, max_epochs=150),
         loop=LoopConfig(batch_size=16),
         gates=GateConfig(min_accuracy=0.5, max_accuracy_drop=0.01),
     )

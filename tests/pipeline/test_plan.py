@@ -42,7 +42,7 @@ def test_stop_rule_in_words() -> None:
 
 
 def test_a_plan_that_ends_at_its_limits_says_so() -> None:
-    found = plan(strategy="lr_decay", factor=4.0, actions=3, min_learning_rate=0.005)
+    found = plan(strategy="lr_decay", actions=3, min_learning_rate=0.005)
     assert [stage.learning_rate for stage in found.stages] == [0.025, 0.00625, 0.005]
     assert "Stall 3 can change nothing" in found.notes[0]
     assert "stall 3 stops" in found.stop
