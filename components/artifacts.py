@@ -18,3 +18,9 @@ class TrainingReport(artifact.Artifact):  # type: ignore[misc]
 
     # The name under which Kubeflow's user interface shows an artifact as a page.
     TYPE_NAME = "system.HTML"
+
+
+class DataDrift(artifact.Artifact):  # type: ignore[misc]
+    """How far the data has moved: `drift.json`, every feature's distance with its bound."""
+
+    TYPE_NAME = "plateau.DataDrift"

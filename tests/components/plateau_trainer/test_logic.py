@@ -68,21 +68,6 @@ def test_every_field_of_the_schedule_is_a_parameter_of_a_plain_type():
     assert kinds["spike_guard"] == (int, False)
 
 
-def test_tuned_values_go_where_they_belong():
-    values = {"learning_rate": 0.5, "batch_size": 9, "patience": 2, "width_multiplier": 0.5}
-    config = logic.tuned(CONFIG, values)
-    assert config.optimization.learning_rate == 0.5
-    assert config.loop.batch_size == 9
-    assert config.schedule.plateau.patience == 2
-    assert config.network.width_multiplier == 0.5
-    assert logic.tuned(CONFIG, {}) == CONFIG
-
-
-def test_an_unknown_tuned_value_is_refused():
-    with pytest.raises(ValueError, match=r"must be some of learning_rate.*got depth"):
-        logic.tuned(CONFIG, {"depth": 3, "patience": 2})
-
-
 def record(epoch, value, *, best, action="none"):
     return EpochRecord(
         epoch, {"val_accuracy": value}, 0.1, 32, 1.0, None, 10 * epoch, 320 * epoch, 1.5 * epoch,

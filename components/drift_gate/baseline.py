@@ -1,0 +1,52 @@
+"""Finds the statistics of the data that the last blessed model was trained on."""
+
+from ml_metadata.metadata_store import MetadataStore
+from tfx import types
+from tfx.dsl.components.common import resolver
+from tfx.types import standard_artifacts
+
+_RUN = "pipeline_run"
+
+
+class LatestBlessedStatistics(resolver.ResolverStrategy):  # type: ignore[misc]
+    """For a Resolver with a channel of ExampleStatistics and one of ModelBlessing.
+
+    Resolves to the statistics and the blessing of the latest run that blessed its model; to
+    nothing where there is none.
+    """
+
+    def resolve_artifacts(
+        self, store: MetadataStore, input_dict: dict[str, list[types.Artifact]]
+    ) -> dict[str, list[types.Artifact]]:
+        """Choose among all statistics and blessings of the pipeline.
+
+        Args:
+            store: ML Metadata.
+            input_dict: The artifacts by channel.
+
+        Returns:
+            The same channels with one artifact each, or none.
+        """
+        kinds = {
+            type(artifacts[0]): (key, artifacts)
+            for key, artifacts in input_dict.items()
+            if artifacts
+        }
+        nothing: dict[str, list[types.Artifact]] = {key: [] for key in input_dict}
+        if not {standard_artifacts.ModelBlessing, standard_artifacts.ExampleStatistics} <= set(
+            kinds
+        ):
+            return nothing
+        blessing_key, blessings = kinds[standard_artifacts.ModelBlessing]
+        statistics_key, statistics = kinds[standard_artifacts.ExampleStatistics]
+        for blessing in sorted(blessings, key=lambda artifact: artifact.id, reverse=True):
+            if blessing.get_int_custom_property("blessed") != 1:
+                continue
+            contexts = store.get_contexts_by_artifact(blessing.id)
+            runs = sorted(c.id for c in contexts if c.type == _RUN)
+            # A cached blessing belongs to several runs; the first of them made it.
+            same_run = {a.id for run in runs[:1] for a in store.get_artifacts_by_context(run)}
+            found = [artifact for artifact in statistics if artifact.id in same_run]
+            if found:
+                return {statistics_key: found[-1:], blessing_key: [blessing]}
+        return nothing

@@ -1,0 +1,73 @@
+"""Loads the statistics, measures, writes the distances, and lets the run go on or not."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from tensorflow_metadata.proto.v0 import statistics_pb2
+from tfx import types
+from tfx.components.statistics_gen import stats_artifact_utils
+from tfx.dsl.components.base import base_executor
+from tfx.types import artifact_utils, standard_component_specs
+from tfx.utils import io_utils
+
+from components.drift_gate import logic
+
+BASELINE_KEY = "baseline_statistics"
+DRIFT_KEY = "drift"
+SPLIT_KEY, OTHER_SPLIT_KEY = "split", "other_split"
+MAX_DRIFT_KEY, MAX_SKEW_KEY = "max_drift", "max_skew"
+FILE_NAME = "drift.json"
+
+
+class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
+    """Measures drift and skew; raises where a bound is broken."""
+
+    def Do(  # noqa: N802  (TFX's name)
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Measure.
+
+        Args:
+            input_dict: "statistics" and "schema", one artifact each; "baseline_statistics", one or
+                none.
+            output_dict: "drift", one artifact: a list of distances as JSON.
+            exec_properties: The splits to compare, and the bounds.
+
+        Raises:
+            logic.DriftError: A distance is beyond its bound.
+        """
+        self._log_startup(input_dict, output_dict, exec_properties)
+        one = artifact_utils.get_single_instance
+        statistics = one(input_dict[standard_component_specs.STATISTICS_KEY])
+        schema = one(input_dict[standard_component_specs.SCHEMA_KEY])
+        baseline = input_dict.get(BASELINE_KEY)
+        split = exec_properties[SPLIT_KEY]
+        found = logic.distances(
+            io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(schema.uri)),
+            _load(statistics, split),
+            baseline=_load(one(baseline), split) if baseline else None,
+            other_split=_load(statistics, exec_properties[OTHER_SPLIT_KEY]),
+            max_drift=exec_properties.get(MAX_DRIFT_KEY),
+            max_skew=exec_properties.get(MAX_SKEW_KEY),
+        )
+        logic.check(found)
+        folder = Path(one(output_dict[DRIFT_KEY]).uri)
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".{FILE_NAME}"
+        temporary.write_text(json.dumps([dataclasses.asdict(d) for d in found], indent=1) + "\n")
+        temporary.replace(folder / FILE_NAME)
+
+
+def _load(artifact: types.Artifact, split: str) -> statistics_pb2.DatasetFeatureStatisticsList:
+    known = artifact_utils.decode_split_names(artifact.split_names)
+    if split not in known:
+        raise ValueError(
+            f"statistics must have the split {split!r}, got {', '.join(known) or 'none'} in "
+            f"{artifact.uri}. Name another split, or have StatisticsGen write it."
+        )
+    return stats_artifact_utils.load_statistics(artifact, split).proto()

@@ -1,0 +1,374 @@
+"""The canary: loads a model in a fresh process, sends it requests and measures its answers.
+
+    python -m components.servable.canary job.json measurements.jsonl
+
+It judges nothing, and imports neither TFX nor, unless the model can't be loaded otherwise, Keras:
+a model server has neither.
+"""
+
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+if __name__ == "__main__":
+    # TensorFlow imports Keras where it finds it; a model server has none.
+    sys.modules["keras"] = sys.modules["tf_keras"] = None  # type: ignore[assignment]
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from components.servable import prediction, request
+from components.servable.comparison import difference, is_floating
+from components.servable.logic import tolerance
+from components.servable.measurement import (
+    Answer,
+    Corrupt,
+    Difference,
+    Finished,
+    Latency,
+    Loaded,
+    Measurement,
+    Output,
+    Read,
+    Requests,
+    Session,
+    Stage,
+    to_line,
+)
+from components.servable.signature import Answers, Tried, choose
+
+BATCH = 256
+"""Examples in the large request."""
+
+SINGLES = 16
+"""Rows of it that are also sent alone."""
+
+WARM_UP, MIN_TIMED, MAX_TIMED = 10, 50, 200
+"""Requests for one example: not timed; timed at least; timed at most."""
+
+TIMED_SECONDS = 5.0
+"""After so long no more requests than MIN_TIMED are timed."""
+
+# Examples among which those with all values are looked for.
+_LOOKED_AT = 4 * BATCH
+_HALVES = {tf.bfloat16.as_datatype_enum: "bfloat16", tf.float16.as_datatype_enum: "float16"}
+
+Record = Callable[[Measurement], None]
+
+
+class Job(NamedTuple):
+    """What to do.
+
+    Attributes:
+        model: Folder of the SavedModel.
+        files: TFRecord files of tf.Examples; compressed where their name ends in .gz.
+        leave_out: Signatures not to try.
+        label: Raw feature that names the class.
+        evaluation: Fields of `prediction.Evaluation`; None if there is none to compare with.
+    """
+
+    model: str
+    files: Sequence[str]
+    leave_out: Sequence[str]
+    label: str
+    evaluation: Mapping[str, Any] | None
+
+
+def run(job: Job, record: Record) -> None:
+    """Measure everything.
+
+    Args:
+        job: What to do.
+        record: Takes each measurement as soon as it is made.
+    """
+    started = time.perf_counter()
+    record(Stage("reading the examples"))
+    first = records(job.files).take(_LOOKED_AT).as_numpy_iterator()
+    rows = [request.parse(serialized) for serialized in first]
+    record(Read(len(rows)))
+    model, close = _load(job.model, record) if rows else (None, 0.0)
+    if model is not None:
+        _measure(job, model, rows, close, record)
+    record(Finished(time.perf_counter() - started))
+
+
+def _measure(
+    job: Job, model: Any, parsed: Sequence[request.Row], close: float, record: Record
+) -> None:
+    tried, suitable, signatures = choose(model.signatures, parsed, job.leave_out)
+    for found in signatures:
+        record(found)
+    rows = suitable[:BATCH]
+    record(Requests(len(rows)))
+    single, large = rows[:1], [rows[i % len(rows)] for i in range(BATCH)]
+
+    answers: dict[str, Answers] = {}
+    for signature in tried:
+        alone = _answer(signature, single, record)
+        answer = _answer(signature, large, record)
+        _answer(signature, [], record)
+        if alone is not None and answer is not None:
+            answers[signature.name] = answer
+    sound = [signature for signature in tried if signature.name in answers]
+    for signature in sound:
+        _compare_singles(signature, large, answers[signature.name], record)
+    _compare_signatures(sound, answers, record)
+    if sound:
+        _compare_loaders(job.model, sound, large, answers, record)
+    for signature in sound:
+        _send_corrupt(signature, rows, close, record)
+    for signature in sound:
+        _time(signature, rows, record)
+    if job.evaluation is not None:
+        record(Stage("predicting the whole split"))
+        record(
+            prediction.predict(
+                {signature.name: signature.function for signature in tried},
+                {signature.name for signature in tried if signature.form == request.EXAMPLES},
+                records(job.files).batch(BATCH),
+                prediction.Evaluation(**job.evaluation),
+                job.label,
+                close,
+            )
+        )
+
+
+def records(files: Sequence[str]) -> Any:
+    """A tf.data.Dataset of the records in files, in their order."""
+    compressions = ["GZIP" if file.endswith(".gz") else "" for file in files]
+    names = tf.data.Dataset.from_tensor_slices((list(files), compressions))
+    return names.flat_map(tf.data.TFRecordDataset)
+
+
+def _load(folder: str, record: Record) -> tuple[Any, float]:
+    """The model, or None, and the tolerance its arithmetic calls for."""
+    record(Stage("loading the model"))
+    started = time.perf_counter()
+    device = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    keras = False
+    try:
+        try:
+            model = tf.saved_model.load(folder)
+        except ImportError:
+            # Optimizers that Keras saved in a model are Keras's own to load.
+            keras = _admit_keras()
+            model = tf.saved_model.load(folder)
+        seconds = time.perf_counter() - started
+        arithmetic = _arithmetic(folder)
+    except Exception as error:
+        record(Loaded(0.0, tf.__version__, device, "", keras, _message(error)))
+        return None, 0.0
+    record(Loaded(seconds, tf.__version__, device, arithmetic, keras))
+    return model, tolerance(arithmetic, device)
+
+
+def _admit_keras() -> bool:
+    """Import Keras as TensorFlow itself would have done."""
+    for name in ("keras", "tf_keras"):
+        if name in sys.modules and sys.modules[name] is None:
+            del sys.modules[name]
+    legacy = os.environ.get("TF_USE_LEGACY_KERAS") == "1"
+    importlib.import_module(f"{'tf_keras' if legacy else 'keras'}.src.optimizers")
+    return True
+
+
+def _arithmetic(folder: str) -> str:
+    """The coarsest floating type among the attributes of the graph's nodes."""
+    model = saved_model_pb2.SavedModel.FromString(
+        tf.io.gfile.GFile(f"{folder}/saved_model.pb", "rb").read()
+    )
+    types = {
+        attribute.type
+        for meta in model.meta_graphs
+        for nodes in (meta.graph_def.node, *(f.node_def for f in meta.graph_def.library.function))
+        for node in nodes
+        for attribute in node.attr.values()
+    }
+    return next((name for number, name in _HALVES.items() if number in types), "float32")
+
+
+def _answer(signature: Tried, rows: Sequence[request.Row], record: Record) -> Answers | None:
+    count = len(rows)
+    record(Stage(f"asking {signature.name} about {count} example(s)"))
+    try:
+        answer = signature.ask(rows)
+    except Exception as error:
+        record(Answer(signature.name, count, _message(error), _is_clear(error)))
+        return None
+    record(Answer(signature.name, count))
+    for name, value in answer.items():
+        spec = signature.function.structured_outputs[name]
+        record(
+            Output(
+                signature=signature.name,
+                rows=count,
+                name=name,
+                dtype=tf.as_dtype(value.dtype).name,
+                shape=list(value.shape),
+                declared_dtype=spec.dtype.name,
+                declared_shape=None if spec.shape.rank is None else spec.shape.as_list(),
+                size=value.size,
+                not_finite=int((~np.isfinite(value)).sum()) if is_floating(value) else 0,
+            )
+        )
+    return answer
+
+
+def _compare_singles(
+    signature: Tried,
+    rows: Sequence[request.Row],
+    answer: Answers,
+    record: Record,
+) -> None:
+    record(Stage(f"asking {signature.name} about single examples"))
+    chosen = range(0, len(rows), len(rows) // SINGLES)
+    try:
+        alone = [signature.ask([rows[i]]) for i in chosen]
+    except Exception as error:
+        record(Answer(signature.name, 1, _message(error)))
+        return
+    for name, value in answer.items():
+        # Neither what is not a row for each example, nor rows padded to the longest in the batch.
+        if value.shape[:1] == (len(rows),) and all(
+            a[name].shape == (1, *value.shape[1:]) for a in alone
+        ):
+            together = np.concatenate([a[name] for a in alone])
+            record(
+                Difference(
+                    "single", signature.name, "", name, *difference(value[list(chosen)], together)
+                )
+            )
+
+
+def _compare_signatures(
+    tried: Sequence[Tried],
+    answers: Mapping[str, Answers],
+    record: Record,
+) -> None:
+    """Compare signatures of which one gives nothing that the other doesn't give, too."""
+    for i, one in enumerate(tried):
+        for other in tried[:i]:
+            small, large = sorted((one.outputs, other.outputs), key=len)
+            if small.items() <= large.items():
+                for name in small:
+                    found = difference(answers[one.name][name], answers[other.name][name])
+                    record(Difference("signatures", one.name, other.name, name, *found))
+
+
+def _compare_loaders(
+    folder: str,
+    tried: Sequence[Tried],
+    rows: Sequence[request.Row],
+    answers: Mapping[str, Answers],
+    record: Record,
+) -> None:
+    """Load and ask as TensorFlow Serving does: in a session, by the names of tensors."""
+    record(Stage("loading the model in a session"))
+    try:
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            load = tf.compat.v1.saved_model.load
+            definitions = load(session, [tf.saved_model.SERVING], folder).signature_def
+            for signature in tried:
+                record(Stage(f"asking {signature.name} in a session"))
+                given = definitions[signature.name]
+                fetches = {
+                    name: info.name
+                    for name, info in given.outputs.items()
+                    if info.WhichOneof("encoding") == "name"
+                }
+                feeds = {
+                    given.inputs[name].name: value for name, value in signature.build(rows).items()
+                }
+                for name, value in session.run(fetches, feeds).items():
+                    found = difference(np.asarray(value), answers[signature.name][name])
+                    record(Difference("session", signature.name, "", name, *found))
+    except Exception as error:
+        record(Session(_message(error)))
+        return
+    record(Session())
+
+
+def _send_corrupt(
+    signature: Tried, rows: Sequence[request.Row], close: float, record: Record
+) -> None:
+    good = signature.build(rows[:1])
+    refused = set(good) if signature.form == request.EXAMPLES else set()
+    refused |= set(request.pictures(signature.inputs, rows))
+    for seed, name in enumerate(good):
+        if signature.inputs[name].dtype != tf.string:
+            continue
+        record(Stage(f"sending random characters as {name} to {signature.name}"))
+        before = signature.answer(good)
+        bad = np.full(good[name].shape, request.no_example(seed), object)
+        error, clear = "", False
+        try:
+            signature.answer({**good, name: bad})
+        except Exception as raised:
+            error = _message(raised)
+            clear = _is_clear(raised)
+        error_after, equal = "", False
+        try:
+            after = signature.answer(good)
+            found = [difference(before[key], after[key]) for key in before]
+            equal = all(not unequal and largest <= close for largest, unequal, _ in found)
+        except Exception as raised:
+            error_after = _message(raised)
+        record(
+            Corrupt(
+                signature.name,
+                f"random characters as {name}",
+                name in refused,
+                error,
+                clear,
+                error_after,
+                equal,
+            )
+        )
+
+
+def _time(signature: Tried, rows: Sequence[request.Row], record: Record) -> None:
+    record(Stage(f"timing {signature.name}"))
+    requests = [signature.build([row]) for row in rows]
+    for i in range(WARM_UP):
+        signature.answer(requests[i % len(requests)])
+    seconds: list[float] = []
+    while len(seconds) < MAX_TIMED and (len(seconds) < MIN_TIMED or sum(seconds) < TIMED_SECONDS):
+        tensors = requests[len(seconds) % len(requests)]
+        started = time.perf_counter()
+        signature.answer(tensors)
+        seconds.append(time.perf_counter() - started)
+    p50, p99 = np.percentile(seconds, [50, 99]) * 1000
+    record(Latency(signature.name, len(seconds), float(p50), float(p99)))
+
+
+def _message(error: Exception) -> str:
+    """Type of an error, and the line that says what happened, not where."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # Before it TensorFlow tells where the node was made, and after it which node it is.
+    ends = [i for i, line in enumerate(lines) if i and line.startswith("[[")]
+    line = lines[ends[0] - 1 if ends else 0] if lines else ""
+    return f"{type(error).__name__}: {line[:300]}"
+
+
+def _is_clear(error: Exception) -> bool:
+    return isinstance(error, tf.errors.OpError) and bool(error.message)
+
+
+def main(job: str, measurements: str) -> None:
+    """Run the job in one file, and write measurements to another."""
+    with Path(measurements).open("w", buffering=1) as file:
+
+        def record(found: Measurement) -> None:
+            file.write(to_line(found))
+
+        run(Job(**json.loads(Path(job).read_text())), record)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

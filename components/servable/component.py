@@ -1,0 +1,116 @@
+"""Servable: blesses a model that can be served."""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from tfx import types
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.types import component_spec, standard_artifacts, standard_component_specs
+
+import schemas
+from components.servable import executor
+
+_MODEL = standard_component_specs.MODEL_KEY
+_EXAMPLES = standard_component_specs.EXAMPLES_KEY
+_EVALUATION = standard_component_specs.EVALUATION_KEY
+_BLESSING = standard_component_specs.BLESSING_KEY
+
+
+class ServableSpec(component_spec.ComponentSpec):  # type: ignore[misc]
+    """Model, examples and perhaps an evaluation in, a blessing out."""
+
+    PARAMETERS: ClassVar[dict[str, Any]] = {
+        executor.SPLIT_KEY: component_spec.ExecutionParameter(type=str),
+        executor.LATENCY_KEY: component_spec.ExecutionParameter(type=float, optional=True),
+        executor.SIZE_KEY: component_spec.ExecutionParameter(type=float, optional=True),
+        executor.TIMEOUT_KEY: component_spec.ExecutionParameter(type=int),
+        executor.LABEL_KEY: component_spec.ExecutionParameter(type=str),
+        executor.LEAVE_OUT_KEY: component_spec.ExecutionParameter(type=str),
+    }
+    INPUTS: ClassVar[dict[str, Any]] = {
+        _MODEL: component_spec.ChannelParameter(type=standard_artifacts.Model),
+        _EXAMPLES: component_spec.ChannelParameter(type=standard_artifacts.Examples),
+        _EVALUATION: component_spec.ChannelParameter(
+            type=standard_artifacts.ModelEvaluation, optional=True
+        ),
+    }
+    OUTPUTS: ClassVar[dict[str, Any]] = {
+        _BLESSING: component_spec.ChannelParameter(type=standard_artifacts.InfraBlessing),
+    }
+
+
+class Servable(base_component.BaseComponent):  # type: ignore[misc]
+    """Loads a model in a fresh process, sends it requests, and blesses it if it answers well.
+
+    The output `blessing` gates TFX's Pusher (`infra_blessing=`). It does what TFX's InfraValidator
+    does, without Docker or Kubernetes, and in any runner. A model that fails a check, even one
+    that crashes or hangs the process, is not blessed, and the pipeline goes on; each check is in
+    `servable.json` beside the marker, with what was found and what had to be.
+
+    It knows models by their signatures alone: whatever takes serialized examples, or tensors
+    named like the examples' features, is asked; others are left out and the reason is given.
+    """
+
+    SPEC_CLASS = ServableSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
+
+    def __init__(
+        self,
+        model: types.BaseChannel,
+        examples: types.BaseChannel,
+        evaluation: types.BaseChannel | None = None,
+        split: str = "test",
+        max_latency_ms_p99: float | None = None,
+        max_model_mib: float | None = None,
+        timeout_s: int = 900,
+        label: str = schemas.LABEL,
+        leave_out: Sequence[str] = (),
+    ) -> None:
+        """Construct the component.
+
+        Args:
+            model: Model to try.
+            examples: Examples the requests are made of.
+            evaluation: ModelEvaluation of this model on this split. If given, the model must
+                reach the metrics "accuracy" and "crossentropy" in it once more.
+            split: Split of the examples.
+            max_latency_ms_p99: Milliseconds that 99 of 100 requests for one example may take,
+                without network; None for no limit.
+            max_model_mib: MiB that the model may take on disk; None for no limit.
+            timeout_s: Seconds after which the process is killed and the model not blessed.
+            label: Raw feature that names the class, if there is one.
+            leave_out: Signatures that are not to be tried.
+
+        Raises:
+            ValueError: A limit is not positive.
+        """
+        for name, value in (
+            ("max_latency_ms_p99", max_latency_ms_p99),
+            ("max_model_mib", max_model_mib),
+            ("timeout_s", timeout_s),
+        ):
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(
+                    f"{name} must be a positive number, got {value!r}. "
+                    "Choose what the model may take; None sets no limit to latency and size."
+                )
+        super().__init__(
+            spec=ServableSpec(
+                model=model,
+                examples=examples,
+                evaluation=evaluation,
+                split=split,
+                max_latency_ms_p99=_number(max_latency_ms_p99),
+                max_model_mib=_number(max_model_mib),
+                timeout_s=timeout_s,
+                label=label,
+                leave_out=json.dumps(list(leave_out)),
+                blessing=types.Channel(type=standard_artifacts.InfraBlessing),
+            )
+        )
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None else float(value)

@@ -1,0 +1,165 @@
+"""Runs the canary on a model and writes what came of it."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from absl import logging
+from tfx import types
+from tfx.components.util import examples_utils
+from tfx.dsl.components.base import base_executor
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils, standard_component_specs
+from tfx.utils import io_utils, path_utils
+
+from components.servable import logic, measurement, process
+from components.servable.prediction import Evaluation
+
+SPLIT_KEY = "split"
+LATENCY_KEY = "max_latency_ms_p99"
+SIZE_KEY = "max_model_mib"
+TIMEOUT_KEY = "timeout_s"
+LABEL_KEY = "label"
+LEAVE_OUT_KEY = "leave_out"
+
+RESULT = "servable.json"
+BLESSED, NOT_BLESSED = "INFRA_BLESSED", "INFRA_NOT_BLESSED"
+CANARY = "components.servable.canary"
+
+
+class ServableError(ValueError):
+    """A model or examples that aren't there; the message names the artifact and the remedy."""
+
+
+class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
+    """Blesses a model that can be served, or says why not."""
+
+    def Do(  # noqa: N802  (TFX's name)
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Try the model, and write the blessing.
+
+        Args:
+            input_dict: "model" and "examples", one artifact each, and "evaluation" if given.
+            output_dict: "blessing": an InfraBlessing. It gets an empty file INFRA_BLESSED or
+                INFRA_NOT_BLESSED, `servable.json` beside it, and the custom property "blessed".
+            exec_properties: "split", "timeout_s", "label", "leave_out" (a JSON list), and
+                "max_latency_ms_p99" and "max_model_mib" where there are limits.
+
+        Raises:
+            ServableError: There is no model, or no example in the split.
+        """
+        self._log_startup(input_dict, output_dict, exec_properties)
+        one = artifact_utils.get_single_instance
+        model = _model(one(input_dict[standard_component_specs.MODEL_KEY]))
+        split = exec_properties[SPLIT_KEY]
+        examples = one(input_dict[standard_component_specs.EXAMPLES_KEY])
+        files = _files(examples, split)
+        evaluated, asked = _evaluation(input_dict.get(standard_component_specs.EVALUATION_KEY))
+        size_mib = _size_mib(model)
+
+        job = {
+            "model": _absolute(model),
+            "files": [_absolute(file) for file in files],
+            "leave_out": json.loads(exec_properties[LEAVE_OUT_KEY]),
+            "label": exec_properties[LABEL_KEY],
+            "evaluation": asked._asdict() if asked else None,
+        }
+        found, ending = _try(job, exec_properties[TIMEOUT_KEY])
+        if measurement.Read(examples=0) in found:
+            raise _no_examples(examples, split)
+        limits = logic.Limits(exec_properties.get(LATENCY_KEY), exec_properties.get(SIZE_KEY))
+        checks = logic.judge(found, ending, size_mib, limits, evaluated)
+
+        result = logic.result(checks, found, split, size_mib)
+        blessing = one(output_dict[standard_component_specs.BLESSING_KEY])
+        _write(f"{blessing.uri}/{RESULT}", json.dumps(result, indent=1))
+        # The marker comes last: whoever sees it finds the result.
+        passed = logic.blessed(checks)
+        _write(f"{blessing.uri}/{BLESSED if passed else NOT_BLESSED}", "")
+        blessing.set_int_custom_property("blessed", int(passed))
+        for check in checks:
+            if check.passed is False:
+                logging.warning("The model is not servable. %s", check)
+
+
+def _model(artifact: types.Artifact) -> str:
+    folder: str = path_utils.serving_model_path(
+        artifact.uri, path_utils.is_old_model_artifact(artifact)
+    )
+    if not fileio.exists(f"{folder}/saved_model.pb"):
+        raise ServableError(
+            f"the input model must hold a SavedModel, found no {folder}/saved_model.pb. "
+            "Run the component that makes it again, or give Servable another model."
+        )
+    return folder
+
+
+def _files(artifact: types.Artifact, split: str) -> list[str]:
+    splits = artifact_utils.decode_split_names(artifact.split_names)
+    if split not in splits:
+        raise ServableError(
+            f"split must be one of the input examples', {', '.join(splits)} at {artifact.uri}, "
+            f"got {split!r}. Name one of them."
+        )
+    patterns = examples_utils.get_split_file_patterns([artifact], split)
+    files = sorted(file for pattern in patterns for file in fileio.glob(pattern))
+    if not files:
+        raise _no_examples(artifact, split)
+    return files
+
+
+def _no_examples(artifact: types.Artifact, split: str) -> ServableError:
+    return ServableError(
+        f"the split {split!r} of the input examples must have some to send to the model, "
+        f"found none at {artifact.uri}. Add data, or name another split."
+    )
+
+
+def _evaluation(
+    artifacts: list[types.Artifact] | None,
+) -> tuple[logic.Evaluated, Evaluation | None]:
+    if not artifacts:
+        return logic.Evaluated(why_not="no evaluation is given"), None
+    # TFMA takes seconds to import.
+    from components.servable import evaluation
+
+    return evaluation.read(artifact_utils.get_single_instance(artifacts).uri)
+
+
+def _absolute(path: str) -> str:
+    """The same place for a process that works in another folder."""
+    return path if "://" in path else str(Path(path).absolute())
+
+
+def _size_mib(folder: str) -> float:
+    sizes = [
+        tf.io.gfile.stat(f"{root}/{file}").length
+        for root, _, files in tf.io.gfile.walk(folder)
+        for file in files
+    ]
+    return float(sum(sizes)) / 1024**2
+
+
+def _try(job: dict[str, Any], timeout_s: int) -> tuple[list[measurement.Measurement], logic.Ending]:
+    """Run the canary; what it measured, and how it ended."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "job.json").write_text(json.dumps(job))
+        measured = folder / "measurements.jsonl"
+        measured.touch()
+        arguments = ["-m", CANARY, "job.json", measured.name]
+        ending = process.run(arguments, folder, timeout_s)
+        return measurement.from_lines(measured.read_text()), ending
+
+
+def _write(file: str, content: str) -> None:
+    """Write a file at once: under another name, then renamed."""
+    part = f"{file}.part"
+    io_utils.write_string_file(part, content)
+    fileio.rename(part, file, overwrite=True)

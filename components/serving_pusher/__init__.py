@@ -1,0 +1,1 @@
+"""TFX's Pusher for a folder that TensorFlow Serving watches."""

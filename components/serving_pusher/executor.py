@@ -1,0 +1,53 @@
+"""Pushes a blessed model as a new version, whole or not at all."""
+
+from pathlib import Path
+from typing import Any
+
+from tfx import types
+from tfx.components.pusher import executor as pusher
+from tfx.proto import pusher_pb2
+from tfx.types import artifact_utils, standard_component_specs
+from tfx.utils import io_utils, proto_utils
+
+from components.serving_pusher import logic
+
+
+class Executor(pusher.Executor):  # type: ignore[misc]
+    """TFX's executor, but for how a model gets into a local folder."""
+
+    def Do(  # noqa: N802  (TFX's name)
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Push the model if it is blessed.
+
+        Args:
+            input_dict: "model" and the blessings.
+            output_dict: "pushed_model".
+            exec_properties: "push_destination".
+
+        Raises:
+            OSError: The destination cannot be written; it is as it was.
+        """
+        destination = pusher_pb2.PushDestination()
+        proto_utils.json_to_proto(
+            exec_properties[standard_component_specs.PUSH_DESTINATION_KEY], destination
+        )
+        folder = destination.filesystem.base_directory
+        if not folder or "://" in folder:
+            # Renaming is not atomic on object stores; there, TFX copies saved_model.pb last.
+            super().Do(input_dict, output_dict, exec_properties)
+            return
+        self._log_startup(input_dict, output_dict, exec_properties)
+        pushed = artifact_utils.get_single_instance(
+            output_dict[standard_component_specs.PUSHED_MODEL_KEY]
+        )
+        if not self.CheckBlessing(input_dict):
+            self._MarkNotPushed(pushed)
+            return
+        model = self.GetModelPath(input_dict)
+        version = logic.push(Path(model), Path(folder))
+        io_utils.copy_dir(model, pushed.uri)
+        self._MarkPushed(pushed, pushed_destination=str(version), pushed_version=version.name)

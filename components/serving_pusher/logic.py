@@ -1,0 +1,91 @@
+"""Numbered copies of a model in a folder that TensorFlow Serving watches.
+
+TensorFlow Serving takes the highest integer among the names in the folder and ignores all others.
+"""
+
+import filecmp
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+_TEMPORARY = ".copying-"
+
+
+def push(source: Path, folder: Path, now: Callable[[], float] = time.time) -> Path:
+    """Make a model the one that is served, unless it is so already.
+
+    Args:
+        source: Folder of the SavedModel.
+        folder: The folder that is watched; made if it is missing.
+        now: The clock, in seconds since 1970.
+
+    Returns:
+        The version that is served: a new one, or the present one if it holds the same model.
+    """
+    there = versions(folder)
+    if there and same(source, there[max(there)]):
+        return there[max(there)]
+    destination = folder / str(next_version(there, now))
+    copy(source, destination)
+    return destination
+
+
+def versions(folder: Path) -> dict[int, Path]:
+    """The folders that TensorFlow Serving looks at, by version."""
+    return {
+        int(path.name): path
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if path.name.isascii() and path.name.isdecimal() and path.is_dir()
+    }
+
+
+def next_version(there: dict[int, Path], now: Callable[[], float] = time.time) -> int:
+    """The time in seconds, or the next free number where the clock is behind the versions."""
+    return max([*there, int(now()) - 1]) + 1
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two folders hold the same files, byte by byte."""
+    files = [sorted(p.relative_to(root) for p in root.rglob("*")) for root in (one, other)]
+    return files[0] == files[1] and all(
+        filecmp.cmp(one / path, other / path, shallow=False)
+        for path in files[0]
+        if (one / path).is_file()
+    )
+
+
+def copy(source: Path, destination: Path) -> None:
+    """Copy a folder to a name that appears only when everything is on the disk.
+
+    Args:
+        source: Folder.
+        destination: New name beside other versions. What an earlier copy to this folder left when
+            it was killed is removed, so only one may be under way.
+
+    Raises:
+        OSError: It cannot be written; nothing is left of it.
+    """
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    for left in destination.parent.glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(left)
+    temporary = destination.with_name(f"{_TEMPORARY}{destination.name}")
+    try:
+        shutil.copytree(source, temporary)
+        for path in (temporary, *temporary.rglob("*")):
+            _sync(path)
+        temporary.rename(destination)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync(destination.parent)
+
+
+def _sync(path: Path) -> None:
+    """Make sure that a file, or the names in a folder, survive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,146 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from trainer_module import environment
+
+environment.prepare()
+
+import pandas as pd  # noqa: E402
+import tensorflow_data_validation as tfdv  # noqa: E402
+from ml_metadata.metadata_store import MetadataStore  # noqa: E402
+from ml_metadata.proto import metadata_store_pb2 as mlmd  # noqa: E402
+from tfx import types  # noqa: E402
+from tfx import v1 as tfx  # noqa: E402
+from tfx.types import artifact_utils, standard_artifacts  # noqa: E402
+
+from components.artifacts import DataDrift  # noqa: E402
+from components.drift_gate.baseline import LatestBlessedStatistics  # noqa: E402
+from components.drift_gate.component import DriftGate  # noqa: E402
+from components.drift_gate.executor import Executor  # noqa: E402
+from components.drift_gate.logic import DriftError  # noqa: E402
+from schemas.images import write_image_schema  # noqa: E402
+
+pytestmark = pytest.mark.component
+
+
+def statistics(folder: Path, **cats: int) -> standard_artifacts.ExampleStatistics:
+    """Statistics of a hundred labels in each split, so many of them cats."""
+    artifact = standard_artifacts.ExampleStatistics()
+    artifact.uri = str(folder)
+    artifact.split_names = artifact_utils.encode_split_names(list(cats))
+    for split, number in cats.items():
+        frame = pd.DataFrame({"label": ["cat"] * number + ["dog"] * (100 - number)})
+        path = folder / f"Split-{split}/FeatureStats.pb"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(tfdv.generate_statistics_from_dataframe(frame).SerializeToString())
+    return artifact
+
+
+def one(kind: type, folder: Path) -> list[types.Artifact]:
+    artifact = kind()
+    artifact.uri = str(folder)
+    return [artifact]
+
+
+def do(
+    tmp_path: Path, baseline: list[types.Artifact], splits: tuple[str, str], **bounds: float
+) -> list[dict[str, object]]:
+    write_image_schema(["cat", "dog"], tmp_path / "schema/schema.pbtxt")
+    present = statistics(tmp_path / "present", train=60, test=50)
+    given = {
+        "statistics": [present],
+        "schema": one(standard_artifacts.Schema, tmp_path / "schema"),
+        "baseline_statistics": baseline,
+    }
+    made = {"drift": one(DataDrift, tmp_path / "drift")}
+    Executor().Do(given, made, {"split": splits[0], "other_split": splits[1], **bounds})
+    found: list[dict[str, object]] = json.loads((tmp_path / "drift/drift.json").read_text())
+    return found
+
+
+def test_without_a_blessed_model_there_is_skew_only(tmp_path: Path) -> None:
+    (skew,) = do(tmp_path, [], ("train", "test"), max_drift=0.01, max_skew=0.2)
+    assert skew["kind"] == "skew"
+    assert skew["value"] == pytest.approx(0.1)
+
+
+def test_data_that_moved_too_far_stops_the_run_and_leaves_nothing(tmp_path: Path) -> None:
+    before = [statistics(tmp_path / "before", train=95, test=50)]
+    with pytest.raises(DriftError, match=r"drift of label is 0\.3500, must be <= 0\.3000"):
+        do(tmp_path, before, ("train", "test"), max_drift=0.3)
+    assert not (tmp_path / "drift").exists()
+    other = tmp_path / "again"
+    drift, skew = do(other, before, ("train", "test"), max_drift=0.36)
+    assert (drift["kind"], skew["kind"]) == ("drift", "skew")
+
+
+def test_a_split_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"must have the split 'live', got train, test"):
+        do(tmp_path, [], ("train", "live"))
+
+
+@pytest.fixture
+def store() -> Iterator[MetadataStore]:
+    config = mlmd.ConnectionConfig()
+    config.fake_database.SetInParent()
+    yield MetadataStore(config)
+
+
+def publish(
+    store: MetadataStore, run: str, blessed: bool
+) -> tuple[list[types.Artifact], list[types.Artifact]]:
+    """The statistics and the blessing of one run, put into ML Metadata."""
+    context = mlmd.Context(
+        type_id=store.put_context_type(mlmd.ContextType(name="pipeline_run")), name=run
+    )
+    (context_id,) = store.put_contexts([context])
+    made = []
+    for kind in (standard_artifacts.ExampleStatistics, standard_artifacts.ModelBlessing):
+        artifact = kind()
+        artifact.set_int_custom_property("blessed", int(blessed))
+        artifact.type_id = store.put_artifact_type(artifact.artifact_type)
+        (artifact.id,) = store.put_artifacts([artifact.mlmd_artifact])
+        link = mlmd.Attribution(artifact_id=artifact.id, context_id=context_id)
+        store.put_attributions_and_associations([link], [])
+        made.append([artifact])
+    return made[0], made[1]
+
+
+def test_the_baseline_is_of_the_last_run_that_was_blessed(store: MetadataStore) -> None:
+    runs = [publish(store, f"run{i}", blessed) for i, blessed in enumerate((True, True, False))]
+    channels = {
+        "statistics": [a for found, _ in runs for a in found],
+        "model_blessing": [a for _, found in runs for a in found],
+    }
+    found = LatestBlessedStatistics().resolve_artifacts(store, channels)
+    assert [a.id for a in found["statistics"]] == [runs[1][0][0].id]
+    assert [a.id for a in found["model_blessing"]] == [runs[1][1][0].id]
+
+
+def test_no_blessed_model_is_no_baseline(store: MetadataStore) -> None:
+    found, blessings = publish(store, "run", False)
+    strategy = LatestBlessedStatistics()
+    nothing = {"statistics": [], "model_blessing": []}
+    given = {"statistics": found, "model_blessing": blessings}
+    assert strategy.resolve_artifacts(store, given) == nothing
+    assert strategy.resolve_artifacts(store, {**given, "model_blessing": []}) == nothing
+
+
+def test_it_compiles_for_kubeflow(tmp_path: Path) -> None:
+    importers = [
+        tfx.dsl.Importer(source_uri="uri", artifact_type=kind).with_id(node)
+        for kind, node in (
+            (standard_artifacts.ExampleStatistics, "statistics"),
+            (standard_artifacts.Schema, "schema"),
+        )
+    ]
+    gate = DriftGate(**{node.id: node.outputs["result"] for node in importers}, max_drift=0.25)
+    pipeline = tfx.dsl.Pipeline("gate", "root", components=[*importers, gate])
+    config = tfx.orchestration.experimental.KubeflowV2DagRunnerConfig(default_image="image")
+    runner = tfx.orchestration.experimental.KubeflowV2DagRunner(config, output_dir=str(tmp_path))
+    tasks = runner.run(pipeline)["pipelineSpec"]["root"]["dag"]["tasks"]
+    given = tasks["DriftGate"]["inputs"]["parameters"]
+    assert given["max_drift"]["runtimeValue"]["constantValue"] == {"doubleValue": 0.25}

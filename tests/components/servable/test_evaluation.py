@@ -1,0 +1,76 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorflow as tf
+import tensorflow_model_analysis as tfma
+from google.protobuf import json_format
+from tensorflow_model_analysis.proto import config_pb2, metrics_for_slice_pb2
+
+from components.servable import evaluation
+from components.servable.logic import Evaluated
+from components.servable.prediction import Evaluation
+
+SPEC = {
+    "signature_name": "serving_default",
+    "label_key": "label_xf",
+    "prediction_key": "probabilities",
+    "preprocessing_function_names": ["transform_labels"],
+}
+
+
+def write(
+    folder: Path, specs: list[dict[str, Any]], metrics: list[tuple[str, str, str, float]]
+) -> str:
+    """An evaluation as TFMA writes it; metrics are slice, model, name, value."""
+    config = tfma.EvalConfig(model_specs=[tfma.ModelSpec(**spec) for spec in specs])
+    run = config_pb2.EvalRun(eval_config=config, version="0.47.1")
+    (folder / "eval_config.json").write_text(json_format.MessageToJson(run))
+    with tf.io.TFRecordWriter(str(folder / "metrics-00000-of-00001.tfrecord")) as writer:
+        for where, model, name, value in metrics:
+            proto = metrics_for_slice_pb2.MetricsForSlice()
+            if where:
+                key = proto.slice_key.single_slice_keys.add()
+                key.column, key.bytes_value = "label", where.encode()
+            item = proto.metric_keys_and_values.add()
+            item.key.name, item.key.model_name = name, model
+            item.key.is_diff = name.endswith("_diff")
+            item.value.double_value.value = value
+            writer.write(proto.SerializeToString())
+    return str(folder)
+
+
+def test_the_candidate_over_all_examples(tmp_path: Path) -> None:
+    metrics = [
+        ("cat", "candidate", "accuracy", 0.1),
+        ("", "baseline", "accuracy", 0.2),
+        ("", "candidate", "accuracy_diff", 0.3),
+        ("", "candidate", "accuracy", 0.75),
+        ("", "candidate", "crossentropy", 0.5),
+        ("", "candidate", "example_count", 40.0),
+    ]
+    specs = [{**SPEC, "name": "candidate"}, {**SPEC, "name": "baseline", "is_baseline": True}]
+    assert evaluation.read(write(tmp_path, specs, metrics)) == (
+        Evaluated(0.75, 0.5, 40),
+        Evaluation("serving_default", "probabilities", "label_xf", ("transform_labels",)),
+    )
+
+
+def test_a_model_alone_has_no_name(tmp_path: Path) -> None:
+    specs = [{"label_key": "label"}]
+    found = evaluation.read(write(tmp_path, specs, [("", "", "accuracy", 0.75)]))
+    assert found == (Evaluated(0.75), Evaluation("serving_default", "", "label", ()))
+
+
+@pytest.mark.parametrize(
+    ("specs", "metrics", "why"),
+    [
+        ([SPEC], [("", "", "auc", 0.9)], "no metric accuracy or crossentropy"),
+        ([{}], [("", "", "accuracy", 0.9)], "names no single label"),
+        ([{**SPEC, "example_weight_key": "w"}], [("", "", "accuracy", 0.9)], "weights"),
+    ],
+)
+def test_nothing_to_compare_with(tmp_path: Path, specs: Any, metrics: Any, why: str) -> None:
+    evaluated, asked = evaluation.read(write(tmp_path, specs, metrics))
+    assert why in evaluated.why_not
+    assert asked is None

@@ -1,0 +1,29 @@
+from typing import get_args
+
+import pytest
+
+from components.servable import measurement
+from components.servable.measurement import Answer, Difference, Output, Stage, from_lines, to_line
+
+SOME = [
+    Stage("loading the model"),
+    Answer("serving_default", 1, "InvalidArgumentError: no\u2028picture"),
+    Output("a", 256, "x", "float32", [256, 3], "float32", [None, 3], 768, 0),
+    Difference("single", "a", "", "x", float("inf"), 0, 48),
+]
+
+
+def test_lines_give_the_measurements_back() -> None:
+    assert from_lines("".join(map(to_line, SOME))) == SOME
+
+
+@pytest.mark.parametrize("lost", [1, 20])
+def test_a_line_half_written_is_left_out(lost: int) -> None:
+    text = "".join(map(to_line, SOME))
+    assert from_lines(text[:-lost]) == SOME[:-1]
+
+
+def test_every_kind_can_be_written() -> None:
+    kinds = {kind.__name__ for kind in get_args(measurement.Measurement)}
+    tuples = {name for name, value in vars(measurement).items() if hasattr(value, "_asdict")}
+    assert kinds == tuples

@@ -1,0 +1,277 @@
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+
+import pytest
+
+from components.evaluation import Evaluation, Gate
+from components.training_report import page
+from components.training_report.drift import Distance
+from components.training_report.page import Report
+from components.training_report.serving import Serving
+from trainer_module.history import History
+
+HOSTILE = "</script><img src=x onerror=alert(1)>"
+Make = Callable[..., Report]
+
+
+class Elements(HTMLParser):
+    """Counts elements and collects text and addresses, as a browser would see them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.text = ""
+        self.addresses: list[str] = []
+        self._inside = ""
+        # What follows is for the plots; parsing Plotly itself takes seconds.
+        self.feed(text.partition('<script type="application/json"')[0])
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._inside = tag
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+        self.text += " " * (tag in ("td", "th", "dt", "dd", "li"))
+
+    def handle_data(self, data: str) -> None:
+        if self._inside != "style":
+            self.text += data
+
+
+def page_data(text: str) -> dict[str, object]:
+    (found,) = re.findall(r'<script type="application/json" id="page-data">(.*?)</script>', text)
+    parsed: dict[str, object] = json.loads(found)
+    return parsed
+
+
+def test_every_section_is_there_and_nothing_is_loaded(report: Make) -> None:
+    found = Elements(page.render(report()))
+    assert found.tags.count("section") == 10
+    assert "script" not in found.tags
+    assert all(address.startswith(("#", "data:")) for address in found.addresses)
+
+
+def test_hostile_names_are_text(report: Make) -> None:
+    found = Elements(page.render(report()))
+    # Five pictures of ours, and none of theirs.
+    assert found.tags.count("img") == 5
+    assert "<script>alert(1)</script>" in found.text
+    assert f"test/{HOSTILE}/0.png" in found.text
+    assert f"{HOSTILE} is unknown" in found.text
+
+
+def test_data_for_the_plots_cannot_end_its_script(report: Make) -> None:
+    names = ("<!--", HOSTILE, "\u2028")
+    text = page.render(report(names))
+    data = page_data(text)
+    plots = data["plots"]
+    assert isinstance(plots, dict)
+    ticks = plots["counts"]["layout"]["xaxis"]["ticktext"]
+    assert ticks[0] == "&lt;!--"
+    assert text.count("</script>") == 3
+
+
+def test_values_that_are_no_number_leave_valid_json(
+    report: Make, trained: Callable[..., History]
+) -> None:
+    history = trained(2)
+    broken = dataclasses.replace(history.epochs[0], metrics={"loss": float("nan")})
+    text = page.render(report(history=dataclasses.replace(history, epochs=(broken,))))
+    assert "NaN" not in json.dumps(page_data(text))
+
+
+@pytest.mark.parametrize(
+    ("blessed", "servable", "headline"),
+    [
+        (True, True, "Blessed"),
+        (True, None, "Blessed"),
+        (True, False, "Blessed, but not servable"),
+        (False, True, "Not blessed"),
+        (None, None, "Not judged"),
+    ],
+)
+def test_verdict(report: Make, blessed: bool | None, servable: bool | None, headline: str) -> None:
+    text = page.render(report(blessed=blessed, servable=servable))
+    assert f'<strong class="headline">{headline}</strong>' in text
+
+
+def test_failed_gates_are_told_with_value_and_bound(report: Make) -> None:
+    found = Elements(page.render(report()))
+    assert "1 gate failed." in found.text
+    assert "accuracy - baseline's is -0.0300, must be at least -0.0200" in found.text
+
+
+def test_failed_checks_of_serving_are_told_in_the_verdict(
+    report: Make, served: Callable[..., Serving]
+) -> None:
+    failed = f"Serving, finite: {HOSTILE}: 3 of 30 (rule: no output may hold NaN)"
+    both = Elements(page.render(report(blessed=False))).text
+    assert "1 gate failed. It is not servable either: 1 check of serving failed." in both
+    assert failed in both
+    one = Elements(page.render(report(blessed=True))).text
+    assert "Blessed, but not servable Every gate passed; 1 check of serving failed." in one
+    assert failed in one
+    passed = served(checks=served().checks[1:])
+    good = Elements(page.render(report(blessed=True, servable=True, serving=passed))).text
+    assert "Serving, " not in good
+
+
+def test_many_failed_checks_are_cut_short_in_the_verdict(
+    report: Make, served: Callable[..., Serving]
+) -> None:
+    checks = tuple(served().checks[0]._replace(name=f"check {n}") for n in range(11))
+    text = Elements(page.render(report(serving=served(checks=checks)))).text
+    assert "Serving, check 7:" in text
+    assert "Serving, check 8:" not in text
+    assert "and 3 more failed checks" in text
+
+
+def test_serving_is_told_with_checks_latency_and_size(report: Make) -> None:
+    text = Elements(page.render(report())).text
+    rows = (
+        f"finite {HOSTILE}: 3 of 30 (in one batch) no output may hold NaN ✕ failed",
+        "loads in 0.50 s tf.saved_model.load must load it ✓ passed",
+        "size 1.25 MiB (no limit is set) no limit not judged",
+    )
+    assert all(row in text for row in rows)
+    assert "requests made of 64 examples of the split test" in text
+    assert "It takes 1.25 MiB on disk." in text
+    assert "serving_default 200 1.23 ms 5.68 ms" in text
+    assert f"serving_default examples: string [None] {HOSTILE}: x yes" in text
+    assert "no: left out by hand" in text
+
+
+def test_a_model_that_never_answered_has_no_latency(
+    report: Make, served: Callable[..., Serving]
+) -> None:
+    dead = served(signatures=(), latency=(), examples=0, platform=())
+    text = Elements(page.render(report(serving=dead))).text
+    assert "was tried in a fresh process. It takes" in text
+    assert "It was not measured: no signature answered." in text
+
+
+@pytest.mark.parametrize(
+    ("servable", "words"), [(True, "was seen to serve"), (False, "The test of serving it failed.")]
+)
+def test_a_verdict_on_serving_alone_is_told(report: Make, servable: bool, words: str) -> None:
+    text = Elements(page.render(report(blessed=True, servable=servable, serving=None))).text
+    assert words in text
+    assert "the InfraBlessing holds no servable.json" in text
+    assert ("Every gate passed; the serving test failed." in text) is not servable
+
+
+def test_distances_are_told_with_value_bound_and_margin(report: Make) -> None:
+    text = Elements(page.render(report())).text
+    assert f"{HOSTILE} drift 0.4000 ≤ 0.3000 -0.1000 ✕ failed" in text
+    assert "fare drift 0.2500 ≤ 0.3000 +0.0500 ✓ passed" in text
+    assert "fare skew 0.0123 none n/a only measured" in text
+    assert "L-infinity distance of the shares of words" in text
+    assert "There is no drift to tell yet" not in text
+
+
+def test_without_a_baseline_there_is_no_drift(report: Make) -> None:
+    text = Elements(page.render(report(drift=(Distance("skew", "fare", 0.1, 0.2),)))).text
+    assert "There is no drift to tell yet: no earlier model was blessed" in text
+    assert "fare skew 0.1000 ≤ 0.2000 +0.1000 ✓ passed" in text
+    assert "no feature has a distribution" in Elements(page.render(report(drift=()))).text
+
+
+@pytest.mark.parametrize(("number", "folded"), [(20, ""), (25, "5 more, all smaller")])
+def test_many_distances_are_folded(report: Make, number: int, folded: str) -> None:
+    distances = [Distance("drift", f"f{n:02d}", 0.2 - n / 1000, 0.3) for n in range(number)]
+    text = page.render(report(drift=distances))
+    assert ("more, all smaller" in text) is bool(folded)
+    assert folded in text
+    assert all(each.feature in text for each in distances)
+    assert f"<details><summary>{folded}" in text
+
+
+def test_a_failed_distance_is_not_folded_away(report: Make) -> None:
+    distances = [Distance("drift", f"f{n:02d}", 0.2, 0.3) for n in range(20)]
+    text = page.render(report(drift=[*distances, Distance("skew", "last", 0.1, 0.05)]))
+    assert "<details open><summary>1 more, all smaller" in text
+
+
+def test_examples_are_counted_in_whole_numbers(
+    report: Make, evaluated: Callable[..., Evaluation]
+) -> None:
+    gates = (
+        Gate("example_count, class dog", 12, 3, True, metric="example_count", class_name="dog"),
+        Gate("accuracy, all examples", 0.9, 0.5, True, metric="accuracy"),
+    )
+    made = report(blessed=True, servable=True, evaluation=evaluated(gates=gates))
+    text = Elements(page.render(made)).text
+    assert "example_count, class dog 12 ≥ 3 +9" in text
+    assert "The narrowest is accuracy, all examples, by 0.4000." in text
+
+
+def test_what_is_missing_is_said(
+    report: Make, trained: Callable[..., History], evaluated: Callable[..., Evaluation]
+) -> None:
+    whole = report()
+    bare = report(
+        history=trained(0, config={}, stop_reason="", traces={}),
+        evaluation=evaluated(classes=(), matrix=None, baseline=None, baseline_classes={}, gates=()),
+        blessed=None,
+        servable=None,
+        data=dataclasses.replace(whole.data, classes={}, why_no_classes="the label is a number"),
+        mistakes="Mistakes cannot be shown: the report was given no model.",
+        anomalies=None,
+        drift=None,
+        serving=None,
+        command="",
+        versions={},
+        fingerprint="",
+    )
+    text = Elements(page.render(bare)).text
+    for sentence in (
+        "No epoch was finished",
+        "no InfraBlessing",
+        "sets no bound",
+        "slices by no label",
+        "add a MultiClassConfusionMatrixPlot",
+        "There is no baseline",
+        "the report was given no model",
+        "How many there are of each class is not known: the label is a number.",
+        "was given no ExampleAnomalies",
+        "was given no DataDrift",
+        "the run has not ended by itself",
+        "parameter command is empty",
+        "parameter fingerprint is empty",
+    ):
+        assert sentence in text, sentence
+
+
+def test_every_value_of_the_plots_is_in_a_table(report: Make) -> None:
+    made = report()
+    text = Elements(page.render(made)).text
+    for record in made.history.epochs:
+        for value in record.metrics.values():
+            assert f"{value:.4f}" in text
+        assert f"{record.gradient_noise:,.4g}" in text
+        assert f"{record.updates:,}" in text
+    for _, metrics in made.evaluation.classes:
+        assert f"{metrics['accuracy']:.4f}" in text
+    assert "schedule.strategy" in text
+    assert '"hybrid"' in text
+
+
+def test_many_classes_and_epochs_stay_below_ten_megabytes(report: Make) -> None:
+    names = tuple(f"n{number:08d} a class with a rather long name" for number in range(1000))
+    text = page.render(report(names, 300))
+    assert len(text.encode()) < 8_000_000
+    assert "Shown are 40 of 1,000 classes" in text
+    assert all(f'<th scope="row">{name}</th>' in text for name in names)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(4.04, "4.0 s"), (119.6, "2 min 00 s"), (3700, "1 h 01 min")]
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert page._duration(seconds) == words

@@ -1,0 +1,64 @@
+import json
+
+import pytest
+
+from components.servable import logic
+from components.servable.logic import Ending, Evaluated, Limits
+from components.servable.measurement import (
+    Answer,
+    Finished,
+    Latency,
+    Loaded,
+    Measurement,
+    Requests,
+    Signature,
+    Stage,
+)
+from components.training_report.serving import parse
+
+LOADED = Loaded(0.5, "2.16.2", "CPU", "float32")
+SIGNATURE = Signature("serving_default", "examples", {"examples": "string"}, {"scores": "float32"})
+LATENCY = Latency("serving_default", 200, 1.0, 3.0)
+MEASURED = [
+    LOADED,
+    SIGNATURE,
+    Requests(64),
+    Answer("serving_default", 1),
+    LATENCY,
+    Finished(2.5),
+]
+
+
+def written(measured: list[Measurement], how: str = logic.CLEAN, **limits: float) -> str:
+    """What Servable writes of measurements."""
+    evaluated = Evaluated(why_not="not given")
+    checks = logic.judge(measured, Ending(how), 1.25, Limits(**limits), evaluated)
+    return json.dumps(logic.result(checks, measured, "test", 1.25))
+
+
+def test_a_good_model() -> None:
+    found = parse(written(MEASURED, model_mib=2))
+    assert found.failed == ()
+    assert (found.signatures, found.latency) == ((SIGNATURE,), (LATENCY,))
+    assert (found.model_mib, found.split, found.examples) == (1.25, "test", 64)
+    assert found.platform == ("TensorFlow 2.16.2", "CPU", "float32")
+    verdicts = [check.passed for check in found.checks]
+    assert verdicts == sorted(verdicts, key=[True, None].index)
+
+
+def test_failed_checks_come_first() -> None:
+    found = parse(written(MEASURED, latency_ms_p99=2, model_mib=1))
+    assert [check.name for check in found.failed] == ["latency", "size"]
+    assert found.checks[:2] == found.failed
+
+
+def test_a_process_that_died_before_loading() -> None:
+    found = parse(written([Stage("importing TensorFlow")], "signal SIGKILL"))
+    assert [check.name for check in found.failed] == ["process"]
+    assert (found.platform, found.signatures, found.latency, found.examples) == ((), (), (), 0)
+
+
+@pytest.mark.parametrize("content", ["{}", '{"version": 2}', "[]"])
+def test_another_version_is_refused(content: str) -> None:
+    with pytest.raises(ValueError, match="version must be 1, got"):
+        parse(content)
