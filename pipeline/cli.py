@@ -1,31 +1,36 @@
-"""The command `plateau`. Nothing here imports TensorFlow before a run has checked its data."""
+"""The command `plateau`. Each command imports what it needs, so that none waits for another's."""
 
+import shlex
 import sys
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from pipeline import console, dataset, fingerprint, flags, presets
-from pipeline.config import RunConfig
-from pipeline.plan import PlanConfig, make_plan
+if TYPE_CHECKING:
+    from pipeline.config import RunConfig
+    from pipeline.push import Rollback
 
 T = TypeVar("T")
 
 PUSHED, ERROR, USAGE, NOT_BLESSED, INTERRUPTED = 0, 1, 2, 3, 130
 
-_HELP = """\
-usage: plateau COMMAND ...
 
-From a folder of images, or a table, to a gated TensorFlow model.
+class Command(NamedTuple):
+    """A command.
 
-commands:
-  run [PRESET] [flags]   train, evaluate, push the model if it passes the gates
-  plan [PRESET] [flags]  say what the schedule would do at each stall
-  presets                list the presets
+    Attributes:
+        run: Takes the arguments after the command's name and returns the exit status.
+        usage: What follows the command's name.
+        purpose: What it does, for the list of commands.
+    """
 
-`plateau run PRESET --help` explains every flag and shows the preset's defaults.
-`plateau plan` has the same flags, and --examples N, which stands in for data.
+    run: Callable[[list[str]], int]
+    usage: str
+    purpose: str
 
-exit status: 0 pushed; 3 trained, but not good enough; 1 an error; 2 bad usage."""
+
+class UsageError(Exception):
+    """The command line itself is at fault."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,77 +40,215 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after the program's name; those of the process if None.
 
     Returns:
-        Exit status: 0 pushed (or nothing to do), 1 error, 2 bad usage, 3 trained but not blessed.
+        Exit status: 0 pushed (or nothing to do), 1 error, 2 bad usage, 3 stopped by a gate.
     """
     args = list(sys.argv[1:] if argv is None else argv)
-    command, rest = (args[0], args[1:]) if args else ("", [])
-    if command == "run":
-        return _run(rest)
-    if command == "plan":
-        return _plan(rest)
-    out = console.make()
-    if command in ("-h", "--help"):
-        out.print(_HELP, markup=False)
+    if args and args[0] in ("-h", "--help"):
+        print(_help())
         return PUSHED
-    if command == "presets" and (not rest or rest[0] in ("-h", "--help")):
-        out.print(console.presets())
-        return PUSHED
-    if command == "presets":
-        return _usage(f"`plateau presets` takes no arguments, got {' '.join(rest)}.")
-    if not command:
-        return _usage("a command is missing. Try `plateau run digits` or `plateau --help`.")
-    return _usage(f"unknown command {command!r}. The commands are run, plan and presets.")
+    try:
+        words = next((n for n in (2, 1) if " ".join(args[:n]) in COMMANDS), 0)
+        if not words:
+            raise UsageError(_unknown(args))
+        return COMMANDS[" ".join(args[:words])].run(args[words:])
+    except UsageError as error:
+        return _complain(str(error), USAGE)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else USAGE
+
+
+def _help() -> str:
+    width = max(len(f"{name} {command.usage}") for name, command in COMMANDS.items())
+    lines = "\n".join(
+        f"  {f'{name} {command.usage}':{width}}  {command.purpose}"
+        for name, command in COMMANDS.items()
+    )
+    return f"""\
+usage: plateau COMMAND ...
+
+From a folder of images, or a table, to a gated TensorFlow model.
+
+commands:
+{lines}
+
+`plateau run PRESET --help` explains every flag and shows the preset's defaults.
+`plateau plan` has the same flags, and --examples N, which stands in for data.
+The other commands have a --help of their own.
+
+exit status: 0 pushed; 3 not good enough; 1 an error; 2 bad usage."""
+
+
+def _unknown(args: list[str]) -> str:
+    if not args:
+        return "a command is missing. Try `plateau run digits` or `plateau --help`."
+    *first, last = (name for name in COMMANDS if " " not in name)
+    return f"unknown command {args[0]!r}. The commands are {', '.join(first)} and {last}."
 
 
 def _run(args: list[str]) -> int:
-    try:
+    from pipeline import dataset, fingerprint, flags
+
+    with _usage_errors():
         name, config = _parse("run", args, lambda preset: preset)
         fingerprint.module_of(config.network.model)
         if dataset.needs_data(config):
             raise ValueError(f"the preset {name} needs data. Say where with --data PATH.")
-    except ValueError as error:
-        return _usage(str(error))
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else USAGE
 
-    from pipeline import local_runner, run_lock
+    from pipeline import console, local_runner, run_lock
 
     out = console.make()
     try:
-        result = local_runner.run(config, out)
+        result = local_runner.run(config, out, shlex.join(["plateau", "run", *args]))
     except local_runner.RunFailedError as error:
-        return _fail(f"{flags.spell(str(error), config)}\nlog    {error.log}")
+        status = NOT_BLESSED if error.gate else ERROR
+        return _complain(f"{flags.spell(str(error), config)}\nlog    {error.log}", status)
     except (ValueError, OSError, run_lock.OutputBusyError) as error:
-        return _fail(flags.spell(str(error), config))
+        return _complain(flags.spell(str(error), config))
     except KeyboardInterrupt:
-        _fail("interrupted. What earlier runs made is untouched; run again to go on.")
-        return INTERRUPTED
+        message = "interrupted. What earlier runs made is untouched; run again to go on."
+        return _complain(message, INTERRUPTED)
     console.print_result(out, result)
-    return PUSHED if result.blessed else NOT_BLESSED
+    return PUSHED if result.pushed else NOT_BLESSED
 
 
 def _plan(args: list[str]) -> int:
-    try:
+    from pipeline import console, dataset, flags
+    from pipeline.plan import PlanConfig, make_plan
+
+    with _usage_errors():
         name, config = _parse("plan", args, PlanConfig)
         if config.examples is None and dataset.needs_data(config.run):
             raise ValueError(
                 f"the preset {name} needs data. Say where with --data PATH, or how many training "
                 "examples there are with --examples N."
             )
-    except ValueError as error:
-        return _usage(str(error))
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else USAGE
     try:
         plan = make_plan(config)
     except (ValueError, OSError) as error:
-        return _fail(flags.spell(str(error), config))
+        return _complain(flags.spell(str(error), config))
     console.make().print(console.plan(plan))
     return PUSHED
 
 
-def _parse(command: str, args: list[str], default: Callable[[RunConfig], T]) -> tuple[str, T]:
+def _presets(args: list[str]) -> int:
+    from pipeline import console
+
+    if args and args[0] not in ("-h", "--help"):
+        raise UsageError(f"`plateau presets` takes no arguments, got {' '.join(args)}.")
+    console.make().print(console.presets())
+    return PUSHED
+
+
+def _runs(args: list[str]) -> int:
+    from pipeline import console, runs
+
+    with _usage_errors():
+        config = _flags(runs.RunsConfig(), "runs", args)
+        if config.preset is not None:
+            runs.folders(config.preset, None)
+    try:
+        looked = runs.folders(config.preset, config.output)
+        found = [folder for folder in map(runs.read, looked) if folder.runs]
+    except (ValueError, OSError) as error:
+        return _complain(str(error))
+    out = console.make()
+    if config.json:
+        print(console.as_json(found))
+    elif found:
+        for folder in found:
+            console.print_runs(out, folder)
+    else:
+        where = config.output or (f"runs/{config.preset}" if config.preset else "runs")
+        start = f"plateau run {config.preset or 'digits'}"
+        to = f" --output {config.output}" if config.output else ""
+        out.print(f"No runs in {where} yet. Start one: {start}{to}", markup=False, soft_wrap=True)
+    return PUSHED
+
+
+def _runs_show(args: list[str]) -> int:
+    from pipeline import console, lineage, runs
+
+    with _usage_errors():
+        config = _flags(lineage.ShowConfig(), "runs show", args)
+    try:
+        found = lineage.read(runs.folders(None, config.output), config.id)
+    except (ValueError, OSError) as error:
+        return _complain(str(error))
+    if config.json:
+        print(console.as_json(found))
+    else:
+        console.print_run(console.make(), found)
+    return PUSHED
+
+
+def _rollback(args: list[str]) -> int:
+    from pipeline import console, push, run_lock, runs
+
+    with _usage_errors():
+        config = _flags(push.RollbackConfig(), "rollback", args)
+    try:
+        plan = push.plan(runs.only_folder(config.output), config.version)
+        out = console.make()
+        out.print(console.rollback(plan), soft_wrap=True)
+        if not config.yes and not _confirmed(plan):
+            return _complain("not confirmed. Nothing was changed.")
+        made = push.apply(plan)
+    except (ValueError, OSError, run_lock.OutputBusyError) as error:
+        return _complain(str(error))
+    except KeyboardInterrupt:
+        return _complain("interrupted. `plateau runs` shows what is served.", INTERRUPTED)
+    out.print(console.rolled_back(plan, made), soft_wrap=True)
+    return PUSHED
+
+
+def _confirmed(plan: "Rollback") -> bool:
+    """Whether a person says yes.
+
+    Raises:
+        UsageError: There is no terminal to ask at.
+    """
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "rollback asks for confirmation in a terminal, got none. "
+            f"Confirm with --yes: plateau rollback {plan.target.number} --yes"
+        )
+    return input("Go ahead? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def _report(args: list[str]) -> int:
+    import webbrowser
+
+    from pipeline import runs
+
+    with _usage_errors():
+        config = _flags(runs.ReportConfig(), "report", args)
+        if config.preset is not None:
+            runs.folders(config.preset, None)
+    try:
+        path = runs.newest_report(runs.folders(config.preset, config.output))
+    except (ValueError, OSError) as error:
+        return _complain(str(error))
+    print(path)
+    if config.open and not webbrowser.open(path.resolve().as_uri()):
+        return _complain(f"no browser could be started. Open {path} in one yourself.")
+    return PUSHED
+
+
+COMMANDS = {
+    "run": Command(_run, "[PRESET] [flags]", "train, evaluate, push the model if it passes"),
+    "plan": Command(_plan, "[PRESET] [flags]", "say what the schedule would do at each stall"),
+    "presets": Command(_presets, "", "list the presets"),
+    "runs": Command(_runs, "[PRESET]", "list earlier runs, and which model is served"),
+    "runs show": Command(_runs_show, "[ID]", "one run: its steps, and what its model is made from"),
+    "rollback": Command(_rollback, "[VERSION]", "serve an earlier pushed model again"),
+    "report": Command(_report, "[PRESET] [--open]", "say where the newest training report is"),
+}
+
+
+def _parse(command: str, args: list[str], default: "Callable[[RunConfig], T]") -> tuple[str, T]:
     """The preset's name, and its configuration with the flags applied."""
+    from pipeline import flags, presets
+
     named = bool(args) and not args[0].startswith("-")
     name, rest = (args[0], args[1:]) if named else (presets.DEFAULT, args)
     preset = presets.get(name)
@@ -117,14 +260,29 @@ def _parse(command: str, args: list[str], default: Callable[[RunConfig], T]) -> 
     )
 
 
-def _usage(message: str) -> int:
-    console.make(stderr=True).print(console.error(message), soft_wrap=True)
-    return USAGE
+def _flags(default: T, command: str, args: list[str]) -> T:
+    """The configuration of a command that has no preset's flags."""
+    from pipeline import flags
+
+    purpose = COMMANDS[command].purpose
+    description = f"{purpose[0].upper()}{purpose[1:]}."
+    return flags.parse(default, args, prog=f"plateau {command}", description=description)
 
 
-def _fail(message: str) -> int:
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    """Whatever is wrong within is the command line's fault."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _complain(message: str, status: int = ERROR) -> int:
+    from pipeline import console
+
     console.make(stderr=True).print(console.error(message), soft_wrap=True)
-    return ERROR
+    return status
 
 
 if __name__ == "__main__":

@@ -40,6 +40,8 @@ class RunConfig:
         on_bad_image: What to do about a picture that cannot be decoded: stop and name it, or
             leave it out and count it.
         warm_start: Start from the weights of the last blessed model, if there is one.
+        tune: Trials of a search for learning rate, first batch, patience and model width; 0 for no
+            search.
         verbose: Show the log on the console too.
         network: The model.
         optimization: The optimizer.
@@ -58,6 +60,7 @@ class RunConfig:
     classes: tuple[str, ...] = ()
     on_bad_image: Literal["fail", "skip"] = "fail"
     warm_start: bool = False
+    tune: int = 0
     verbose: bool = False
     network: NetworkConfig = field(default_factory=NetworkConfig)
     optimization: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -74,6 +77,7 @@ class RunConfig:
             self.classes,
             "Name them with --classes, in the order of the label values.",
         )
+        require(self.tune >= 0, "tune must be at least 0 trials", self.tune, "Try --tune 10.")
         monitor = self.schedule.plateau.monitor
         require(
             monitor in MONITORS,

@@ -1,15 +1,28 @@
-"""What the user reads on the console: the presets, a finished run, an error."""
+"""What the user reads on the console: presets, a plan, runs, a rollback, an error."""
 
+import dataclasses
+import json
+from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
+from typing import Any
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
+from rich.tree import Tree
 
+from pipeline.evaluation import ACCURACY, CROSSENTROPY
+from pipeline.lineage import Detail, Origin
 from pipeline.plan import Plan
 from pipeline.presets import PRESETS
+from pipeline.push import Rollback, Version
 from pipeline.result import Evaluation, Gate, RunResult, Step
+from pipeline.runs import Folder, Run, short_id
 from trainer_module.schedule import Action
 
 WORST_SHOWN = 3
@@ -19,6 +32,15 @@ _CHANGES: dict[Action, str] = {
     "grow_batch": "batch",
     "grow_batch_and_decay_lr": "both",
 }
+_COLOURS = {
+    "finished": "green",
+    "complete": "green",
+    "failed": "red",
+    "interrupted": "yellow",
+    "running": "cyan",
+}
+_NONE = "-"
+_WIDE = 112
 
 
 def make(stderr: bool = False) -> Console:
@@ -102,9 +124,9 @@ def _metrics(evaluation: Evaluation) -> Table:
     for name, metrics in rows:
         table.add_row(
             escape(name),
-            str(metrics.examples),
-            f"{metrics.accuracy:.4f}",
-            f"{metrics.crossentropy:.4f}",
+            _NONE if metrics.examples is None else str(metrics.examples),
+            _share(metrics.values.get(ACCURACY)),
+            _share(metrics.values.get(CROSSENTROPY)),
         )
     if len(evaluation.classes) > WORST_SHOWN:
         table.caption = f"the worst {WORST_SHOWN} of {len(evaluation.classes)} classes"
@@ -116,8 +138,8 @@ def _gates(gates: tuple[Gate, ...]) -> Table:
     for name in ("value", "bound", "margin"):
         table.add_column(name, justify="right")
     table.add_column("")
-    overall = [gate for gate in gates if ", class " not in gate.rule]
-    by_class = [gate for gate in gates if ", class " in gate.rule]
+    overall = [gate for gate in gates if gate.class_name is None]
+    by_class = [gate for gate in gates if gate.class_name is not None]
     failed = [gate for gate in by_class if not gate.passed]
     shown = failed or by_class[:WORST_SHOWN]
     for gate in overall + shown:
@@ -135,7 +157,12 @@ def _gates(gates: tuple[Gate, ...]) -> Table:
 
 def _verdict(result: RunResult) -> Text:
     text = Text()
-    if result.blessed:
+    if result.blessed and result.unservable:
+        text.append("blessed, but not servable, not pushed", "bold red")
+        for check in result.unservable:
+            text.append(f"\n  {check}")
+        text.append(f"\nmodel  {result.model}")
+    elif result.blessed:
         text.append("blessed", "bold green")
         if result.evaluation.baseline is None:
             text.append(" (first model: nothing to compare with yet)")
@@ -144,7 +171,8 @@ def _verdict(result: RunResult) -> Text:
         text.append("not blessed, not pushed", "bold red")
         for gate in result.evaluation.gates:
             if not gate.passed:
-                text.append(f"\n  {gate.rule} is {gate.value:.4f}, must be >= {gate.bound:.4f}")
+                bound = f"{gate.comparison} {gate.bound:.4f}"
+                text.append(f"\n  {gate.rule} is {gate.value:.4f}, must be {bound}")
         for problem in result.evaluation.problems:
             text.append(f"\n  {problem}")
         text.append(f"\nmodel  {result.model}")
@@ -152,6 +180,7 @@ def _verdict(result: RunResult) -> Text:
         text.append(f"\ndata   {_count(result.bad_images, 'bad picture')} left out", "yellow")
     if result.converted_images:
         text.append(f"\ndata   {_count(result.converted_images, 'picture')} converted to PNG")
+    text.append(f"\nreport {result.report}")
     text.append(f"\nlog    {result.log}")
     text.append(f"\ntime   {result.seconds:.1f} s")
     return text
@@ -159,3 +188,189 @@ def _verdict(result: RunResult) -> Text:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def as_json(value: object) -> str:
+    """Dataclasses, alone or in a list, as indented JSON; times are ISO, paths text."""
+
+    def plain(item: object) -> object:
+        if dataclasses.is_dataclass(item) and not isinstance(item, type):
+            return {f.name: plain(getattr(item, f.name)) for f in dataclasses.fields(item)}
+        if isinstance(item, Mapping):
+            return {key: plain(part) for key, part in item.items()}
+        if isinstance(item, datetime):
+            return item.isoformat()
+        if isinstance(item, list | tuple):
+            return [plain(part) for part in item]
+        return item if isinstance(item, int | float | bool | None) else str(item)
+
+    return json.dumps(plain(value), indent=2)
+
+
+def print_runs(console: Console, folder: Folder) -> None:
+    """Print the runs of an output folder, the newest first, and what is served now."""
+    table = _plain_table(escape(str(folder.path)))
+    for name in ("run", "when", "data", "strategy", "best", "test", "blessed", "pushed", "state"):
+        table.add_column(name, justify="right" if name in ("best", "test") else "left")
+    # On a narrow console a run takes two lines, broken where it reads best.
+    gap = " " if console.width >= _WIDE else "\n"
+    for run in folder.runs:
+        state = Text(run.state, style=_COLOURS[run.state])
+        table.add_row(
+            run.id,
+            f"{run.began:%Y-%m-%d}{gap}{run.began:%H:%M}",
+            run.data or _NONE,
+            run.strategy.replace("_", gap) or _NONE,
+            _share(run.best_value),
+            _share(run.test_accuracy),
+            _yes(run.blessed),
+            Text(_pushed(run, gap), style="bold" if run.served else ""),
+            state.append(f"{gap}{_cached(run)}", style="default") if run.cached else state,
+        )
+    console.print(table)
+    monitors = sorted({run.monitor for run in folder.runs if run.monitor})
+    if monitors:
+        console.print(Text(f"best: best {' or '.join(monitors)}; test: accuracy on the test split"))
+    console.print(_served(folder.served), soft_wrap=True)
+    console.print()
+
+
+def _pushed(run: Run, gap: str = " ") -> str:
+    number = _NONE if run.pushed is None else str(run.pushed)
+    return f"{number}{gap}served" if run.served else number
+
+
+def _cached(run: Run) -> str:
+    return f"{run.cached}/{run.steps} cached"
+
+
+def _yes(value: bool | None) -> str:
+    return {True: "yes", False: "no", None: _NONE}[value]
+
+
+def _served(version: Version | None) -> Text:
+    if version is None:
+        return Text("served  nothing: no model has been pushed", "yellow")
+    text = Text.assemble("served  ", (str(version.number), "bold"))
+    if version.model is None:
+        return text.append(", which neither a run nor a rollback pushed", "yellow")
+    if version.origin != version.number:
+        when = f", made by a rollback on {version.since:%Y-%m-%d %H:%M}" if version.since else ""
+        text.append(f", a copy of {version.origin}{when}")
+    return text.append(f", from run {short_id(version.run)}")
+
+
+def print_run(console: Console, detail: Detail) -> None:
+    """Print one run: its steps, its lineage, its data and its parameters."""
+    # A path that is broken over lines cannot be copied.
+    console.print(_head(detail), soft_wrap=True)
+    table = _plain_table("Steps")
+    table.add_column("component", no_wrap=True)
+    table.add_column("seconds", justify="right")
+    table.add_column("state")
+    table.add_column("made", overflow="fold")
+    for step in detail.steps:
+        state = {"complete": "run"}.get(step.state, step.state)
+        table.add_row(
+            step.component,
+            _NONE if step.seconds is None else f"{step.seconds:.1f}",
+            Text(state, style=_COLOURS.get(step.state, "")),
+            Text("\n".join(_where(made.path, detail.output) for made in step.made)),
+        )
+    console.print(Text(), table)
+    if detail.lineage is not None:
+        console.print(Text("\nLineage", style="italic"))
+        tree = Tree(_artifact(detail.lineage, detail, ""))
+        _grow(tree, detail.lineage, detail)
+        console.print(tree)
+    for title, values in (("Data", {"": detail.data}), ("Parameters", detail.config)):
+        if any(values.values()):
+            console.print(Text(f"\n{title}", style="italic"), _values(values))
+
+
+def _plain_table(title: str) -> Table:
+    """A table without lines between its columns, so that more of them fit."""
+    return Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0)
+    )
+
+
+def _head(detail: Detail) -> Text:
+    run = detail.run
+    text = Text.assemble("run        ", (run.id, "bold"), f"  ({run.name})")
+    text.append("\nstate      ").append(run.state, _COLOURS[run.state])
+    text.append(f", {_cached(run)}" if run.cached else "")
+    text.append(f"\npipeline   {run.pipeline or _NONE}")
+    if run.best_value is not None:
+        text.append(f"\nbest       {run.monitor} {_share(run.best_value)}")
+    if run.test_accuracy is not None:
+        text.append(f"\ntest       accuracy {_share(run.test_accuracy)}")
+    text.append(f"\nblessed    {_yes(run.blessed)}")
+    text.append(f"\npushed     {_pushed(run)}")
+    text.append(f"\ncode       {detail.code or _NONE}")
+    text.append(f"\noutput     {detail.output}")
+    return text.append(f"\nlog        {detail.log or _NONE}")
+
+
+def _artifact(origin: Origin, detail: Detail, key: str) -> Text:
+    text = Text.assemble((origin.type, "bold"), f" {origin.note}" if origin.note else "")
+    if key == "base_model":
+        text.append(" (its first weights)")
+    text.append(f", by {origin.component}" if origin.component else ", of unknown origin")
+    if origin.run and origin.run != detail.run.id:
+        text.append(f" in run {origin.run}", "cyan")
+    return text.append(f"\n{_where(origin.path, detail.output)}", "dim")
+
+
+def _grow(tree: Tree, origin: Origin, detail: Detail) -> None:
+    for key, source in origin.sources:
+        _grow(tree.add(_artifact(source, detail, key)), source, detail)
+
+
+def _values(groups: Mapping[str, Mapping[str, Any]]) -> RenderableType:
+    """Names and values, group by group."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for group, values in groups.items():
+        for i, (name, value) in enumerate(values.items()):
+            shown = value if isinstance(value, str) else json.dumps(value)
+            grid.add_row(
+                group if i == 0 else "",
+                "" if name == group else name,
+                # Fingerprints are long, and are compared part by part.
+                Text(_NONE if value is None else shown.replace(",", ", ").replace(",  ", ", ")),
+            )
+    return Padding(grid, (0, 0, 0, 2))
+
+
+def _where(path: Path, output: Path) -> str:
+    return str(path.relative_to(output) if path.is_relative_to(output) else path)
+
+
+def _share(value: float | None) -> str:
+    return _NONE if value is None else f"{value:.4f}"
+
+
+def rollback(plan: Rollback) -> Text:
+    """What a rollback is about to do."""
+    return Text.assemble(
+        "output  ",
+        str(plan.output),
+        "\n",
+        _served(plan.served),
+        "\nagain   ",
+        (str(plan.target.number), "bold"),
+        f", from run {short_id(plan.target.run)}",
+    )
+
+
+def rolled_back(plan: Rollback, made: Version) -> Text:
+    """What a rollback did."""
+    return Text.assemble(
+        ("served ", "bold green"),
+        f" {made.number}, a copy of {plan.target.number}\n",
+        f"model   {made.path}\n",
+        f"kept    {plan.served.number} is still there: plateau rollback {plan.served.number}",
+    )

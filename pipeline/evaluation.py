@@ -1,5 +1,6 @@
 """What the Evaluator measures, and the gates a model must pass to be pushed."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,19 +20,33 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class GateConfig:
-    """What a model must reach, on the test split, to be blessed and pushed.
+    """What data and model must reach for the model to be blessed and pushed.
 
     Attributes:
         min_accuracy: Accuracy over all test examples (0 to 1) a model must reach.
         min_class_accuracy: Accuracy (0 to 1) it must reach in every single class; 0 for no
             such gate.
+        min_class_examples: Test examples that every class must have, since an accuracy measured
+            on three is no evidence; 0 for no such gate.
         max_accuracy_drop: By how much (0 to 1) its accuracy may lie below that of the last
             blessed model, measured on the same test examples; ignored where there is none yet.
+        max_drift: Distance (0 to 1) that the training data of any feature may have moved since
+            the last blessed model: the largest change of a share for words, the Jensen-Shannon
+            divergence for numbers; measured but not bounded if not given.
+        max_skew: Distance (0 to 1), measured alike, between training and test data.
+        max_latency: Milliseconds that 99 of 100 requests for one example may take, in a process of
+            their own on this machine; no such gate if not given.
+        max_model_mib: Size of the exported model in MiB; no such gate if not given.
     """
 
     min_accuracy: float = 0.5
     min_class_accuracy: float = 0.0
+    min_class_examples: int = 0
     max_accuracy_drop: float = 0.01
+    max_drift: float | None = None
+    max_skew: float | None = None
+    max_latency: float | None = None
+    max_model_mib: float | None = None
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -39,14 +54,30 @@ class GateConfig:
             ("min_accuracy", 0.9),
             ("min_class_accuracy", 0.5),
             ("max_accuracy_drop", 0.01),
+            ("max_drift", 0.2),
+            ("max_skew", 0.2),
         ):
             value = getattr(self, name)
             require(
-                0 <= value <= 1,
+                value is None or 0 <= value <= 1,
                 f"{name} must be a share from 0 to 1",
                 value,
                 f"Try --{name.replace('_', '-')} {example}.",
             )
+        for name, example in (("max_latency", 50), ("max_model_mib", 100)):
+            value = getattr(self, name)
+            require(
+                value is None or 0 < value < math.inf,
+                f"{name} must be a finite number above 0",
+                value,
+                f"Try --{name.replace('_', '-')} {example}.",
+            )
+        require(
+            self.min_class_examples >= 0,
+            "min_class_examples must be at least 0",
+            self.min_class_examples,
+            "Try --min-class-examples 10.",
+        )
 
 
 def slice_feature(features: Features) -> str:
@@ -56,20 +87,6 @@ def slice_feature(features: Features) -> str:
     say), so that only its index, which the model's transformation computes, tells the class.
     """
     return schemas.LABEL if isinstance(features, ImageFeatures) else LABEL_INDEX
-
-
-def class_name(slice_value: str | int, features: Features, classes: tuple[str, ...]) -> str:
-    """The class that a value of `slice_feature` stands for.
-
-    Args:
-        slice_value: Class name for pictures, label index for a table.
-        features: How raw examples become tensors.
-        classes: Class names in the order of the label indices.
-    """
-    if isinstance(features, ImageFeatures):
-        return str(slice_value)
-    index = int(slice_value)
-    return classes[index] if 0 <= index < len(classes) else f"unknown ({index})"
 
 
 def eval_config(features: Features, gates: GateConfig) -> "tfma.EvalConfig":
@@ -110,6 +127,14 @@ def eval_config(features: Features, gates: GateConfig) -> "tfma.EvalConfig":
                 threshold=tfma.MetricThreshold(value_threshold=at_least(gates.min_class_accuracy)),
             )
         )
+    enough_examples = []
+    if gates.min_class_examples > 0:
+        enough_examples.append(
+            tfma.PerSliceMetricThreshold(
+                slicing_specs=per_class,
+                threshold=tfma.MetricThreshold(value_threshold=at_least(gates.min_class_examples)),
+            )
+        )
     return tfma.EvalConfig(
         model_specs=[
             tfma.ModelSpec(
@@ -123,7 +148,9 @@ def eval_config(features: Features, gates: GateConfig) -> "tfma.EvalConfig":
         metrics_specs=[
             tfma.MetricsSpec(
                 metrics=[
-                    tfma.MetricConfig(class_name="ExampleCount"),
+                    tfma.MetricConfig(
+                        class_name="ExampleCount", per_slice_thresholds=enough_examples
+                    ),
                     tfma.MetricConfig(
                         class_name="SparseCategoricalAccuracy",
                         config=f'{{"name": "{ACCURACY}"}}',

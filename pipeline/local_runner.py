@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pipeline import dataset, logs, progress, run_lock
+from pipeline import dataset, logs, metadata, progress, run_lock
 from pipeline.config import RunConfig
 from pipeline.result import RunResult
 from trainer_module import environment
@@ -33,8 +33,15 @@ class RunFailedError(RuntimeError):
         self.component = component
         self.log = log
 
+    @property
+    def gate(self) -> bool:
+        """Whether nothing is broken, but a gate for data said no."""
+        from components.drift_gate.logic import DriftError
 
-def run(config: RunConfig, console: Console) -> RunResult:
+        return isinstance(self.__cause__, DriftError)
+
+
+def run(config: RunConfig, console: Console, command: str = "") -> RunResult:
     """Run the pipeline and read back what came of it.
 
     A failed run leaves earlier pushed models, artifacts and metadata as they were.
@@ -42,6 +49,7 @@ def run(config: RunConfig, console: Console) -> RunResult:
     Args:
         config: The run.
         console: Where progress is printed.
+        command: Command that repeats the run, for its report.
 
     Raises:
         ValueError: The data cannot be used, or flags do not fit it.
@@ -58,14 +66,14 @@ def run(config: RunConfig, console: Console) -> RunResult:
             environment.prepare(config.verbose)
             with progress.shown(console) as shown:
                 try:
-                    run_id = _execute(config, data, output)
+                    run_id = _execute(config, data, output, command)
                 except Exception as cause:
                     _log.error("%s", traceback.format_exc())
                     raise RunFailedError(shown.component, cause, log) from cause
             from pipeline import result
 
             return result.read_run(
-                metadata_file(output),
+                metadata.file_of(output),
                 run_id,
                 config,
                 log=log,
@@ -73,18 +81,16 @@ def run(config: RunConfig, console: Console) -> RunResult:
             )
 
 
-def metadata_file(output: Path) -> Path:
-    """The ML Metadata of all runs in an output folder."""
-    return output / "metadata.sqlite"
-
-
-def compile_pipeline(config: RunConfig, data: dataset.Dataset, output: Path) -> Any:
+def compile_pipeline(
+    config: RunConfig, data: dataset.Dataset, output: Path, command: str = ""
+) -> Any:
     """The pipeline's intermediate representation for this machine.
 
     Args:
         config: The run, with `classes` filled in.
         data: Where the data is.
         output: Output folder, absolute.
+        command: Command that repeats the run, for its report.
 
     Returns:
         A tfx.proto.orchestration.pipeline_pb2.Pipeline.
@@ -98,18 +104,18 @@ def compile_pipeline(config: RunConfig, data: dataset.Dataset, output: Path) -> 
         schema=str(data.schema),
         artifacts=str(output / "artifacts"),
         pushed=str(output / "pushed"),
-        metadata=str(metadata_file(output)),
+        metadata=str(metadata.file_of(output)),
     )
-    return Compiler().compile(graph.create_pipeline(config, paths))
+    return Compiler().compile(graph.create_pipeline(config, paths, command))
 
 
-def _execute(config: RunConfig, data: dataset.Dataset, output: Path) -> str:
+def _execute(config: RunConfig, data: dataset.Dataset, output: Path, command: str) -> str:
     """Compile, run to the end, and return the id of the run."""
     from tfx.dsl.compiler import constants
     from tfx.orchestration.local.local_dag_runner import LocalDagRunner
     from tfx.orchestration.portable import runtime_parameter_utils
 
-    ir = compile_pipeline(config, data, output)
+    ir = compile_pipeline(config, data, output, command)
     logs.silence_libraries()
     # LocalDagRunner draws an id of its own only where none is set, and does not tell it.
     run_id = datetime.now().isoformat()

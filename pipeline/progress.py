@@ -12,7 +12,7 @@ _STARTED = "Component %s is running."
 _FINISHED = "Component %s is finished."
 _CACHED = "A cached execution %d is used."
 # It prints the progress of training itself, and two live displays would overwrite each other.
-_SPEAKS_ITSELF = frozenset({"Trainer"})
+_SPEAKS_ITSELF = frozenset({"Trainer", "Tuner"})
 
 
 class Progress(logging.Handler):

@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from trainer_module.checks import require
 from trainer_module.schedule import ScheduleConfig
@@ -265,3 +266,38 @@ class TrainConfig:
             f"Compare it with {parsed.to_json()}.",
         )
         return parsed
+
+
+# What a tuner may set, and where it goes; the names are those of the flags.
+_TUNED: Mapping[str, tuple[str, ...]] = {
+    "learning_rate": ("optimization",),
+    "batch_size": ("loop",),
+    "patience": ("schedule", "plateau"),
+    "width_multiplier": ("network",),
+}
+
+
+def tuned(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
+    """A config with the hyperparameters that a tuner found.
+
+    Args:
+        config: Config with values for all else.
+        values: The `values` of KerasTuner's HyperParameters: learning_rate, batch_size, patience,
+            width_multiplier, or some of them.
+
+    Raises:
+        ValueError: A name that is none of these, or a value out of range.
+    """
+    unknown = sorted(set(values) - set(_TUNED))
+    if unknown:
+        raise ValueError(
+            f"hyperparameters must be some of {', '.join(_TUNED)}, got {', '.join(unknown)}. "
+            "Let the tuner search over those names, or set the others in the config."
+        )
+    fields = json.loads(config.to_json())
+    for name, value in values.items():
+        place = fields
+        for step in _TUNED[name]:
+            place = place[step]
+        place[name] = value
+    return TrainConfig.from_json(json.dumps(fields))

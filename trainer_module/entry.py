@@ -1,10 +1,12 @@
-"""What TFX calls to train: unpack, train, export.
+"""What TFX calls: to train, unpack, train, export; to tune, unpack and say how to try.
 
 TFX reloads this module by its dotted name: it holds functions only.
 """
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,9 +14,10 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from rich.console import Console
 from tfx.components.trainer.fn_args_utils import FnArgs
+from tfx.components.tuner.component import TunerFnResult
 
 from trainer_module import checkpoint, history, optimizer, precision, warm_start
-from trainer_module.config import ImageFeatures, TrainConfig
+from trainer_module.config import ImageFeatures, TrainConfig, tuned
 from trainer_module.data import Split, evaluation_dataset, read_split, training_factory
 from trainer_module.export import export
 from trainer_module.loop import train
@@ -24,6 +27,7 @@ from trainer_module.progress import ProgressWriter
 CONFIG_KEY = "train_config"
 CHECKPOINTS_KEY = "checkpoints"
 CODE_KEY = "code"
+TRIALS_KEY = "trials"
 _HASHED_AT_ONCE = 1024
 
 
@@ -47,10 +51,7 @@ def run_fn(fn_args: FnArgs) -> None:
     make_dataset = training_factory(training, config.features, config.loop.seed)
 
     def build() -> tuple[keras.Model, keras.optimizers.Optimizer]:
-        keras.utils.set_random_seed(config.loop.seed)
-        shape, classes = training.x.shape[1:], len(config.classes)
-        model = registry.build(shape, classes, config.network)
-        return model, optimizer.build(config.optimization)
+        return _build(config, training)
 
     chosen = precision.choose(
         config.loop.precision,
@@ -83,6 +84,50 @@ def run_fn(fn_args: FnArgs) -> None:
     )
     history.write(record, run_dir / history.FILE_NAME)
     export(model, transform, config, fn_args.serving_model_dir)
+
+
+def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
+    """Search for hyperparameters, each trial a run of the loop.
+
+    Args:
+        fn_args: From TFX's Tuner. `custom_config` is that of `run_fn`, and "trials", how many to
+            try; a search that was ended goes on from the folder "checkpoints".
+    """
+    from trainer_module.tuning import LoopTuner
+
+    config = TrainConfig.from_json(fn_args.custom_config[CONFIG_KEY])
+    trials = fn_args.custom_config[TRIALS_KEY]
+    transform = tft.TFTransformOutput(fn_args.transform_graph_path)
+    training = _read(fn_args.train_files, transform, config)
+    validation = _read(fn_args.eval_files, transform, config)
+    if config.loop.deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+    def trial(values: Mapping[str, Any]) -> float:
+        tried = tuned(config, values)
+        keras.backend.clear_session()
+        record = train(
+            *_build(tried, training),
+            training_factory(training, tried.features, tried.loop.seed),
+            evaluation_dataset(validation, tried.loop.eval_batch_size),
+            tried.schedule,
+            num_examples=len(training.y),
+            batch_size=tried.loop.batch_size,
+            micro_batch=tried.loop.micro_batch,
+            steps_per_call=tried.loop.steps_per_call,
+        )
+        values_seen = [epoch.metrics[record.monitor] for epoch in record.epochs]
+        return record.best.metrics[record.monitor] if record.best else values_seen[-1]
+
+    folder = _checkpoints(fn_args, config, training, validation) or Path(fn_args.working_dir)
+    search = LoopTuner(config, len(training.y), trial, trials=trials, directory=str(folder))
+    return TunerFnResult(tuner=search, fit_kwargs={"verbose": 0})
+
+
+def _build(config: TrainConfig, training: Split) -> tuple[keras.Model, keras.optimizers.Optimizer]:
+    keras.utils.set_random_seed(config.loop.seed)
+    model = registry.build(training.x.shape[1:], len(config.classes), config.network)
+    return model, optimizer.build(config.optimization)
 
 
 def _checkpoints(fn_args: FnArgs, config: TrainConfig, *splits: Split) -> Path | None:

@@ -4,7 +4,7 @@ import os
 
 
 def prepare(verbose: bool = False) -> None:
-    """Choose Keras 3 and how much TensorFlow's C++ runtime prints.
+    """Choose Keras 3, how much TensorFlow's C++ runtime prints, and a share of the GPU.
 
     Importing TensorFlow Transform sets TF_USE_LEGACY_KERAS=1 where it is unset, and which Keras
     `tf.keras` is then depends on the order of imports; setting it here, first, settles that.
@@ -13,4 +13,6 @@ def prepare(verbose: bool = False) -> None:
         verbose: Whether the C++ runtime prints its notes to stderr; only fatal errors otherwise.
     """
     os.environ["TF_USE_LEGACY_KERAS"] = "0"
+    # Servable's process needs some of the GPU's memory beside this one.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0" if verbose else "3"

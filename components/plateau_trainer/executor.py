@@ -11,6 +11,7 @@ from tfx.utils import io_utils
 
 from components.plateau_trainer import logic
 from trainer_module import history
+from trainer_module.config import tuned
 
 TRAIN_CONFIG_KEY = "train_config"
 CODE_KEY = "code"
@@ -46,7 +47,7 @@ class Executor(GenericExecutor):  # type: ignore[misc]
                 input_dict[standard_component_specs.HYPERPARAMETERS_KEY]
             )
             text = Path(io_utils.get_only_uri_in_dir(found)).read_text()
-            config = logic.tuned(config, json.loads(text)["values"])
+            config = tuned(config, json.loads(text)["values"])
         custom = {
             TRAIN_CONFIG_KEY: config.to_json(),
             CODE_KEY: exec_properties.get(CODE_KEY),

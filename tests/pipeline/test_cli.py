@@ -1,12 +1,17 @@
+import io
+import json
 import subprocess
 import sys
+import webbrowser
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from pipeline import cli
+from pipeline import cli, push, run_lock
+from pipeline.runs import short_id
 
 ROOT = Path(__file__).parents[2]
 TAXI = ROOT / "schemas" / "taxi.pbtxt"
@@ -47,7 +52,10 @@ def outcome(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str]:
         (("run", "digits", "--min-accuracy", "2"), "--min-accuracy must be a share from 0 to 1"),
         (("run", "digits", "--monitor", "f1"), "--monitor must be one of loss, accuracy, val_loss"),
         (("run", "digits", "--monitor", "val_loss"), "Add --mode min"),
-        (("run", "digits", "--model", "gpt"), "--model must be built in or the dotted path"),
+        (
+            ("run", "digits", "--model", "gpt"),
+            "--model must be one of cnn, mlp, resnet, vgg16 or the",
+        ),
         (("run", "digits", "--model", "no.such"), "a dotted --model must name a function"),
         (
             ("run", "digits", "--max-batch-size", "8"),
@@ -62,6 +70,11 @@ def outcome(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str]:
         (("plan", "cifar10", "--examples", "0"), "--examples must be at least 1, got 0"),
         (("plan", "cifar10", "--examples", "10"), "number of training examples (10), got 16"),
         (("plan", "digits", "--patience", "0"), "--patience must be at least 1 evaluation, got 0"),
+        (("runs", "imagenet"), "Choose one of images, digits"),
+        (("runs", "--strategy", "hybrid"), "Unrecognized options"),
+        (("runs", "show", "one", "two"), "Unrecognized options"),
+        (("rollback", "latest"), "invalid literal for int()"),
+        (("report", "imagenet"), "Choose one of images, digits"),
     ],
 )
 def test_bad_usage_exits_2_and_says_why(
@@ -71,6 +84,31 @@ def test_bad_usage_exits_2_and_says_why(
     assert code == 2
     assert message in text
     assert "Traceback" not in text
+
+
+def test_every_command_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    _, listed = outcome(capsys, "--help")
+    for name, command in cli.COMMANDS.items():
+        assert f"{name} {command.usage}".strip() in listed
+        assert command.purpose in listed
+
+
+@pytest.mark.parametrize(
+    ("command", "usage"),
+    [
+        ("runs", "plateau runs [-h] [--output {None}|PATH] [--json] [PRESET]"),
+        ("runs show", "plateau runs show [-h] [--output {None}|PATH] [--json] [ID]"),
+        ("rollback", "plateau rollback [-h] [--output {None}|PATH] [--yes] [VERSION]"),
+        ("report", "plateau report [-h] [--output {None}|PATH] [--open] [PRESET]"),
+    ],
+)
+def test_each_command_has_help(
+    capsys: pytest.CaptureFixture[str], command: str, usage: str
+) -> None:
+    code, text = outcome(capsys, *command.split(), "--help")
+    assert code == 0
+    assert usage in text
+    assert cli.COMMANDS[command].purpose[1:] in text
 
 
 @pytest.mark.parametrize("args", [("--help",), ("presets",), ("run", "--help"), ("plan", "--help")])
@@ -291,3 +329,143 @@ def test_nothing_heavy_is_imported_before_the_data_is_checked(
         [sys.executable, "-c", program, *args], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_history_is_read_and_changed_without_tensorflow(two: Any) -> None:
+    program = (
+        "import sys; from pipeline import cli; "
+        "codes = [cli.main(line.split()) for line in sys.argv[1:]]; "
+        "heavy = {'tensorflow', 'tfx', 'apache_beam', 'keras'} & set(sys.modules); "
+        "sys.exit(f'{codes}, imported {heavy}' if heavy or any(codes) else 0)"
+    )
+    lines = ["runs", "runs show", "rollback --yes", "report"]
+    lines = [f"{line} --output {two.output}" for line in lines]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *lines], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_list_of_commands_loads_hardly_anything() -> None:
+    program = (
+        "import sys; from pipeline import cli; cli.main(['--help']); "
+        "ours = {name for name in sys.modules if name.startswith('pipeline.')}; "
+        "sys.exit(str(ours) if ours != {'pipeline.cli'} else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def two(archive: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Two models pushed to runs/digits, seen from the folder above."""
+    archive.run("2026-01-01T10:00:00", version=100)
+    archive.run("2026-01-02T10:00:00", version=200)
+    monkeypatch.chdir(archive.output.parents[1])
+    return archive
+
+
+def test_runs_without_any_says_how_to_start_one(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for args, sentence in (
+        ((), "No runs in runs yet. Start one: plateau run digits"),
+        (("taxi",), "No runs in runs/taxi yet. Start one: plateau run taxi"),
+        (("--output", "."), "No runs in . yet. Start one: plateau run digits --output ."),
+    ):
+        assert outcome(capsys, "runs", *args) == (0, sentence)
+        assert outcome(capsys, "runs", *args, "--json") == (0, "[]")
+
+
+def test_runs_lists_each_folder(
+    capsys: pytest.CaptureFixture[str], two: Any, make_archive: Callable[[str], Any]
+) -> None:
+    make_archive("taxi").run("2026-01-03T10:00:00", failed="Trainer")
+    code, text = outcome(capsys, "runs")
+    assert code == 0
+    for name in ("2026-01-01T10:00:00", "2026-01-02T10:00:00", "2026-01-03T10:00:00"):
+        assert short_id(name) in text
+    assert "runs/digits" in text
+    assert "runs/taxi" in text
+    assert "failed" in text
+    _, text = outcome(capsys, "runs", "digits")
+    assert short_id("2026-01-01T10:00:00") in text
+    assert short_id("2026-01-03T10:00:00") not in text
+
+
+def test_runs_and_show_as_json(capsys: pytest.CaptureFixture[str], two: Any) -> None:
+    assert cli.main(["runs", "--json"]) == 0
+    (folder,) = json.loads(capsys.readouterr().out)
+    assert [run["pushed"] for run in folder["runs"]] == [200, 100]
+    assert cli.main(["runs", "show", folder["runs"][1]["id"], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["run"] == folder["runs"][1]
+
+
+def test_show_prints_one_run(capsys: pytest.CaptureFixture[str], two: Any) -> None:
+    code, text = outcome(capsys, "runs", "show", "2026-01-01")
+    assert code == 0
+    assert f"run {short_id('2026-01-01T10:00:00')}" in text
+    assert "PushedModel version 100, by Pusher" in text
+    assert outcome(capsys, "runs", "show", "zzz")[0] == 1
+
+
+def test_rollback_is_asked_for_and_done(
+    capsys: pytest.CaptureFixture[str], two: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(text: str) -> tuple[int, str]:
+        terminal = io.StringIO(text)
+        monkeypatch.setattr(terminal, "isatty", lambda: True)
+        monkeypatch.setattr(sys, "stdin", terminal)
+        return outcome(capsys, "rollback")
+
+    pushed = push.folder_of(two.output)
+    code, text = answer("n\n")
+    assert (code, len(list(pushed.iterdir()))) == (1, 2)
+    assert "Go ahead? [y/N]" in text
+    assert "Nothing was changed" in text
+    code, text = answer("y\n")
+    newest = max(map(int, (path.name for path in pushed.iterdir())))
+    assert (code, newest > 200) == (0, True)
+    assert f"served {newest}, a copy of 100" in text
+    assert f"served {newest}, a copy of 100" in outcome(capsys, "runs")[1]
+
+
+def test_rollback_without_a_terminal_needs_yes(
+    capsys: pytest.CaptureFixture[str], two: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    code, text = outcome(capsys, "rollback")
+    assert code == 2
+    assert "plateau rollback 100 --yes" in text
+    assert len(list(push.folder_of(two.output).iterdir())) == 2
+    code, text = outcome(capsys, "rollback", "100", "--yes")
+    assert code == 0
+    assert "plateau rollback 200" in text
+
+
+def test_rollback_that_cannot_be_done_exits_1(
+    capsys: pytest.CaptureFixture[str], two: Any, tmp_path: Path
+) -> None:
+    code, text = outcome(capsys, "rollback", "150", "--yes")
+    assert (code, "got 150. Versions there: 100, 200." in text) == (1, True)
+    with run_lock.hold(two.output):
+        code, text = outcome(capsys, "rollback", "--yes")
+    assert (code, "Wait for its end" in text) == (1, True)
+    (tmp_path / "empty").mkdir()
+    code, text = outcome(capsys, "rollback", "--yes", "--output", str(tmp_path / "empty"))
+    assert (code, "must hold the metadata.sqlite of a run" in text) == (1, True)
+
+
+def test_report_says_where_it_is_and_opens_it(
+    capsys: pytest.CaptureFixture[str], two: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = Path("runs/digits/artifacts/TrainingReport/html/2/report.html")
+    assert outcome(capsys, "report") == (0, str(report))
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", lambda url: bool(opened.append(url)))
+    code, text = outcome(capsys, "report", "digits", "--open")
+    assert opened == [report.resolve().as_uri()]
+    assert (code, "no browser could be started" in text) == (1, True)
+    code, text = outcome(capsys, "report", "taxi")
+    assert (code, "found none in ./runs. Start a run" in text) == (1, True)

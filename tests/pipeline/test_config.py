@@ -31,9 +31,21 @@ def test_table_without_classes_is_refused_at_once() -> None:
         image_run(features=TableFeatures(numeric=("a",)), classes=("only",))
 
 
-@pytest.mark.parametrize("field", ["min_accuracy", "min_class_accuracy", "max_accuracy_drop"])
+@pytest.mark.parametrize(
+    "field",
+    ["min_accuracy", "min_class_accuracy", "max_accuracy_drop", "max_drift", "max_skew"],
+)
 @pytest.mark.parametrize("value", [2, -0.1])
 def test_gate_outside_zero_to_one_is_refused(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"{field} must be .*got {value}.*--{field[:3]}"):
+        GateConfig(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("max_latency", 0), ("max_model_mib", float("inf")), ("min_class_examples", -1)],
+)
+def test_limits_must_make_sense(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"{field} must be .*got {value}.*--{field[:3]}"):
         GateConfig(**{field: value})
 

@@ -60,13 +60,16 @@ def test_flow(preset: str, example_gen: str) -> None:
     assert producers(found["Transform"]) == {example_gen, "ImportSchemaGen"}
     assert producers(found["Trainer"]) == {example_gen, "Transform", "ImportSchemaGen"}
     assert producers(found["Evaluator"]) == {example_gen, "Trainer", "LatestBlessedModel"}
-    assert producers(found["Pusher"]) == {"Trainer", "Evaluator"}
+    assert producers(found["Servable"]) == {example_gen, "Trainer", "Evaluator"}
+    assert producers(found["Pusher"]) == {"Trainer", "Evaluator", "Servable"}
+    assert producers(found["TrainingReport"]) >= {"Trainer", "Evaluator", "Servable", "DriftGate"}
 
 
 def test_nothing_is_trained_before_the_gate_has_passed() -> None:
     found = nodes(run_config())
-    assert "AnomalyGate" in found["Transform"].upstream_nodes
-    assert list(found).index("AnomalyGate") < list(found).index("Transform")
+    for gate in ("AnomalyGate", "DriftGate"):
+        assert gate in found["Transform"].upstream_nodes
+        assert list(found).index(gate) < list(found).index("Transform")
 
 
 def test_a_value_reaches_the_trainer_as_it_was_given() -> None:
@@ -101,6 +104,13 @@ def test_each_split_has_one_use() -> None:
 def test_warm_start_begins_with_the_last_blessed_model() -> None:
     config = dataclasses.replace(run_config(), warm_start=True)
     assert "LatestBlessedModel" in producers(nodes(config)["Trainer"])
+
+
+def test_the_tuner_is_there_when_it_is_asked_for() -> None:
+    assert "Tuner" not in nodes(run_config())
+    found = nodes(dataclasses.replace(run_config(), tune=5))
+    assert "Tuner" in producers(found["Trainer"])
+    assert json.loads(parameters(found["Tuner"])["custom_config"])["trials"] == 5
 
 
 def test_table_is_split_8_1_1() -> None:

@@ -7,6 +7,7 @@ from trainer_module.config import (
     OptimizerConfig,
     TableFeatures,
     TrainConfig,
+    tuned,
 )
 from trainer_module.schedule import ScheduleConfig
 
@@ -71,3 +72,18 @@ def test_preprocessing_part_changes_with_features_only():
 def test_bad_values_are_named_with_rule_and_remedy(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_tuned_values_go_where_they_belong():
+    values = {"learning_rate": 0.5, "batch_size": 9, "patience": 2, "width_multiplier": 0.5}
+    config = tuned(CONFIGS[0], values)
+    assert config.optimization.learning_rate == 0.5
+    assert config.loop.batch_size == 9
+    assert config.schedule.plateau.patience == 2
+    assert config.network.width_multiplier == 0.5
+    assert tuned(CONFIGS[0], {}) == CONFIGS[0]
+
+
+def test_an_unknown_tuned_value_is_refused():
+    with pytest.raises(ValueError, match=r"must be some of learning_rate.*got depth"):
+        tuned(CONFIGS[0], {"depth": 3, "patience": 2})
