@@ -133,3 +133,12 @@ def test_a_model_below_its_gate_is_not_pushed(second):
     assert done.pushed == before
     assert "not blessed" in done.out
     assert "0.9999" in done.out
+
+
+def test_a_model_too_big_to_serve_is_not_pushed(second):
+    before = second.pushed
+    done = plateau("run", "digits", "--max-model-mib", 0.01, output=second.output)
+    assert done.status == 3
+    assert done.pushed == before
+    assert "blessed, but not servable" in done.out
+    assert "0.01" in done.out
