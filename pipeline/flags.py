@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import tyro
+from tyro import _argparse_formatter
 
 T = TypeVar("T")
 
@@ -52,6 +53,8 @@ def spell(message: str, config: Any) -> str:
 def _parse(
     default: T, args: Sequence[str], prog: str, description: str, console_outputs: bool
 ) -> T:
+    # Where the program's name has a space, tyro still knows the unknown options of the last parse.
+    _argparse_formatter.global_unrecognized_arg_and_prog.clear()
     return tyro.cli(
         type(default),
         prog=prog,
