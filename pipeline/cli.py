@@ -130,6 +130,35 @@ def _plan(args: list[str]) -> int:
     return PUSHED
 
 
+def _compare(args: list[str]) -> int:
+    from pipeline import compare, dataset, fingerprint, flags
+
+    with _usage_errors():
+        if any(arg.partition("=")[0] == "--strategy" for arg in args):
+            raise ValueError("a comparison has several strategies. Name them with --strategies.")
+        name, config = _parse("compare", args, compare.default)
+        fingerprint.module_of(config.run.network.model)
+        if dataset.needs_data(config.run):
+            raise ValueError(f"the preset {name} needs data. Say where with --data PATH.")
+
+    from pipeline import comparison_console, console, local_runner, run_lock
+
+    out = console.make()
+    try:
+        done = compare.run(config, out, shlex.join(["plateau", "compare", *args]))
+    except local_runner.RunFailedError as error:
+        status = NOT_BLESSED if error.gate else ERROR
+        kept = "What was finished is kept: the same command goes on from there."
+        message = f"{flags.spell(str(error), config)}\n{kept}\nlog    {error.log}"
+        return _complain(message, status)
+    except (ValueError, OSError, run_lock.OutputBusyError) as error:
+        return _complain(flags.spell(str(error), config))
+    except KeyboardInterrupt:
+        return _complain("interrupted. The same command goes on from here.", INTERRUPTED)
+    comparison_console.print_comparison(out, done.comparison, done.page, done.log, done.seconds)
+    return PUSHED
+
+
 def _presets(args: list[str]) -> int:
     from pipeline import console
 
@@ -236,6 +265,7 @@ def _report(args: list[str]) -> int:
 
 COMMANDS = {
     "run": Command(_run, "[PRESET] [flags]", "train, evaluate, push the model if it passes"),
+    "compare": Command(_compare, "[PRESET] [flags]", "train the strategies side by side"),
     "plan": Command(_plan, "[PRESET] [flags]", "say what the schedule would do at each stall"),
     "presets": Command(_presets, "", "list the presets"),
     "runs": Command(_runs, "[PRESET]", "list earlier runs, and which model is served"),

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import time
 import traceback
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def run(config: RunConfig, console: Console, command: str = "") -> RunResult:
             environment.prepare(config.verbose)
             with progress.shown(console) as shown:
                 try:
-                    run_id = _execute(config, data, output, command)
+                    run_id = execute(config, data, output, command)
                 except Exception as cause:
                     _log.error("%s", traceback.format_exc())
                     raise RunFailedError(shown.component, cause, log) from cause
@@ -109,11 +110,26 @@ def compile_pipeline(
     return Compiler().compile(graph.create_pipeline(config, paths, command))
 
 
-def _execute(config: RunConfig, data: dataset.Dataset, output: Path, command: str) -> str:
-    """Compile, run to the end, and return the id of the run."""
+def execute(
+    config: RunConfig,
+    data: dataset.Dataset,
+    output: Path,
+    command: str = "",
+    to_nodes: Sequence[str] = (),
+) -> str:
+    """Compile, run, and return the id of the run.
+
+    Args:
+        config: The run, with `classes` filled in.
+        data: Where the data is.
+        output: Output folder, absolute.
+        command: Command that repeats the run, for its report.
+        to_nodes: Nodes to stop at; the whole pipeline if none are given.
+    """
     from tfx.dsl.compiler import constants
     from tfx.orchestration.local.local_dag_runner import LocalDagRunner
     from tfx.orchestration.portable import runtime_parameter_utils
+    from tfx.proto.orchestration import pipeline_pb2
 
     ir = compile_pipeline(config, data, output, command)
     logs.silence_libraries()
@@ -122,5 +138,6 @@ def _execute(config: RunConfig, data: dataset.Dataset, output: Path, command: st
     runtime_parameter_utils.substitute_runtime_parameter(
         ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}
     )
-    LocalDagRunner().run_with_ir(ir)
+    part = pipeline_pb2.RunOptions(partial_run=pipeline_pb2.PartialRun(to_nodes=to_nodes))
+    LocalDagRunner().run_with_ir(ir, run_options=part if to_nodes else None)
     return run_id

@@ -122,7 +122,8 @@ def folders(preset: str | None, output: Path | None) -> tuple[Path, ...]:
     if preset is not None and output is None:
         asked = [presets.get(preset).build().output]
     elif output is None:
-        asked = sorted(Path("runs").glob("*"))
+        # What `plateau compare` trains for itself was never to be pushed.
+        asked = [p for p in sorted(Path("runs").glob("*")) if not p.name.startswith("compare-")]
     elif output.is_dir():
         asked = [output]
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import dataset, flags, presets
+from pipeline import compare, dataset, flags, presets
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -43,16 +43,17 @@ def test_commands_are_understood(words, tmp_path):
         done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True)
         assert done.returncode in (0, 1), done.stderr
         return
-    assert words[1] == "run"
+    assert words[1] in ("run", "compare")
     named = len(words) > 2 and not words[2].startswith("-")
     preset = presets.get(words[2] if named else presets.DEFAULT)
     rest = words[3 if named else 2 :]
+    default = compare.default(preset.build()) if words[1] == "compare" else preset.build()
     if "--help" in rest:
         with pytest.raises(SystemExit, match="0"):
-            flags.parse(preset.build(), rest, "plateau", "")
+            flags.parse(default, rest, "plateau", "")
         return
-    config = flags.parse(preset.build(), rest, "plateau", "")
-    assert not dataset.needs_data(config)
+    config = flags.parse(default, rest, "plateau", "")
+    assert not dataset.needs_data(config.run if words[1] == "compare" else config)
 
 
 @pytest.mark.component

@@ -78,7 +78,7 @@ def training(history: History) -> Figure:
     """Metrics, learning rate and batch size, one pane each over a common x axis."""
     quantities = pairs(history)
     heights = [*(2.0 for _ in quantities), 1.0, 1.0]
-    figure = _stack([*(quantity for quantity, *_ in quantities), "learning rate", "batch"], heights)
+    figure = stack([*(quantity for quantity, *_ in quantities), "learning rate", "batch"], heights)
     records = history.epochs
     for pane, (quantity, of_training, of_validation) in enumerate(quantities):
         drawn: list[float | None] = []
@@ -93,14 +93,14 @@ def training(history: History) -> Figure:
             drawn += values
         # Losses fall by powers of ten; an accuracy is read in points.
         if quantity == "loss":
-            _log_if_wide(figure, pane, drawn)
+            log_if_wide(figure, pane, drawn)
     panes = len(quantities)
     rates = [record.learning_rate for record in records]
     batches = [float(record.batch_size) for record in records]
-    _add_steps(figure, panes, rates, "learning rate", "--rate")
-    _log_if_wide(figure, panes, rates)
-    _add_steps(figure, panes + 1, batches, "batch size", "--batch")
-    _log_if_wide(figure, panes + 1, batches)
+    add_steps(figure, panes, rates, "learning rate", "--rate")
+    log_if_wide(figure, panes, rates)
+    add_steps(figure, panes + 1, batches, "batch size", "--batch")
+    log_if_wide(figure, panes + 1, batches)
     _mark_best(figure, history, quantities)
     _mark_decisions(figure, history)
     figure["key"] = [
@@ -115,19 +115,19 @@ def training(history: History) -> Figure:
 def noise(history: History) -> Figure:
     """Batch size beside B_simple, and the noise scale, over the same x axis."""
     records = history.epochs
-    figure = _stack(["examples", "noise scale"], [1.4, 1.0])
+    figure = stack(["examples", "noise scale"], [1.4, 1.0])
     measured = [record.gradient_noise for record in records]
     batches = [record.batch_size for record in records]
     figure["key"] = [Key("batch size", "--batch", "line")]
-    _add_steps(figure, 0, batches, "batch size", "--batch")
+    add_steps(figure, 0, batches, "batch size", "--batch")
     if any(value is not None for value in measured):
         style = {"color": "--noise", "width": 2.5}
         _add(figure, 0, _after(records), measured, "B_simple", style)
         figure["key"].append(Key("B_simple", "--noise", "line"))
-    _log_if_wide(figure, 0, [*measured, *batches], ratio=4)
+    log_if_wide(figure, 0, [*measured, *batches], ratio=4)
     scales = [record.noise_scale for record in records]
-    _add_steps(figure, 1, scales, "noise scale", "--rate")
-    _log_if_wide(figure, 1, scales, ratio=4)
+    add_steps(figure, 1, scales, "noise scale", "--rate")
+    log_if_wide(figure, 1, scales, ratio=4)
     _mark_decisions(figure, history)
     figure["layout"]["height"] = 380
     return figure
@@ -155,7 +155,7 @@ def by_class(evaluation: Evaluation) -> Figure | None:
                 "mode": "markers",
                 "name": "baseline",
                 "y": rows,
-                "x": [None if m is None else _finite(m.values.get(metric)) for m in old],
+                "x": [None if m is None else finite(m.values.get(metric)) for m in old],
                 "marker": {
                     "symbol": "circle-open",
                     "size": 11,
@@ -198,14 +198,14 @@ def by_class(evaluation: Evaluation) -> Figure | None:
     shapes = {"baseline": "--muted ring", "candidate": "--validation dot", "bound": "--bad bar"}
     key = [Key(trace["name"], *shapes[trace["name"]].split()) for trace in data]
     for trace in data:
-        trace["text"] = [_plain(name) for name in names]
+        trace["text"] = [plain(name) for name in names]
         trace["hovertemplate"] = f"%{{text}}: %{{x:.4f}}<extra>{trace['name']}</extra>"
     layout = {
         "height": 80 + 24 * len(names),
         "margin": {"l": 10, "r": 16, "t": 10, "b": 40},
-        "xaxis": {"title": {"text": _plain(metric)}, **_AXIS},
+        "xaxis": {"title": {"text": plain(metric)}, **AXIS},
         "yaxis": {
-            **_AXIS,
+            **AXIS,
             **_ticks(names, down=True),
             "automargin": True,
         },
@@ -250,8 +250,8 @@ def confusion(matrix: ConfusionMatrix, indices: Sequence[int]) -> Figure:
                 "hovertemplate": "%{customdata}<extra></extra>",
                 "customdata": [
                     [
-                        f"{text or 0} of {totals.get(actual, 0):.12g} {_plain(name)} "
-                        f"taken for {_plain(other)}"
+                        f"{text or 0} of {totals.get(actual, 0):.12g} {plain(name)} "
+                        f"taken for {plain(other)}"
                         for text, other in zip(row, names, strict=True)
                     ]
                     for actual, name, row in zip(indices, names, texts, strict=True)
@@ -276,7 +276,7 @@ def confusion(matrix: ConfusionMatrix, indices: Sequence[int]) -> Figure:
         "height": side + 130,
         "margin": {"l": 10, "r": 10, "t": 10, "b": 10},
         "xaxis": {
-            **_AXIS,
+            **AXIS,
             **_ticks(names),
             "title": {"text": "taken for", "standoff": 16},
             "showgrid": False,
@@ -284,7 +284,7 @@ def confusion(matrix: ConfusionMatrix, indices: Sequence[int]) -> Figure:
             "constrain": "domain",
         },
         "yaxis": {
-            **_AXIS,
+            **AXIS,
             **_ticks(names, down=True),
             "title": {"text": "actual class", "standoff": 16},
             "showgrid": False,
@@ -309,10 +309,10 @@ def counts(classes: Mapping[str, Mapping[str, int]]) -> Figure | None:
     data = [
         {
             "type": "bar",
-            "name": _plain(split),
+            "name": plain(split),
             "x": list(range(len(names))),
             "y": [found.get(name, 0) for name in names],
-            "text": [_plain(name) for name in names],
+            "text": [plain(name) for name in names],
             "textposition": "none",
             "hovertemplate": "%{text}: %{y}<extra>%{fullData.name}</extra>",
             "marker": {"color": colours[position % len(colours)]},
@@ -324,8 +324,8 @@ def counts(classes: Mapping[str, Mapping[str, int]]) -> Figure | None:
         "bargap": 0.25,
         "height": 300,
         "margin": {"l": 10, "r": 10, "t": 10, "b": 10},
-        "xaxis": {**_AXIS, **_ticks(names), "automargin": True, "showgrid": False},
-        "yaxis": {**_AXIS, "title": {"text": "examples"}, "automargin": True},
+        "xaxis": {**AXIS, **_ticks(names), "automargin": True, "showgrid": False},
+        "yaxis": {**AXIS, "title": {"text": "examples"}, "automargin": True},
     }
     key = [
         Key(split, colours[position % len(colours)], "box")
@@ -334,10 +334,10 @@ def counts(classes: Mapping[str, Mapping[str, int]]) -> Figure | None:
     return {"data": data, "layout": layout, "key": key, "most": 200 + 100 * len(names)}
 
 
-_AXIS: Figure = {"gridcolor": "--grid", "linecolor": "--grid", "zeroline": False}
+AXIS: Figure = {"gridcolor": "--grid", "linecolor": "--grid", "zeroline": False}
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text as Plotly shows it literally, which otherwise takes `<b>` for markup."""
     return html.escape(text, quote=False)
 
@@ -354,7 +354,7 @@ def _ticks(names: Sequence[str], *, down: bool = False) -> Figure:
     return {
         "tickmode": "array",
         "tickvals": list(range(len(names))),
-        "ticktext": [_plain(_short(name)) for name in names],
+        "ticktext": [plain(_short(name)) for name in names],
         "tickangle": 0 if down or longest * len(names) <= 45 else slanted,
         "range": ends[::-1] if down else ends,
         "ticks": "",
@@ -363,11 +363,12 @@ def _ticks(names: Sequence[str], *, down: bool = False) -> Figure:
     }
 
 
-def _finite(value: float | None) -> float | None:
+def finite(value: float | None) -> float | None:
+    """The value, or None where there is none to draw."""
     return value if value is not None and math.isfinite(value) else None
 
 
-def _stack(titles: Sequence[str], heights: Sequence[float]) -> Figure:
+def stack(titles: Sequence[str], heights: Sequence[float]) -> Figure:
     """Panes above each other, the first at the top, over one x axis."""
     unit = (1 - _GAP * (len(heights) - 1)) / sum(heights)
     layout: Figure = {
@@ -375,7 +376,7 @@ def _stack(titles: Sequence[str], heights: Sequence[float]) -> Figure:
         "hovermode": "x unified",
         "hoversubplots": "axis",
         "xaxis": {
-            **_AXIS,
+            **AXIS,
             "title": {"text": ""},
             "anchor": f"y{len(heights)}",
             "showspikes": True,
@@ -391,9 +392,9 @@ def _stack(titles: Sequence[str], heights: Sequence[float]) -> Figure:
     for pane, (title, height) in enumerate(zip(titles, heights, strict=True)):
         bottom = max(top - unit * height, 0.0)
         layout["yaxis" + _number(pane)] = {
-            **_AXIS,
+            **AXIS,
             "domain": [bottom, top],
-            "title": {"text": _plain(title)},
+            "title": {"text": plain(title)},
             "automargin": True,
             "nticks": 6 if height > 1 else 4,
         }
@@ -422,18 +423,18 @@ def _add(
         {
             "type": "scatter",
             "mode": "lines+markers" if few else "lines",
-            "name": _plain(name),
-            "y": [_finite(value) for value in values],
+            "name": plain(name),
+            "y": [finite(value) for value in values],
             "yaxis": "y" + _number(pane),
             "line": line,
             "marker": {"size": 5, "color": line["color"]},
-            "hovertemplate": f"{_plain(name)} %{{y:.5~g}}<extra></extra>",
+            "hovertemplate": f"{plain(name)} %{{y:.5~g}}<extra></extra>",
         }
     )
     figure["index"].append(index)
 
 
-def _add_steps(
+def add_steps(
     figure: Figure,
     pane: int,
     values: Sequence[float],
@@ -446,7 +447,7 @@ def _add_steps(
             "type": "scatter",
             "mode": "lines",
             "name": name,
-            "y": [_finite(value) for value in (*values[:1], *values)],
+            "y": [finite(value) for value in (*values[:1], *values)],
             "yaxis": "y" + _number(pane),
             "line": {"color": colour, "width": 2.5, "shape": "vh"},
             "hovertemplate": f"{name} %{{y:.5~g}}<extra></extra>",
@@ -455,7 +456,7 @@ def _add_steps(
     figure["index"].append(list(range(len(values) + 1)))
 
 
-def _log_if_wide(
+def log_if_wide(
     figure: Figure,
     pane: int,
     values: Iterable[float | None],
@@ -463,7 +464,7 @@ def _log_if_wide(
     ratio: float = _LOG_RATIO,
 ) -> None:
     """Make an axis logarithmic where its values differ by a large factor and none is zero."""
-    known = [value for value in map(_finite, values) if value is not None]
+    known = [value for value in map(finite, values) if value is not None]
     axis = figure["layout"]["yaxis" + _number(pane)]
     if known and min(known) > 0 and max(known) > ratio * min(known):
         ticks = _log_ticks(min(known), max(known))
@@ -492,7 +493,7 @@ def _mark_best(
                 "type": "scatter",
                 "mode": "markers",
                 "name": "best",
-                "y": [_finite(best.metrics.get(history.monitor))],
+                "y": [finite(best.metrics.get(history.monitor))],
                 "yaxis": "y" + _number(pane),
                 "marker": {
                     "symbol": "star",
@@ -526,7 +527,7 @@ def _mark_decisions(figure: Figure, history: History) -> None:
         figure["layout"]["annotations"].append(
             {
                 "text": f"<b>{number}</b>",
-                "hovertext": _plain(record.reason),
+                "hovertext": plain(record.reason),
                 "x": 0,
                 "yref": "paper",
                 "y": 1,

@@ -91,7 +91,7 @@ def render(report: Report) -> str:
         indices = matrix.most_confused(figures.CLASSES_SHOWN)
         plots["confusion"] = figures.confusion(matrix, indices)
     drawn = {name: {"key": (), **plot} for name, plot in plots.items() if plot is not None}
-    return _template().render(
+    return template().render(
         r=report,
         history=report.history,
         evaluation=evaluation,
@@ -111,14 +111,14 @@ def render(report: Report) -> str:
         distances=_Distances.of(report.drift or ()),
         class_counts=_class_counts(report.data),
         count_summary=_count_summary(report.data),
-        config=_flatten(report.history.config),
+        config=flatten(report.history.config),
         problems=evaluation.problems[:_PROBLEMS],
         more_problems=max(len(evaluation.problems) - _PROBLEMS, 0),
         plots=drawn,
-        page_data=_script_json({"axes": figures.axes(report.history), "plots": drawn}),
-        css=Markup(_read("report.css")),
-        script=Markup(_read("report.js")),
-        plotly=Markup(_plotly()),
+        page_data=script_json({"axes": figures.axes(report.history), "plots": drawn}),
+        css=Markup(asset("report.css")),
+        script=Markup(asset("report.js")),
+        plotly=Markup(plotly_js()),
     )
 
 
@@ -283,18 +283,19 @@ def _count_summary(data: DataSummary) -> dict[str, tuple[int, int, int]]:
     return found
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def flatten(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """A nested config as rows of dotted name and JSON value."""
     rows: list[tuple[str, str]] = []
     for name, value in config.items():
         path = f"{prefix}{name}"
         if isinstance(value, Mapping) and value:
-            rows += _flatten(value, f"{path}.")
+            rows += flatten(value, f"{path}.")
         else:
             rows.append((path, json.dumps(value, ensure_ascii=False)))
     return rows
 
 
-def _script_json(value: Any) -> Markup:
+def script_json(value: Any) -> Markup:
     """JSON that is safe inside a script element, where `</script>` would end it."""
     text = json.dumps(_without_nan(value), allow_nan=False, separators=(",", ":"))
     for character in "<>&":
@@ -313,7 +314,8 @@ def _without_nan(value: Any) -> Any:
 
 
 @lru_cache
-def _template() -> jinja2.Template:
+def template() -> jinja2.Template:
+    """The page's template, with filters for numbers; escapes whatever is put in."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -341,12 +343,14 @@ def _is_decision(record: EpochRecord) -> bool:
 
 
 @lru_cache
-def _read(name: str) -> str:
+def asset(name: str) -> str:
+    """The text of a file beside this one: report.css or report.js."""
     return (_FOLDER / name).read_text(encoding="utf-8")
 
 
 @lru_cache
-def _plotly() -> str:
+def plotly_js() -> str:
+    """Plotly's JavaScript, whole."""
     # Plotly ships no types.
     from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 

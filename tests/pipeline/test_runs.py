@@ -193,6 +193,7 @@ def test_folders_of_a_preset_an_output_and_all(
 ) -> None:
     for name in ("taxi", "digits"):
         make_archive(name)
+    make_archive("compare-digits")
     (here / "runs" / "benchmarks").mkdir()
     (here / "runs" / "notes.txt").write_text("a note")
     digits, taxi = Path("runs/digits"), Path("runs/taxi")

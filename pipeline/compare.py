@@ -1,0 +1,291 @@
+"""Trains the strategies side by side, on the same data and from the same seeds."""
+
+import dataclasses
+import json
+import logging
+import os
+import time
+import traceback
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from rich.console import Console
+
+from pipeline import (
+    comparison_console,
+    comparison_text,
+    dataset,
+    local_runner,
+    logs,
+    metadata,
+    run_lock,
+)
+from pipeline.comparison import Comparison, Trial
+from pipeline.config import RunConfig
+from pipeline.evaluation import ACCURACY, ROUNDING
+from pipeline.metadata import Artifact, Records
+from trainer_module import environment, history
+from trainer_module.checks import require
+
+FOLDER, STEM = "comparison", "comparison"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """What `plateau compare` needs to know.
+
+    Attributes:
+        run: What all runs have in common.
+        strategies: Strategies to train; the others are measured against the first.
+        seeds: Runs of each strategy, with --seed and the numbers after it as their seeds.
+    """
+
+    run: RunConfig
+    strategies: tuple[Literal["lr_decay", "batch_increase", "hybrid", "auto"], ...] = (
+        "lr_decay",
+        "batch_increase",
+        "hybrid",
+    )
+    seeds: int = 3
+
+    def __post_init__(self) -> None:
+        """Check that there is something to compare, and that only the strategies differ."""
+        require(
+            len(self.strategies) >= 2,
+            "strategies must be at least two",
+            self.strategies,
+            "Try --strategies lr_decay batch_increase.",
+        )
+        require(
+            len(set(self.strategies)) == len(self.strategies),
+            "strategies must differ",
+            self.strategies,
+            "Name each once; --seeds says how often each is trained.",
+        )
+        require(self.seeds >= 1, "seeds must be at least 1", self.seeds, "Try --seeds 3.")
+        require(
+            self.run.schedule.plan is None,
+            "plan must be left out of a comparison, since it goes before any strategy",
+            self.run.schedule.plan,
+            "Compare with --strategies.",
+        )
+        require(
+            not self.run.warm_start,
+            "warm_start must be left out of a comparison, whose runs begin alike",
+            self.run.warm_start,
+            "Leave out --warm-start.",
+        )
+        require(
+            self.run.tune == 0,
+            "tune must be left out of a comparison, whose runs share their numbers",
+            self.run.tune,
+            "Search with `plateau run --tune` first, and compare with what it found.",
+        )
+
+
+def default(preset: RunConfig) -> CompareConfig:
+    """The comparison of a preset, in an output folder apart from that of its runs."""
+    output = preset.output.with_name(f"compare-{preset.output.name}")
+    return CompareConfig(dataclasses.replace(preset, output=output))
+
+
+class Turn(NamedTuple):
+    """One run to come.
+
+    Attributes:
+        strategy: Its strategy.
+        seed: Its seed.
+        config: The run.
+    """
+
+    strategy: str
+    seed: int
+    config: RunConfig
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A finished comparison.
+
+    Attributes:
+        comparison: The runs.
+        page: The page about them; the same as .md and .json lie beside it.
+        log: The log file.
+        seconds: Wall time of the command, imports included.
+    """
+
+    comparison: Comparison
+    page: Path
+    log: Path
+    seconds: float
+
+
+def turns(config: CompareConfig) -> tuple[Turn, ...]:
+    """The runs in the order in which they are trained: seed by seed.
+
+    Each seed begins with another strategy, so that none always meets the machine cold or warm.
+    """
+    found = []
+    run = config.run
+    for place in range(config.seeds):
+        seed = run.loop.seed + place
+        shift = place % len(config.strategies)
+        for strategy in (*config.strategies[shift:], *config.strategies[:shift]):
+            schedule = dataclasses.replace(run.schedule, strategy=strategy)
+            loop = dataclasses.replace(run.loop, seed=seed)
+            found.append(
+                Turn(strategy, seed, dataclasses.replace(run, schedule=schedule, loop=loop))
+            )
+    return tuple(found)
+
+
+def run(config: CompareConfig, console: Console, command: str) -> Compared:
+    """Train what is not trained yet, and write the report.
+
+    Nothing is pushed. A run that was finished by an earlier call is found in TFX's cache; one that
+    was ended goes on where it was.
+
+    Args:
+        config: The comparison.
+        console: Where progress is printed.
+        command: Command that repeats the comparison, for its report.
+
+    Raises:
+        ValueError: The data cannot be used, or flags do not fit it.
+        run_lock.OutputBusyError: Another run is using the output folder.
+        local_runner.RunFailedError: A component failed; what was finished before is kept.
+    """
+    began = time.monotonic()
+    output = config.run.output.resolve()
+    with run_lock.hold(output):
+        log = logs.path_for(output, datetime.now())
+        with logs.capture(log, config.run.verbose):
+            data = dataset.resolve(config.run, output)
+            common = dataclasses.replace(config.run, classes=data.classes)
+            config = dataclasses.replace(config, run=common)
+            environment.prepare(common.verbose)
+            with comparison_console.shown(console) as progress:
+                trials = []
+                todo = turns(config)
+                for number, turn in enumerate(todo, 1):
+                    comparison_console.print_turn(
+                        console, number, len(todo), turn.strategy, turn.seed
+                    )
+                    try:
+                        trials.append(_trial(turn, data, output, progress))
+                    except Exception as cause:
+                        _log.error("%s", traceback.format_exc())
+                        which = f"{turn.strategy} with seed {turn.seed}"
+                        where = f"{progress.component} of {which}" if progress.component else which
+                        raise local_runner.RunFailedError(where, cause, log) from cause
+            names: tuple[str, ...] = config.strategies
+            trials.sort(key=lambda trial: (names.index(trial.strategy), trial.seed))
+            comparison = Comparison(tuple(trials))
+            page = write(comparison, config, command, output / FOLDER)
+        return Compared(comparison, page, log, time.monotonic() - began)
+
+
+def write(comparison: Comparison, config: CompareConfig, command: str, folder: Path) -> Path:
+    """Write page, Markdown and JSON, each whole or not at all.
+
+    Returns:
+        The page.
+    """
+    from pipeline import comparison_page
+
+    title = f"{config.run.name}: {len(comparison.strategies)} strategies compared"
+    settings = _settings(config)
+    page = comparison_page.Page(
+        title=title,
+        written=datetime.now().astimezone(),
+        comparison=comparison,
+        command=command,
+        config=settings,
+        cores=os.cpu_count() or 1,
+    )
+    record = {"command": command, "config": settings, **comparison.to_dict()}
+    texts = {
+        ".html": comparison_page.render(page),
+        ".md": comparison_text.markdown(comparison, title, command),
+        ".json": json.dumps(record, indent=1) + "\n",
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix, text in texts.items():
+        temporary = folder / f".{STEM}{suffix}.{os.getpid()}"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(folder / f"{STEM}{suffix}")
+    return folder / f"{STEM}.html"
+
+
+def outcome(records: Records, run_id: str) -> tuple[Artifact, Artifact | None]:
+    """What a run trained, and what an Evaluator found out about it, in this or an earlier run.
+
+    The Evaluator compares with the last blessed model, which is another one each time, so the
+    cache does not serve it; but what it found out about this model stays true.
+
+    Args:
+        records: ML Metadata.
+        run_id: The pipeline run's id.
+
+    Returns:
+        The training history, and the evaluation of the model or None.
+    """
+    (run,) = (run for run in records.runs if run.id == run_id)
+    (trainer,) = (e for e in run.executions if e.component == "Trainer")
+    made = dict(records.outputs(trainer))
+    found = None
+    for execution in records.executions.values():
+        if execution.component == "Evaluator" and execution.state in ("complete", "cached"):
+            models = execution.inputs.get("model", ())
+            evaluations = dict(records.outputs(execution))
+            if made["model"].id in models and "evaluation" in evaluations:
+                found = evaluations["evaluation"]
+    return made["training_history"], found
+
+
+def _trial(
+    turn: Turn, data: dataset.Dataset, output: Path, progress: comparison_console.TurnProgress
+) -> Trial:
+    """Train, or find in the cache, and evaluate what has not been evaluated."""
+    from components import evaluation
+
+    file = metadata.file_of(output)
+    run_id = _run_to("Trainer", turn.config, data, output)
+    trained, evaluated = outcome(metadata.read(file), run_id)
+    # What is the same for every run has been told of once.
+    progress.only = frozenset({"Evaluator"})
+    if evaluated is None:
+        run_id = _run_to("Evaluator", turn.config, data, output)
+        trained, evaluated = outcome(metadata.read(file), run_id)
+    progress.only = frozenset({"Trainer"})
+    assert evaluated is not None
+    found = evaluation.read(evaluated.uri, turn.config.classes, rounding=ROUNDING)
+    return Trial(
+        strategy=turn.strategy,
+        seed=turn.seed,
+        history=history.read(Path(trained.uri) / history.FILE_NAME),
+        test_accuracy=found.candidate[ACCURACY],
+        run=run_id,
+    )
+
+
+def _run_to(node: str, config: RunConfig, data: dataset.Dataset, output: Path) -> str:
+    # Of a node that neither runs nor needs one that does, TFX would want what an earlier run made.
+    return local_runner.execute(config, data, output, to_nodes=(node, "LatestBlessedModel"))
+
+
+def _settings(config: CompareConfig) -> dict[str, Any]:
+    """The comparison as JSON values, without what its runs do not share."""
+    found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    for section, name in (("schedule", "strategy"), ("schedule", "plan"), ("loop", "seed")):
+        del found["run"][section][name]
+    first = config.run.loop.seed
+    return {
+        **found["run"],
+        "strategies": found["strategies"],
+        "seeds": list(range(first, first + config.seeds)),
+    }
