@@ -23,7 +23,7 @@ def test_the_report_is_there(first):
     done = plateau("report", output=first.output)
     assert done.status == 0, done.err
     page = Path(done.out.strip()).read_text()
-    for shown in ("val_accuracy", "plateau run digits --output"):
+    for shown in ("val_accuracy", "plateau run digits", f"--output {first.output}"):
         assert shown in page
 
 
