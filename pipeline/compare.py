@@ -20,6 +20,7 @@ from pipeline import (
     local_runner,
     logs,
     metadata,
+    progress,
     run_lock,
 )
 from pipeline.comparison import Comparison, Trial
@@ -168,7 +169,7 @@ def run(config: CompareConfig, console: Console, command: str) -> Compared:
             common = dataclasses.replace(config.run, classes=data.classes)
             config = dataclasses.replace(config, run=common)
             environment.prepare(common.verbose)
-            with comparison_console.shown(console) as progress:
+            with progress.shown(console) as shown:
                 trials = []
                 todo = turns(config)
                 for number, turn in enumerate(todo, 1):
@@ -176,11 +177,11 @@ def run(config: CompareConfig, console: Console, command: str) -> Compared:
                         console, number, len(todo), turn.strategy, turn.seed
                     )
                     try:
-                        trials.append(_trial(turn, data, output, progress))
+                        trials.append(_trial(turn, data, output, shown))
                     except Exception as cause:
                         _log.error("%s", traceback.format_exc())
                         which = f"{turn.strategy} with seed {turn.seed}"
-                        where = f"{progress.component} of {which}" if progress.component else which
+                        where = f"{shown.component} of {which}" if shown.component else which
                         raise local_runner.RunFailedError(where, cause, log) from cause
             names: tuple[str, ...] = config.strategies
             trials.sort(key=lambda trial: (names.index(trial.strategy), trial.seed))
@@ -247,9 +248,7 @@ def outcome(records: Records, run_id: str) -> tuple[Artifact, Artifact | None]:
     return made["training_history"], found
 
 
-def _trial(
-    turn: Turn, data: dataset.Dataset, output: Path, progress: comparison_console.TurnProgress
-) -> Trial:
+def _trial(turn: Turn, data: dataset.Dataset, output: Path, shown: progress.Progress) -> Trial:
     """Train, or find in the cache, and evaluate what has not been evaluated."""
     from components import evaluation
 
@@ -257,11 +256,11 @@ def _trial(
     run_id = _run_to("Trainer", turn.config, data, output)
     trained, evaluated = outcome(metadata.read(file), run_id)
     # What is the same for every run has been told of once.
-    progress.only = frozenset({"Evaluator"})
+    shown.only = frozenset({"Evaluator"})
     if evaluated is None:
         run_id = _run_to("Evaluator", turn.config, data, output)
         trained, evaluated = outcome(metadata.read(file), run_id)
-    progress.only = frozenset({"Trainer"})
+    shown.only = frozenset({"Trainer"})
     assert evaluated is not None
     found = evaluation.read(evaluated.uri, turn.config.classes, rounding=ROUNDING)
     return Trial(

@@ -1,8 +1,5 @@
-"""What `plateau compare` prints: each run's turn, its progress, and the totals at the end."""
+"""What `plateau compare` prints: each run's turn, and the totals at the end."""
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from rich import box
@@ -12,50 +9,8 @@ from rich.text import Text
 
 from pipeline import comparison_text
 from pipeline.comparison import UNITS, Comparison
-from pipeline.progress import Progress
 
 _COLOURS = {"good": "bold green", "bad": "bold red", "unknown": "bold yellow"}
-
-
-class TurnProgress(Progress):
-    """Progress that tells of some components only.
-
-    Attributes:
-        only: Components to tell of; None for all.
-    """
-
-    only: frozenset[str] | None = None
-
-    def _start(self, component: str) -> None:
-        if self._told(component):
-            super()._start(component)
-        else:
-            self.component, self._cached = component, False
-            self.wait(component)
-
-    def _finish(self) -> None:
-        if self._told(self.component):
-            super()._finish()
-        else:
-            self.stop()
-            self.component = None
-
-    def _told(self, component: str | None) -> bool:
-        return self.only is None or component in self.only
-
-
-@contextmanager
-def shown(console: Console) -> Iterator[TurnProgress]:
-    """Print the progress of the pipeline runs within the context."""
-    progress = TurnProgress(console)
-    root = logging.getLogger()
-    root.addHandler(progress)
-    progress.wait("loading TensorFlow and TFX")
-    try:
-        yield progress
-    finally:
-        progress.stop()
-        root.removeHandler(progress)
 
 
 def print_turn(console: Console, number: int, of: int, strategy: str, seed: int) -> None:

@@ -20,6 +20,7 @@ class Progress(logging.Handler):
 
     Attributes:
         component: The component that is running, None between two and at the ends.
+        only: Components to tell of; None for all.
     """
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
@@ -31,6 +32,7 @@ class Progress(logging.Handler):
         """
         super().__init__(logging.INFO)
         self.component: str | None = None
+        self.only: frozenset[str] | None = None
         self._console = console
         self._clock = clock
         self._began = 0.0
@@ -61,7 +63,7 @@ class Progress(logging.Handler):
 
     def _start(self, component: str) -> None:
         self.component, self._cached, self._began = component, False, self._clock()
-        if component in _SPEAKS_ITSELF:
+        if component in _SPEAKS_ITSELF and self._told():
             self.stop()
             self._console.print(f"[cyan]▸[/] {component}")
         else:
@@ -69,10 +71,14 @@ class Progress(logging.Handler):
 
     def _finish(self) -> None:
         self.stop()
-        seconds = self._clock() - self._began
-        note = "cached" if self._cached else f"{seconds:.1f} s"
-        self._console.print(f"[green]✓[/] {self.component} [dim]{note}[/]", highlight=False)
+        if self._told():
+            seconds = self._clock() - self._began
+            note = "cached" if self._cached else f"{seconds:.1f} s"
+            self._console.print(f"[green]✓[/] {self.component} [dim]{note}[/]", highlight=False)
         self.component = None
+
+    def _told(self) -> bool:
+        return self.only is None or self.component in self.only
 
 
 @contextmanager

@@ -12,10 +12,11 @@ from pipeline import metadata
 from pipeline.config import RunConfig
 from pipeline.evaluation import ROUNDING
 from pipeline.metadata import Artifact, Execution
+from pipeline.runs import REPORT
 
 __all__ = ["Evaluation", "Gate", "RunResult", "SliceMetrics", "Step", "read_run"]
 
-REPORT, SERVABLE = "report.html", "servable.json"
+SERVABLE = "servable.json"
 
 
 @dataclass(frozen=True)

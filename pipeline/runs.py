@@ -22,6 +22,9 @@ ID_LENGTH = 6
 TEST_ACCURACY = "test_accuracy"
 """Custom property, of any artifact of a run, that holds the accuracy on the test split."""
 
+REPORT = "report.html"
+"""The page in a TrainingReport's folder."""
+
 _REPORT_TYPE = "system.HTML"
 
 
@@ -178,7 +181,7 @@ def newest_report(outputs: Iterable[Path]) -> Path:
         records = metadata.read(metadata.file_of(output))
         for run in records.runs:
             for _, artifact in records.outputs(*run.executions):
-                path = place(artifact, output) / "report.html"
+                path = place(artifact, output) / REPORT
                 if artifact.type == _REPORT_TYPE and path.is_file():
                     reports.append((run.began, path))
     if not reports:

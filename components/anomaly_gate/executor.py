@@ -2,14 +2,11 @@
 
 from typing import Any
 
-from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 from tfx import types
-from tfx.components.example_validator import executor as validator
-from tfx.components.statistics_gen import stats_artifact_utils
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils, standard_component_specs
-from tfx.utils import io_utils
 
+from components import reading
 from components.anomaly_gate import logic
 
 LABEL_KEY = "label"
@@ -40,26 +37,8 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
         statistics = one(input_dict[standard_component_specs.STATISTICS_KEY])
         schema = one(input_dict[standard_component_specs.SCHEMA_KEY])
         logic.check(
-            {s: _anomalies(anomalies, s) for s in _splits(anomalies)},
-            {
-                s: stats_artifact_utils.load_statistics(statistics, s).proto()
-                for s in _splits(statistics)
-            },
-            _schema(schema),
+            {s: reading.anomalies(anomalies, s) for s in reading.splits(anomalies)},
+            {s: reading.statistics(statistics, s) for s in reading.splits(statistics)},
+            reading.schema(schema),
             exec_properties[LABEL_KEY],
         )
-
-
-def _splits(artifact: types.Artifact) -> list[str]:
-    splits: list[str] = artifact_utils.decode_split_names(artifact.split_names)
-    return splits
-
-
-def _anomalies(artifact: types.Artifact, split: str) -> anomalies_pb2.Anomalies:
-    uri = artifact_utils.get_split_uri([artifact], split)
-    content = io_utils.read_bytes_file(f"{uri}/{validator.DEFAULT_FILE_NAME}")
-    return anomalies_pb2.Anomalies.FromString(content)
-
-
-def _schema(artifact: types.Artifact) -> schema_pb2.Schema:
-    return io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(artifact.uri))

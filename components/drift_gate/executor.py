@@ -7,11 +7,10 @@ from typing import Any
 
 from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx import types
-from tfx.components.statistics_gen import stats_artifact_utils
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils, standard_component_specs
-from tfx.utils import io_utils
 
+from components import reading
 from components.drift_gate import logic
 
 BASELINE_KEY = "baseline_statistics"
@@ -48,7 +47,7 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
         baseline = input_dict.get(BASELINE_KEY)
         split = exec_properties[SPLIT_KEY]
         found = logic.distances(
-            io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(schema.uri)),
+            reading.schema(schema),
             _load(statistics, split),
             baseline=_load(one(baseline), split) if baseline else None,
             other_split=_load(statistics, exec_properties[OTHER_SPLIT_KEY]),
@@ -64,10 +63,10 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
 
 
 def _load(artifact: types.Artifact, split: str) -> statistics_pb2.DatasetFeatureStatisticsList:
-    known = artifact_utils.decode_split_names(artifact.split_names)
+    known = reading.splits(artifact)
     if split not in known:
         raise ValueError(
             f"statistics must have the split {split!r}, got {', '.join(known) or 'none'} in "
             f"{artifact.uri}. Name another split, or have StatisticsGen write it."
         )
-    return stats_artifact_utils.load_statistics(artifact, split).proto()
+    return reading.statistics(artifact, split)

@@ -12,11 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from absl import logging
-from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 from tfx import types
 from tfx.components.evaluator import constants
-from tfx.components.example_validator import executor as validator
-from tfx.components.statistics_gen import stats_artifact_utils
 from tfx.components.util import examples_utils
 from tfx.dsl.components.base import base_executor
 from tfx.dsl.io import fileio
@@ -24,7 +21,7 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, path_utils
 
-from components import evaluation
+from components import evaluation, reading
 from components.anomaly_gate.logic import find_problems
 from components.drift_gate.executor import FILE_NAME as DRIFT_FILE
 from components.servable.executor import RESULT as SERVING_FILE
@@ -107,21 +104,17 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
             )
         with _reading(inputs, _KEYS.STATISTICS_KEY, "Run StatisticsGen again"):
             statistics = {
-                name: stats_artifact_utils.load_statistics(
-                    inputs[_KEYS.STATISTICS_KEY], name
-                ).proto()
-                for name in _splits(inputs[_KEYS.STATISTICS_KEY])
+                name: reading.statistics(inputs[_KEYS.STATISTICS_KEY], name)
+                for name in reading.splits(inputs[_KEYS.STATISTICS_KEY])
             }
         with _reading(inputs, _KEYS.SCHEMA_KEY, "Give it a schema.pbtxt"):
-            schema: schema_pb2.Schema = io_utils.SchemaReader().read(
-                io_utils.get_only_uri_in_dir(inputs[_KEYS.SCHEMA_KEY].uri)
-            )
+            schema = reading.schema(inputs[_KEYS.SCHEMA_KEY])
         anomalies = None
         if _KEYS.ANOMALIES_KEY in inputs:
             with _reading(inputs, _KEYS.ANOMALIES_KEY, "Run ExampleValidator again"):
                 found = {
-                    name: _anomalies(inputs[_KEYS.ANOMALIES_KEY], name)
-                    for name in _splits(inputs[_KEYS.ANOMALIES_KEY])
+                    name: reading.anomalies(inputs[_KEYS.ANOMALIES_KEY], name)
+                    for name in reading.splits(inputs[_KEYS.ANOMALIES_KEY])
                 }
             anomalies = [str(each) for each in find_problems(found, statistics, schema, label)]
 
@@ -211,17 +204,6 @@ def _history(artifact: types.Artifact) -> history.History:
         local = Path(folder) / history.FILE_NAME
         io_utils.copy_file(f"{artifact.uri}/{history.FILE_NAME}", str(local))
         return history.read(local)
-
-
-def _splits(artifact: types.Artifact) -> list[str]:
-    splits: list[str] = artifact_utils.decode_split_names(artifact.split_names)
-    return splits
-
-
-def _anomalies(artifact: types.Artifact, split: str) -> anomalies_pb2.Anomalies:
-    uri = artifact_utils.get_split_uri([artifact], split)
-    content = io_utils.read_bytes_file(f"{uri}/{validator.DEFAULT_FILE_NAME}")
-    return anomalies_pb2.Anomalies.FromString(content)
 
 
 def _verdict(artifact: types.Artifact, passed: str, failed: str) -> bool | None:

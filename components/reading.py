@@ -1,0 +1,31 @@
+"""Standard artifacts as what they hold, for the executors of several components."""
+
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
+from tfx import types
+from tfx.components.example_validator import executor as validator
+from tfx.components.statistics_gen import stats_artifact_utils
+from tfx.types import artifact_utils
+from tfx.utils import io_utils
+
+
+def splits(artifact: types.Artifact) -> list[str]:
+    """Names of an artifact's splits."""
+    names: list[str] = artifact_utils.decode_split_names(artifact.split_names)
+    return names
+
+
+def anomalies(artifact: types.Artifact, split: str) -> anomalies_pb2.Anomalies:
+    """What ExampleValidator found in a split."""
+    uri = artifact_utils.get_split_uri([artifact], split)
+    content = io_utils.read_bytes_file(f"{uri}/{validator.DEFAULT_FILE_NAME}")
+    return anomalies_pb2.Anomalies.FromString(content)
+
+
+def statistics(artifact: types.Artifact, split: str) -> statistics_pb2.DatasetFeatureStatisticsList:
+    """What StatisticsGen found in a split."""
+    return stats_artifact_utils.load_statistics(artifact, split).proto()
+
+
+def schema(artifact: types.Artifact) -> schema_pb2.Schema:
+    """The one schema of an artifact."""
+    return io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(artifact.uri))
