@@ -2,6 +2,9 @@
 
 from tfx.types import artifact
 
+ABSENT = "absent"
+"""Custom property: 1 on an artifact that stands for none, where an output cannot be left out."""
+
 
 class TrainingHistory(artifact.Artifact):  # type: ignore[misc]
     """The record of a training run: `history.jsonl`, as `trainer_module.history` reads it.
@@ -24,3 +27,11 @@ class DataDrift(artifact.Artifact):  # type: ignore[misc]
     """How far the data has moved: `drift.json`, every feature's distance with its bound."""
 
     TYPE_NAME = "plateau.DataDrift"
+
+
+def class_paths() -> dict[str, str]:
+    """Dotted path of the class of each type, by the name that a compiled pipeline has for it."""
+    return {
+        kind.TYPE_NAME: f"{__name__}.{kind.__name__}"
+        for kind in (TrainingHistory, TrainingReport, DataDrift)
+    }

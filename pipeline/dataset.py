@@ -1,7 +1,5 @@
 """The data of a run, found and checked before TensorFlow or TFX is imported."""
 
-import hashlib
-import shutil
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +8,7 @@ import schemas
 from components.image_example_gen.logic import CARVED_SHARES, ImageFolder, scan
 from pipeline.config import RunConfig
 from trainer_module.checks import require
-from trainer_module.config import ImageFeatures
+from trainer_module.config import ImageFeatures, TableFeatures
 
 DIGITS, TAXI = "digits", "taxi"
 BUILTIN = frozenset({DIGITS, TAXI})
@@ -46,13 +44,13 @@ class Dataset:
     Attributes:
         folder: Folder of pictures by class, or of CSV files; absolute.
         classes: Class names in the order of the label indices.
-        schema: Schema file whose name changes with its content; absolute.
+        schema: The schema, as text (.pbtxt).
         size: How many examples there are to train on.
     """
 
     folder: Path
     classes: tuple[str, ...]
-    schema: Path
+    schema: str
     size: TrainingSize
 
 
@@ -66,7 +64,7 @@ def resolve(config: RunConfig, output: Path) -> Dataset:
 
     Args:
         config: The run.
-        output: Output folder, absolute; built-in pictures and the schema are written there.
+        output: Output folder, absolute; built-in pictures are written there.
 
     Raises:
         ValueError: No data, or data that breaks a rule; the message names the place.
@@ -84,17 +82,66 @@ def resolve(config: RunConfig, output: Path) -> Dataset:
         classes = config.classes or found
     else:
         classes = config.classes
-    schema = _schema(config, classes, output)
+    schema = schema_file(config)
 
     from pipeline import preflight
 
-    if isinstance(config.features, ImageFeatures):
-        preflight.check_classes(folder, found, schema)
-    else:
+    if isinstance(config.features, TableFeatures):
+        require(
+            schema is not None,
+            "a table needs a schema",
+            config.schema,
+            "Write one and name it with --schema.",
+        )
+        assert schema is not None
         rows = preflight.check_table(folder, schema, config.features, classes)
         size = _size_of_table(folder, rows)
+    elif schema is not None:
+        preflight.check_classes(folder, found, schema)
     config.forecast(size.most)
-    return Dataset(folder, classes, _keyed_by_content(schema, output / "schemas"), size)
+    return Dataset(folder, classes, schema_text(config, classes), size)
+
+
+def schema_file(config: RunConfig) -> Path | None:
+    """The schema file that a run is held against; None where one is made from the classes.
+
+    Raises:
+        ValueError: `--schema` names no file.
+    """
+    if config.schema is not None:
+        require(
+            config.schema.is_file(),
+            "the schema must be a .pbtxt file",
+            str(config.schema),
+            "Check --schema.",
+        )
+        return config.schema
+    return schemas.committed(config.data_set)
+
+
+def labels(schema: Path) -> tuple[str, ...]:
+    """Values of the label in the schema of pictures, in the order of the label indices.
+
+    Args:
+        schema: TFMD schema as text (.pbtxt).
+
+    Returns:
+        The values; empty if the label has no domain.
+
+    Raises:
+        preflight.SchemaError: It is no schema.
+    """
+    from pipeline import preflight
+
+    return preflight.values(schema, schemas.LABEL)
+
+
+def schema_text(config: RunConfig, classes: tuple[str, ...]) -> str:
+    """The schema of a run as text: that of its file, or one made from the classes of pictures."""
+    from schemas.images import image_schema_text
+
+    file = schema_file(config)
+    return image_schema_text(classes) if file is None else file.read_text("utf-8")
 
 
 def training_size(config: RunConfig) -> TrainingSize:
@@ -157,36 +204,3 @@ def _given_folder(config: RunConfig) -> Path:
     assert spec is not None and spec.submodule_search_locations is not None
     package = Path(next(iter(spec.submodule_search_locations)))
     return package / "examples" / "chicago_taxi_pipeline" / "data" / "simple"
-
-
-def _schema(config: RunConfig, classes: tuple[str, ...], output: Path) -> Path:
-    if config.schema is not None:
-        require(
-            config.schema.is_file(),
-            "the schema must be a .pbtxt file",
-            str(config.schema),
-            "Check --schema.",
-        )
-        return config.schema
-    committed = schemas.committed(config.data_set)
-    if committed is not None:
-        return committed
-    require(
-        isinstance(config.features, ImageFeatures),
-        "a table needs a schema",
-        config.schema,
-        "Write one and name it with --schema.",
-    )
-    from schemas.images import write_image_schema
-
-    return write_image_schema(classes, output / "schemas" / f"{config.name}.pbtxt")
-
-
-def _keyed_by_content(schema: Path, folder: Path) -> Path:
-    """A copy whose name tells its content: TFX caches an imported schema by its name alone."""
-    digest = hashlib.sha256(schema.read_bytes()).hexdigest()[:12]
-    copy = folder / f"{schema.stem}-{digest}.pbtxt"
-    if not copy.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(schema, copy)
-    return copy

@@ -1,7 +1,9 @@
 """The pipeline: which component feeds which. Wiring only; it serves every runner."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 from tfx.components import (
     CsvExampleGen,
@@ -11,22 +13,25 @@ from tfx.components import (
     Transform,
     Tuner,
 )
-from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import (
     LatestBlessedModelStrategy,
 )
 from tfx.orchestration import metadata
+from tfx.orchestration.data_types import RuntimeParameter
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import example_gen_pb2, pusher_pb2, trainer_pb2
-from tfx.types import Channel
+from tfx.types import BaseChannel, Channel
 from tfx.types.standard_artifacts import ExampleStatistics, Model, ModelBlessing
 
 from components.anomaly_gate.component import AnomalyGate
 from components.drift_gate.baseline import LatestBlessedStatistics
 from components.drift_gate.component import DriftGate
 from components.image_example_gen.component import ImageExampleGen
+from components.inline_schema_gen.component import InlineSchemaGen
+from components.latest_blessed.component import LatestBlessed
 from components.plateau_trainer.component import PlateauTrainer
 from components.servable.component import Servable
 from components.serving_pusher.component import ServingPusher
@@ -37,6 +42,9 @@ from pipeline.dataset import EVAL, TABLE_SPLITS, TEST, TRAIN
 from schemas import LABEL
 from trainer_module.config import ImageFeatures, TableFeatures
 
+Place: TypeAlias = str | RuntimeParameter
+"""A folder that is known now, or named when a compiled pipeline is run."""
+
 
 @dataclass(frozen=True)
 class PipelinePaths:
@@ -44,17 +52,33 @@ class PipelinePaths:
 
     Attributes:
         data: Folder of pictures by class, or of CSV files.
-        schema: Schema file. Its name must change with its content: the cache sees only the name.
         artifacts: Folder under which every component writes.
         pushed: Folder that receives a numbered subfolder for each pushed model.
-        metadata: SQLite file of ML Metadata; None where the runner brings its own store.
+        checkpoints: Folder from which a Trainer that was ended goes on; None where there is none
+            that outlives it.
+        metadata: SQLite file of ML Metadata; None where the runner brings its own store, and the
+            last blessed model is looked up in the folder of pushed ones.
     """
 
-    data: str
-    schema: str
+    data: Place
     artifacts: str
-    pushed: str
+    pushed: Place
+    checkpoints: str | None = None
     metadata: str | None = None
+
+
+class _Baseline(NamedTuple):
+    """The last blessed model, and the nodes that find it.
+
+    Attributes:
+        nodes: The nodes.
+        model: Channel of the model; maybe empty.
+        statistics: Channel of the statistics of its data; maybe empty.
+    """
+
+    nodes: tuple[BaseNode, ...]
+    model: BaseChannel
+    statistics: BaseChannel
 
 
 def pipeline_name(config: RunConfig) -> str:
@@ -67,13 +91,21 @@ def pipeline_name(config: RunConfig) -> str:
     return f"plateau-{config.name}-{digest}"
 
 
-def create_pipeline(config: RunConfig, paths: PipelinePaths, command: str = "") -> Pipeline:
+def create_pipeline(
+    config: RunConfig,
+    paths: PipelinePaths,
+    schema: str,
+    command: str = "",
+    runtime: Mapping[str, RuntimeParameter] | None = None,
+) -> Pipeline:
     """Wire the components for one run, as fresh objects on every call.
 
     Args:
         config: The run, with `classes` filled in.
         paths: Where to read and write.
+        schema: The schema of the data, as text (.pbtxt).
         command: Command that repeats the run, for the report.
+        runtime: Fields of the schedule whose values a run of the compiled pipeline gives.
 
     Raises:
         ValueError: Classes are missing, or a dotted model path cannot be found.
@@ -84,25 +116,21 @@ def create_pipeline(config: RunConfig, paths: PipelinePaths, command: str = "") 
 
     examples = _example_gen(config, paths.data)
     statistics = StatisticsGen(examples=examples.outputs["examples"])
-    schema = ImportSchemaGen(schema_file=paths.schema)
+    contract = InlineSchemaGen(schema)
     validator = ExampleValidator(
-        statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
+        statistics=statistics.outputs["statistics"], schema=contract.outputs["schema"]
     )
     gate = AnomalyGate(
         anomalies=validator.outputs["anomalies"],
         statistics=statistics.outputs["statistics"],
-        schema=schema.outputs["schema"],
+        schema=contract.outputs["schema"],
         label=label,
     )
-    last_data = Resolver(
-        strategy_class=LatestBlessedStatistics,
-        statistics=Channel(type=ExampleStatistics),
-        model_blessing=Channel(type=ModelBlessing),
-    ).with_id("LatestBlessedStatistics")
+    baseline = _baseline(paths)
     drift = DriftGate(
         statistics=statistics.outputs["statistics"],
-        schema=schema.outputs["schema"],
-        baseline_statistics=last_data.outputs["statistics"],
+        schema=contract.outputs["schema"],
+        baseline_statistics=baseline.statistics,
         max_drift=config.gates.max_drift,
         max_skew=config.gates.max_skew,
         split=TRAIN,
@@ -110,7 +138,7 @@ def create_pipeline(config: RunConfig, paths: PipelinePaths, command: str = "") 
     )
     transform = Transform(
         examples=examples.outputs["examples"],
-        schema=schema.outputs["schema"],
+        schema=contract.outputs["schema"],
         preprocessing_fn="trainer_module.preprocessing.preprocessing_fn",
         custom_config={"preprocessing": train_config.preprocessing_json(), "code": code},
         materialize=False,
@@ -118,12 +146,6 @@ def create_pipeline(config: RunConfig, paths: PipelinePaths, command: str = "") 
     )
     # Nothing flows from the gates to Transform, so the order has to be stated.
     transform.add_upstream_nodes([gate, drift])
-    baseline = Resolver(
-        strategy_class=LatestBlessedModelStrategy,
-        model=Channel(type=Model),
-        model_blessing=Channel(type=ModelBlessing),
-    ).with_id("LatestBlessedModel")
-    checkpoints = f"{paths.artifacts}/checkpoints"
     tuner = Tuner(
         tuner_fn="trainer_module.entry.tuner_fn",
         examples=examples.outputs["examples"],
@@ -133,7 +155,7 @@ def create_pipeline(config: RunConfig, paths: PipelinePaths, command: str = "") 
         custom_config={
             "train_config": train_config.to_json(),
             "code": code,
-            "checkpoints": checkpoints,
+            "checkpoints": paths.checkpoints,
             "trials": config.tune,
         },
     )
@@ -141,19 +163,19 @@ def create_pipeline(config: RunConfig, paths: PipelinePaths, command: str = "") 
         examples=examples.outputs["examples"],
         transform_graph=transform.outputs["transform_graph"],
         config=train_config,
-        schema=schema.outputs["schema"],
-        base_model=baseline.outputs["model"] if config.warm_start else None,
+        schema=contract.outputs["schema"],
+        base_model=baseline.model if config.warm_start else None,
         hyperparameters=tuner.outputs["best_hyperparameters"] if config.tune else None,
+        runtime=runtime,
         train_split=TRAIN,
         eval_split=EVAL,
         code=code,
-        # A run that was ended goes on from here, though every execution has new folders.
-        checkpoints=checkpoints,
+        checkpoints=paths.checkpoints,
     ).with_id("Trainer")
     evaluator = Evaluator(
         examples=examples.outputs["examples"],
         model=trainer.outputs["model"],
-        baseline_model=baseline.outputs["model"],
+        baseline_model=baseline.model,
         eval_config=evaluation.eval_config(config.features, config.gates),
         example_splits=[TEST],
     )
@@ -170,16 +192,16 @@ def create_pipeline(config: RunConfig, paths: PipelinePaths, command: str = "") 
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=servable.outputs["blessing"],
-        push_destination=pusher_pb2.PushDestination(
-            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=paths.pushed)
-        ),
+        push_destination=_destination(paths.pushed),
+        # Where ML Metadata cannot be asked, the next run finds them beside the model.
+        statistics=None if paths.metadata else statistics.outputs["statistics"],
     ).with_id("Pusher")
     report = TrainingReport(
         history=trainer.outputs["training_history"],
         evaluation=evaluator.outputs["evaluation"],
         blessing=evaluator.outputs["blessing"],
         statistics=statistics.outputs["statistics"],
-        schema=schema.outputs["schema"],
+        schema=contract.outputs["schema"],
         anomalies=validator.outputs["anomalies"],
         drift=drift.outputs["drift"],
         model=trainer.outputs["model"],
@@ -199,13 +221,12 @@ def create_pipeline(config: RunConfig, paths: PipelinePaths, command: str = "") 
         components=[
             examples,
             statistics,
-            schema,
+            contract,
             validator,
             gate,
-            last_data,
+            *baseline.nodes,
             drift,
             transform,
-            baseline,
             *([tuner] if config.tune else []),
             trainer,
             evaluator,
@@ -220,7 +241,32 @@ def create_pipeline(config: RunConfig, paths: PipelinePaths, command: str = "") 
     )
 
 
-def _example_gen(config: RunConfig, data: str) -> BaseComponent:
+def _baseline(paths: PipelinePaths) -> _Baseline:
+    if paths.metadata is None:
+        latest = LatestBlessed(paths.pushed)
+        return _Baseline((latest,), latest.outputs["model"], latest.outputs["statistics"])
+    data = Resolver(
+        strategy_class=LatestBlessedStatistics,
+        statistics=Channel(type=ExampleStatistics),
+        model_blessing=Channel(type=ModelBlessing),
+    ).with_id("LatestBlessedStatistics")
+    model = Resolver(
+        strategy_class=LatestBlessedModelStrategy,
+        model=Channel(type=Model),
+        model_blessing=Channel(type=ModelBlessing),
+    ).with_id("LatestBlessedModel")
+    return _Baseline((data, model), model.outputs["model"], data.outputs["statistics"])
+
+
+def _destination(pushed: Place) -> pusher_pb2.PushDestination | RuntimeParameter:
+    if isinstance(pushed, RuntimeParameter):
+        return pushed
+    return pusher_pb2.PushDestination(
+        filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=pushed)
+    )
+
+
+def _example_gen(config: RunConfig, data: Place) -> BaseComponent:
     if isinstance(config.features, ImageFeatures):
         return ImageExampleGen(input_base=data, on_bad_image=config.on_bad_image)
     buckets = [

@@ -100,14 +100,16 @@ def compile_pipeline(
 
     from pipeline import graph
 
+    artifacts = output / "artifacts"
     paths = graph.PipelinePaths(
         data=str(data.folder),
-        schema=str(data.schema),
-        artifacts=str(output / "artifacts"),
+        artifacts=str(artifacts),
         pushed=str(output / "pushed"),
+        # Every execution has new folders under the pipeline root; this one they share.
+        checkpoints=str(artifacts / "checkpoints"),
         metadata=str(metadata.file_of(output)),
     )
-    return Compiler().compile(graph.create_pipeline(config, paths, command))
+    return Compiler().compile(graph.create_pipeline(config, paths, data.schema, command))
 
 
 def execute(

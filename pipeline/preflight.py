@@ -56,6 +56,16 @@ def check_classes(
         )
 
 
+def values(schema: str | os.PathLike[str], column: str) -> tuple[str, ...]:
+    """The values that a column may have by its schema, sorted; empty if it names none.
+
+    Raises:
+        SchemaError: The schema cannot be read.
+    """
+    columns = _columns(Path(schema))
+    return tuple(sorted(columns[column].values)) if column in columns else ()
+
+
 def count_rows(csv_folder: str | os.PathLike[str]) -> int:
     """Number of rows in the CSV files of a folder, headers not counted, values not looked at.
 

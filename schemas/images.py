@@ -1,9 +1,6 @@
 """The schema of image examples, for any list of classes."""
 
-import os
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
@@ -37,29 +34,11 @@ def image_schema(classes: Sequence[str]) -> schema_pb2.Schema:
     return schema
 
 
-def write_image_schema(classes: Sequence[str], path: str | os.PathLike[str]) -> Path:
-    """Write `image_schema(classes)` as text, whole or not at all; unchanged text stays untouched.
-
-    Args:
-        classes: As for `image_schema`.
-        path: The .pbtxt file; missing folders are made.
-
-    Returns:
-        The path.
+def image_schema_text(classes: Sequence[str]) -> str:
+    """`image_schema(classes)` as text (.pbtxt).
 
     Raises:
         ValueError: As `image_schema`.
     """
-    path = Path(path)
-    text = text_format.MessageToString(image_schema(classes), as_utf8=True)
-    # Importers hash what they import: a new time on equal text should invalidate nothing.
-    if path.is_file() and path.read_text("utf-8") == text:
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        file.write(text)
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
-    return path
+    text: str = text_format.MessageToString(image_schema(classes), as_utf8=True)
+    return text

@@ -24,21 +24,24 @@ class Executor(pusher.Executor):  # type: ignore[misc]
         """Push the model if it is blessed.
 
         Args:
-            input_dict: "model" and the blessings.
+            input_dict: "model" and the blessings; "statistics" if they are to be kept.
             output_dict: "pushed_model".
-            exec_properties: "push_destination".
+            exec_properties: "push_destination": a PushDestination as JSON or, as a person gives
+                it to a run of a compiled pipeline, a folder.
 
         Raises:
             OSError: The destination cannot be written; it is as it was.
         """
-        destination = pusher_pb2.PushDestination()
-        proto_utils.json_to_proto(
-            exec_properties[standard_component_specs.PUSH_DESTINATION_KEY], destination
-        )
+        destination = _destination(exec_properties[standard_component_specs.PUSH_DESTINATION_KEY])
         folder = destination.filesystem.base_directory
         if not folder or "://" in folder:
             # Renaming is not atomic on object stores; there, TFX copies saved_model.pb last.
-            super().Do(input_dict, output_dict, exec_properties)
+            given = {
+                standard_component_specs.PUSH_DESTINATION_KEY: proto_utils.proto_to_json(
+                    destination
+                )
+            }
+            super().Do(input_dict, output_dict, {**exec_properties, **given})
             return
         self._log_startup(input_dict, output_dict, exec_properties)
         pushed = artifact_utils.get_single_instance(
@@ -48,6 +51,17 @@ class Executor(pusher.Executor):  # type: ignore[misc]
             self._MarkNotPushed(pushed)
             return
         model = self.GetModelPath(input_dict)
-        version = logic.push(Path(model), Path(folder))
+        kept = input_dict.get(standard_component_specs.STATISTICS_KEY)
+        statistics = Path(artifact_utils.get_single_uri(kept)) if kept else None
+        version = logic.push(Path(model), Path(folder), statistics=statistics)
         io_utils.copy_dir(model, pushed.uri)
         self._MarkPushed(pushed, pushed_destination=str(version), pushed_version=version.name)
+
+
+def _destination(given: str) -> pusher_pb2.PushDestination:
+    destination = pusher_pb2.PushDestination()
+    if given.lstrip().startswith("{"):
+        proto_utils.json_to_proto(given, destination)
+    else:
+        destination.filesystem.base_directory = given
+    return destination

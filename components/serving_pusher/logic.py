@@ -11,15 +11,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 _TEMPORARY = ".copying-"
+_STATISTICS = ".statistics"
 
 
-def push(source: Path, folder: Path, now: Callable[[], float] = time.time) -> Path:
+def push(
+    source: Path,
+    folder: Path,
+    now: Callable[[], float] = time.time,
+    statistics: Path | None = None,
+) -> Path:
     """Make a model the one that is served, unless it is so already.
 
     Args:
         source: Folder of the SavedModel.
         folder: The folder that is watched; made if it is missing.
         now: The clock, in seconds since 1970.
+        statistics: Folder of the statistics of its data, kept beside the versions if given.
 
     Returns:
         The version that is served: a new one, or the present one if it holds the same model.
@@ -28,8 +35,18 @@ def push(source: Path, folder: Path, now: Callable[[], float] = time.time) -> Pa
     if there and same(source, there[max(there)]):
         return there[max(there)]
     destination = folder / str(next_version(there, now))
+    if statistics is not None:
+        # First, so that no version is ever without; what a killed push left is replaced.
+        kept = statistics_of(destination)
+        shutil.rmtree(kept, ignore_errors=True)
+        copy(statistics, kept)
     copy(source, destination)
     return destination
+
+
+def statistics_of(version: Path) -> Path:
+    """Where the statistics of a version's data are kept: a name TensorFlow Serving ignores."""
+    return version.parent / _STATISTICS / version.name
 
 
 def versions(folder: Path) -> dict[int, Path]:

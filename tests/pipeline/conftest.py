@@ -13,7 +13,7 @@ PIPELINE = "plateau-digits-0a1b2c3d"
 # Component: inputs by key (component and key they come from), output types by key.
 GRAPH: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "ImageExampleGen": ({}, {"examples": "Examples"}),
-    "ImportSchemaGen": ({}, {"schema": "Schema"}),
+    "InlineSchemaGen": ({}, {"schema": "Schema"}),
     "Transform": (
         {"examples": "examples", "schema": "schema"},
         {"transform_graph": "TransformGraph"},

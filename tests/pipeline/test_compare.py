@@ -88,7 +88,7 @@ def test_an_output_in_use_is_refused(capsys: pytest.CaptureFixture[str], tmp_pat
 
 def test_an_evaluation_is_found_again_for_a_cached_model(archive: Any) -> None:
     archive.run("one")
-    archive.run("two", cached=["ImageExampleGen", "ImportSchemaGen", "Transform", "Trainer"])
+    archive.run("two", cached=["ImageExampleGen", "InlineSchemaGen", "Transform", "Trainer"])
     archive.run("three", failed="Evaluator")
     records = metadata.read(metadata.file_of(archive.output))
     trained, evaluated = compare.outcome(records, "one")

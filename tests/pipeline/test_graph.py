@@ -13,8 +13,11 @@ from components.plateau_trainer import logic  # noqa: E402
 from pipeline import graph, local_runner, presets  # noqa: E402
 from pipeline.config import RunConfig  # noqa: E402
 from pipeline.dataset import Dataset, TrainingSize  # noqa: E402
+from schemas.images import image_schema_text  # noqa: E402
 
 SIZE = TrainingSize(100, 100, "a test")
+SCHEMA = image_schema_text(("0", "1"))
+PATHS = graph.PipelinePaths(data="/d", artifacts="/a", pushed="/p")
 
 
 def run_config(name: str = "digits", **schedule: Any) -> RunConfig:
@@ -28,7 +31,7 @@ def run_config(name: str = "digits", **schedule: Any) -> RunConfig:
 
 def nodes(config: RunConfig) -> dict[str, Any]:
     """The compiled nodes by id."""
-    data = Dataset(Path("/data"), config.classes, Path("/schema-1.pbtxt"), SIZE)
+    data = Dataset(Path("/data"), config.classes, SCHEMA, SIZE)
     ir = local_runner.compile_pipeline(config, data, Path("/out"))
     return {node.pipeline_node.node_info.id: node.pipeline_node for node in ir.nodes}
 
@@ -55,10 +58,10 @@ def producers(node: Any) -> set[str]:
 def test_flow(preset: str, example_gen: str) -> None:
     found = nodes(run_config(preset))
     assert producers(found["StatisticsGen"]) == {example_gen}
-    assert producers(found["ExampleValidator"]) == {"StatisticsGen", "ImportSchemaGen"}
+    assert producers(found["ExampleValidator"]) == {"StatisticsGen", "InlineSchemaGen"}
     assert producers(found["AnomalyGate"]) >= {"ExampleValidator", "StatisticsGen"}
-    assert producers(found["Transform"]) == {example_gen, "ImportSchemaGen"}
-    assert producers(found["Trainer"]) == {example_gen, "Transform", "ImportSchemaGen"}
+    assert producers(found["Transform"]) == {example_gen, "InlineSchemaGen"}
+    assert producers(found["Trainer"]) == {example_gen, "Transform", "InlineSchemaGen"}
     assert producers(found["Evaluator"]) == {example_gen, "Trainer", "LatestBlessedModel"}
     assert producers(found["Servable"]) == {example_gen, "Trainer", "Evaluator"}
     assert producers(found["Pusher"]) == {"Trainer", "Evaluator", "Servable"}
@@ -125,8 +128,7 @@ def test_table_is_split_8_1_1() -> None:
 
 def test_two_pipelines_share_no_component() -> None:
     config = run_config()
-    paths = graph.PipelinePaths(data="/d", schema="/s", artifacts="/a", pushed="/p")
-    first, second = (graph.create_pipeline(config, paths) for _ in range(2))
+    first, second = (graph.create_pipeline(config, PATHS, SCHEMA) for _ in range(2))
     assert not {id(c) for c in first.components} & {id(c) for c in second.components}
 
 
@@ -146,6 +148,5 @@ def test_pipeline_name_suits_kubeflow() -> None:
 
 def test_classes_must_be_known() -> None:
     config = presets.get("digits").build()
-    paths = graph.PipelinePaths(data="/d", schema="/s", artifacts="/a", pushed="/p")
     with pytest.raises(ValueError, match="at least two classes"):
-        graph.create_pipeline(config, paths)
+        graph.create_pipeline(config, PATHS, SCHEMA)

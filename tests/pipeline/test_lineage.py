@@ -9,7 +9,7 @@ from pipeline import lineage, runs
 from pipeline.lineage import Detail, Origin
 from pipeline.runs import short_id
 
-UNTOUCHED = ("ImageExampleGen", "ImportSchemaGen", "Transform")
+UNTOUCHED = ("ImageExampleGen", "InlineSchemaGen", "Transform")
 
 
 def read(archive: Any, wanted: str | None = None) -> Detail:

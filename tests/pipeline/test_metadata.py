@@ -18,7 +18,7 @@ def test_a_run_is_read_with_its_executions_in_order(archive: Any) -> None:
     assert run.pipeline == "plateau-digits-0a1b2c3d"
     assert [e.component for e in run.executions] == [
         "ImageExampleGen",
-        "ImportSchemaGen",
+        "InlineSchemaGen",
         "Transform",
         "Trainer",
         "Evaluator",

@@ -9,7 +9,7 @@ import pytest
 from pipeline import metadata, push, run_lock
 from pipeline.push import Rollback, Version
 
-RETRAINED = ("ImageExampleGen", "ImportSchemaGen", "Transform")
+RETRAINED = ("ImageExampleGen", "InlineSchemaGen", "Transform")
 UNCHANGED = (*RETRAINED, "Trainer")
 
 

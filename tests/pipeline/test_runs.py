@@ -9,7 +9,7 @@ import pytest
 from pipeline import push, run_lock, runs
 from pipeline.runs import Run
 
-RETRAINED = ("ImageExampleGen", "ImportSchemaGen", "Transform")
+RETRAINED = ("ImageExampleGen", "InlineSchemaGen", "Transform")
 ALL = (*RETRAINED, "Trainer", "Evaluator", "Servable", "Pusher", "TrainingReport")
 CONFIG = {"schedule": {"strategy": "lr_decay"}, "loop": {"batch_size": 32}}
 

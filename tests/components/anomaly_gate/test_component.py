@@ -11,7 +11,8 @@ from tfx import v1 as tfx
 import schemas
 from components.anomaly_gate.component import AnomalyGate
 from components.anomaly_gate.logic import AnomalyError
-from schemas.images import write_image_schema
+from components.inline_schema_gen.component import InlineSchemaGen
+from schemas.images import image_schema_text
 
 pytestmark = pytest.mark.component
 
@@ -31,7 +32,6 @@ def write_split(folder: Path, labels: list[str]) -> None:
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[[], list[str]]:
     """Runs data, statistics, validator and gate; gives the states of its last executions."""
-    schema = write_image_schema(["cat", "dog"], tmp_path / "schema.pbtxt")
     connection = tfx.orchestration.metadata.sqlite_metadata_connection_config(
         str(tmp_path / "metadata.db")
     )
@@ -45,7 +45,7 @@ def run(tmp_path: Path) -> Callable[[], list[str]]:
             ),
         )
         statistics = tfx.components.StatisticsGen(examples=examples.outputs["examples"])
-        imported = tfx.components.ImportSchemaGen(schema_file=str(schema))
+        imported = InlineSchemaGen(image_schema_text(["cat", "dog"]))
         found = {
             "statistics": statistics.outputs["statistics"],
             "schema": imported.outputs["schema"],

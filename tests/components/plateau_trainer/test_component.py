@@ -17,10 +17,11 @@ from tfx.types import channel_utils, standard_artifacts  # noqa: E402
 
 from components.artifacts import TrainingHistory  # noqa: E402
 from components.image_example_gen.component import ImageExampleGen  # noqa: E402
+from components.inline_schema_gen.component import InlineSchemaGen  # noqa: E402
 from components.plateau_trainer import logic  # noqa: E402
 from components.plateau_trainer.component import PlateauTrainer  # noqa: E402
 from components.plateau_trainer.executor import Executor  # noqa: E402
-from schemas.images import write_image_schema  # noqa: E402
+from schemas.images import image_schema_text  # noqa: E402
 from trainer_module import history  # noqa: E402
 from trainer_module.config import (  # noqa: E402
     ImageFeatures,
@@ -57,10 +58,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path = folder / "data" / split / name / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("L", (8, 8), value).save(path)
-    schema = write_image_schema(CONFIG.classes, folder / "schema.pbtxt")
 
     examples = ImageExampleGen(input_base=str(folder / "data"))
-    imported = tfx.components.ImportSchemaGen(schema_file=str(schema))
+    imported = InlineSchemaGen(image_schema_text(CONFIG.classes))
     transform = tfx.components.Transform(
         examples=examples.outputs["examples"],
         schema=imported.outputs["schema"],

@@ -65,3 +65,23 @@ def test_what_is_no_version_is_ignored(tmp_path: Path) -> None:
     (pushed / "99").write_text("a file")
     assert set(logic.versions(pushed)) == {12}
     assert logic.versions(tmp_path / "nowhere") == {}
+
+
+def test_statistics_are_kept_beside_the_version_and_not_served(tmp_path: Path) -> None:
+    pushed, statistics = tmp_path / "pushed", tmp_path / "statistics"
+    (statistics / "Split-train").mkdir(parents=True)
+    version = logic.push(model(tmp_path / "a", "1"), pushed, statistics=statistics)
+    assert logic.same(statistics, logic.statistics_of(version))
+    assert list(logic.versions(pushed).values()) == [version]
+
+
+def test_statistics_of_a_push_that_was_killed_are_replaced(tmp_path: Path) -> None:
+    pushed, statistics = tmp_path / "pushed", tmp_path / "statistics"
+    statistics.mkdir()
+    left = logic.statistics_of(pushed / "1000")
+    left.mkdir(parents=True)
+    (left / "old").touch()
+    version = logic.push(
+        model(tmp_path / "a", "1"), pushed, now=lambda: 1000.0, statistics=statistics
+    )
+    assert names(logic.statistics_of(version)) == []

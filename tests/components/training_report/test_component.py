@@ -20,7 +20,7 @@ from components.servable import logic as servable
 from components.training_report.component import TrainingReport
 from components.training_report.executor import TEST_ACCURACY, ArtifactError, Executor
 from pipeline import runs
-from schemas.images import write_image_schema
+from schemas.images import image_schema_text
 from trainer_module import history
 from trainer_module.history import History
 
@@ -135,7 +135,7 @@ def finished(
     (root / "infra_blessing/servable.json").write_text(json.dumps(result))
     moved = Distance("drift", "<i>fare</i>", 0.25, 0.3)
     (root / "drift/drift.json").write_text(json.dumps([dataclasses.asdict(moved)]))
-    write_image_schema(list(CLASSES), root / "schema/schema.pbtxt")
+    (root / "schema/schema.pbtxt").write_text(image_schema_text(CLASSES), encoding="utf-8")
     for split in SPLITS:
         found = statistics_pb2.DatasetFeatureStatisticsList()
         dataset = found.datasets.add(num_examples=4)

@@ -1,0 +1,1 @@
+"""A schema that travels inside the pipeline, so that nothing has to be mounted to read it."""

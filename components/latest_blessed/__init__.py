@@ -1,0 +1,1 @@
+"""The last blessed model, found without ML Metadata."""

@@ -1,0 +1,57 @@
+"""Copies the last blessed model and its statistics, or says that there are none."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tfx import types
+from tfx.dsl.components.base import base_executor
+from tfx.types import artifact_utils
+from tfx.utils import path_utils
+
+from components.artifacts import ABSENT
+from components.latest_blessed import logic
+
+FOLDER_KEY = "pushed"
+MODEL_KEY, STATISTICS_KEY = "model", "statistics"
+
+
+class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
+    """From the folder of pushed models to artifacts."""
+
+    def Do(  # noqa: N802  (TFX's name)
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Look, and copy what there is.
+
+        Args:
+            input_dict: Empty.
+            output_dict: "model" and "statistics"; the custom property `absent` is 1 where there is
+                none yet.
+            exec_properties: "pushed", the folder of pushed models.
+
+        Raises:
+            OSError: The folder cannot be read.
+        """
+        self._log_startup(input_dict, output_dict, exec_properties)
+        found = logic.newest(Path(exec_properties[FOLDER_KEY]))
+        model = artifact_utils.get_single_instance(output_dict[MODEL_KEY])
+        _fill(model, found.model, Path(path_utils.serving_model_dir(model.uri)))
+        statistics = artifact_utils.get_single_instance(output_dict[STATISTICS_KEY])
+        _fill(statistics, found.statistics, Path(statistics.uri))
+        if found.statistics:
+            splits = sorted(
+                path.name.removeprefix("Split-") for path in found.statistics.glob("Split-*")
+            )
+            statistics.split_names = artifact_utils.encode_split_names(splits)
+
+
+def _fill(artifact: types.Artifact, source: Path | None, destination: Path) -> None:
+    Path(artifact.uri).mkdir(parents=True, exist_ok=True)
+    artifact.set_int_custom_property(ABSENT, int(source is None))
+    if source is not None:
+        shutil.copytree(source, destination, dirs_exist_ok=True)
+        artifact.set_string_custom_property("origin", str(source))
