@@ -1,0 +1,224 @@
+"""The manifests against the schemas of Kubernetes and of the training operator, offline."""
+
+import copy
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from pipeline import flags, submit
+from trainer_module.preemption import EXIT_STATUS
+
+ROOT = Path(__file__).parents[2]
+MANIFESTS = ROOT / "deploy/manifests"
+TFJOB_SCHEMA = json.loads(Path(__file__).with_name("tfjob.schema.json").read_text())
+# The oldest with all the fields used (timeZone of a CronJob), and the newest one known.
+VERSIONS = ("1.27", kubernetes_validate.latest_version())
+
+Manifest = dict[str, Any]
+
+
+def load(name: str) -> Manifest:
+    (document,) = yaml.safe_load_all((MANIFESTS / f"{name}.yaml").read_text())
+    return document
+
+
+def check(manifest: Manifest, version: str = VERSIONS[-1]) -> None:
+    """Raise ValidationError unless the API server would take it, and know each field of it.
+
+    A kind that has no schema is an error of its own.
+    """
+    if manifest["kind"] != "TFJob":
+        kubernetes_validate.validate(manifest, version, strict=True)
+        return
+    jsonschema.Draft202012Validator(TFJOB_SCHEMA).validate(manifest)
+    for replica in manifest["spec"]["tfReplicaSpecs"].values():
+        # A kind of Kubernetes's own that is made of the same two parts.
+        template = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": manifest["metadata"]}
+        kubernetes_validate.validate(
+            {**template, "template": replica["template"]}, version, strict=True
+        )
+
+
+def pod(manifest: Manifest) -> Manifest:
+    if manifest["kind"] == "TFJob":
+        return manifest["spec"]["tfReplicaSpecs"]["Worker"]["template"]["spec"]
+    return manifest["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("path", sorted(MANIFESTS.iterdir()), ids=lambda path: path.name)
+def test_the_api_server_would_take_it(path: Path, version: str) -> None:
+    check(load(path.stem), version)
+
+
+def test_the_schema_is_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(TFJOB_SCHEMA)
+
+
+def misspell_policy(job: Manifest) -> None:
+    job["spec"]["runPolicy"]["cleanPodsPolicy"] = "All"
+
+
+def misspell_replicas(job: Manifest) -> None:
+    job["spec"]["tfReplicaSpecs"]["Worker"]["replica"] = 2
+
+
+def misspell_mount(job: Manifest) -> None:
+    pod(job)["containers"][0]["volumeMount"] = []
+
+
+def number_as_text(job: Manifest) -> None:
+    job["spec"]["tfReplicaSpecs"]["Worker"]["replicas"] = "2"
+
+
+def argument_as_number(job: Manifest) -> None:
+    pod(job)["containers"][0]["args"].append(3)
+
+
+def unknown_replica_type(job: Manifest) -> None:
+    job["spec"]["tfReplicaSpecs"]["Workers"] = job["spec"]["tfReplicaSpecs"].pop("Worker")
+
+
+def unknown_restart_policy(job: Manifest) -> None:
+    job["spec"]["tfReplicaSpecs"]["Worker"]["restartPolicy"] = "OnExit"
+
+
+def no_replicas(job: Manifest) -> None:
+    del job["spec"]["tfReplicaSpecs"]
+
+
+def another_version(job: Manifest) -> None:
+    job["apiVersion"] = "kubeflow.org/v2"
+
+
+def label_as_number(job: Manifest) -> None:
+    job["metadata"]["labels"]["version"] = 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        another_version,
+        argument_as_number,
+        label_as_number,
+        misspell_mount,
+        misspell_policy,
+        misspell_replicas,
+        no_replicas,
+        number_as_text,
+        unknown_replica_type,
+        unknown_restart_policy,
+    ],
+)
+def test_a_damaged_tfjob_is_refused(damage: Callable[[Manifest], None]) -> None:
+    job = copy.deepcopy(load("tfjob"))
+    damage(job)
+    with pytest.raises(jsonschema.ValidationError):
+        check(job)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("schedule", "concurrencyPolicies", "Forbid"),
+        ("schedule", "schedule", 3),
+        ("volume", "accessMode", ["ReadWriteMany"]),
+        ("volume", "resources", "50Gi"),
+    ],
+)
+def test_a_damaged_manifest_is_refused(name: str, field: str, value: object) -> None:
+    manifest = load(name)
+    manifest["spec"][field] = value
+    with pytest.raises(jsonschema.ValidationError):
+        check(manifest)
+
+
+def test_a_kind_without_a_schema_is_an_error() -> None:
+    with pytest.raises(kubernetes_validate.SchemaNotFoundError):
+        check({**load("volume"), "kind": "PersistentVolumeClam"})
+
+
+def test_what_the_operator_asks_for_beside_the_schema() -> None:
+    """Its webhook refuses other names of the job and container, and it finds the port by name."""
+    job = load("tfjob")
+    assert re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", job["metadata"]["name"])
+    (container,) = pod(job)["containers"]
+    assert container["name"] == "tensorflow"
+    assert [port["name"] for port in container["ports"]] == ["tfjob-port"]
+    worker = job["spec"]["tfReplicaSpecs"]["Worker"]
+    # Under this policy, a status of 128 or more is tried again.
+    assert worker["restartPolicy"] == "ExitCode"
+    assert EXIT_STATUS >= 128
+    # Only the operator may say how a pod is restarted.
+    assert "restartPolicy" not in pod(job)
+
+
+def test_the_workers_look_for_each_other_by_the_name_of_their_job() -> None:
+    job = load("tfjob")
+    (constraint,) = pod(job)["topologySpreadConstraints"]
+    (name,) = constraint["labelSelector"]["matchLabels"].values()
+    assert name == job["metadata"]["name"]
+
+
+def test_checkpoints_belong_to_the_image() -> None:
+    (container,) = pod(load("tfjob"))["containers"]
+    args = container["args"]
+    assert args[args.index("--code") + 1] == container["image"]
+
+
+def test_the_schedule_submits_as_the_command_line_does() -> None:
+    (container,) = pod(load("schedule"))["containers"]
+    words = [*container["command"], *container["args"]]
+    assert words[:2] == ["plateau", "submit"]
+    config = flags.parse(submit.default(), words[2:], "plateau submit", "")
+    assert config.wait
+    mount = container["volumeMounts"][0]["mountPath"]
+    assert str(config.file.parent) == mount
+    assert [variable["name"] for variable in container["env"]] == [submit.TOKEN]
+    assert "value" not in container["env"][0]
+
+
+@pytest.mark.parametrize("name", ["tfjob", "schedule"])
+def test_pods_have_the_rights_of_the_restricted_standard(name: str) -> None:
+    """The rules of Kubernetes's restricted Pod Security Standard, and a root that is read only."""
+    spec = pod(load(name))
+    assert spec["securityContext"]["runAsNonRoot"]
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not spec["automountServiceAccountToken"]
+    (container,) = spec["containers"]
+    rights = container["securityContext"]
+    assert not rights["allowPrivilegeEscalation"]
+    assert rights["capabilities"] == {"drop": ["ALL"]}
+    assert rights["readOnlyRootFilesystem"]
+    assert "/tmp" in [mount["mountPath"] for mount in container["volumeMounts"]]
+
+
+@pytest.mark.parametrize("name", ["tfjob", "schedule"])
+def test_pods_run_as_the_user_of_the_image(name: str) -> None:
+    (user,) = re.findall(
+        r"^USER (\d+):(\d+)$", (ROOT / "deploy/Dockerfile").read_text(), re.MULTILINE
+    )
+    context = pod(load(name))["securityContext"]
+    assert (context["runAsUser"], context["runAsGroup"]) == tuple(map(int, user))
+
+
+def test_volumes_are_mounted_and_the_claim_is_there() -> None:
+    for name in ("tfjob", "schedule"):
+        spec = pod(load(name))
+        volumes = {volume["name"] for volume in spec["volumes"]}
+        assert {mount["name"] for mount in spec["containers"][0]["volumeMounts"]} == volumes
+    claims = [
+        volume["persistentVolumeClaim"]["claimName"]
+        for volume in pod(load("tfjob"))["volumes"]
+        if "persistentVolumeClaim" in volume
+    ]
+    assert claims == [load("volume")["metadata"]["name"]]
+    # Workers on two nodes cannot share anything else.
+    assert load("volume")["spec"]["accessModes"] == ["ReadWriteMany"]
