@@ -7,7 +7,7 @@ BIN := .venv/bin
 UV_VERSION := 0.13.9
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode
 COMPILE := $(BIN)/uv pip compile --quiet --python-version $(VERSION) --generate-hashes \
-	--no-strip-extras --no-header --exclude-newer 2025-09-01 pyproject.toml
+	--no-strip-extras --no-header --exclude-newer 2025-09-01
 
 .PHONY: run test unit component e2e lint format bench bench-quick lock install install-dev clean
 
@@ -19,7 +19,7 @@ test: lint unit component e2e ## Every check.
 unit: install-dev ## Tests that take seconds.
 	$(BIN)/python -m pytest --numprocesses auto -m "not component and not e2e" tests $(ARGS)
 
-component: install-dev ## Tests on real Beam, TFMA and TFX: tens of seconds each.
+component: install-dev .venv-kfp/.installed ## Tests on real Beam, TFMA and TFX: tens of seconds each.
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m component tests $(ARGS)
 
 e2e: install-dev ## Tests that run whole pipelines.
@@ -41,8 +41,12 @@ bench-quick: install-dev ## The same at toy size: minutes; results in runs/bench
 	$(BIN)/python -m benchmarks --quick $(ARGS)
 
 lock: install ## Write the lock files anew from pyproject.toml.
-	$(COMPILE) --output-file requirements.lock
-	$(COMPILE) --extra dev --constraint requirements.lock --output-file requirements-dev.lock
+	$(COMPILE) --output-file requirements.lock pyproject.toml
+	$(COMPILE) --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
+	$(COMPILE) --constraint requirements.lock \
+		--output-file deploy/requirements-gpu.lock deploy/requirements-gpu.in
+	echo "kfp==2.17.0" | $(BIN)/uv pip compile --quiet --python-version $(VERSION) --generate-hashes \
+		--no-strip-extras --no-header --no-python-downloads - --output-file requirements-kfp.lock
 
 install: .venv/.installed ## What running needs.
 
@@ -58,6 +62,13 @@ install-dev: .venv/.installed-dev ## What running and testing need.
 	@$(INSTALL) --require-hashes --requirement requirements-dev.lock
 	@touch $@
 
+# The newest client of Kubeflow Pipelines needs another protobuf than TFX.
+.venv-kfp/.installed: .venv/.uv requirements-kfp.lock
+	@$(BIN)/uv venv --quiet --clear --no-python-downloads --python $(BIN)/python .venv-kfp
+	@$(BIN)/uv pip install --quiet --python .venv-kfp/bin/python --compile-bytecode \
+		--require-hashes --requirement requirements-kfp.lock
+	@touch $@
+
 .venv/.uv: .python-version
 	@command -v $(PYTHON) >/dev/null && $(PYTHON) --version >/dev/null 2>&1 || { echo \
 	"Plateau needs Python $(VERSION), which TFX 1.16 is built for, and '$(PYTHON)' is not there: \
@@ -69,4 +80,4 @@ install-dev: .venv/.installed-dev ## What running and testing need.
 	@touch $@
 
 clean: ## Remove the environment; runs/ stays.
-	rm -rf .venv
+	rm -rf .venv .venv-kfp

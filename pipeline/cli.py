@@ -159,6 +159,56 @@ def _compare(args: list[str]) -> int:
     return PUSHED
 
 
+def _compile(args: list[str]) -> int:
+    from pipeline import fingerprint, flags, kubeflow_runner
+
+    with _usage_errors():
+        _, config = _parse("compile", args, kubeflow_runner.default)
+        fingerprint.module_of(config.run.network.model)
+
+    from pipeline import console, kubeflow_console
+
+    try:
+        compiled = kubeflow_runner.run(config, shlex.join(["plateau", "compile", *args]))
+    except (ValueError, OSError) as error:
+        return _complain(flags.spell(str(error), config))
+    kubeflow_console.print_compiled(console.make(), compiled, config)
+    return PUSHED
+
+
+def _doctor(args: list[str]) -> int:
+    from pipeline import console, doctor, doctor_console
+
+    with _usage_errors():
+        config = _flags(doctor.default(), "doctor", args)
+    try:
+        compiled = doctor.load(config.file)
+    except (ValueError, OSError) as error:
+        return _complain(str(error))
+    target = config.target or compiled.target
+    findings = doctor.check(compiled, target, config.values)
+    if config.json:
+        print(console.as_json(findings))
+    else:
+        doctor_console.print_findings(console.make(), findings, config.file, target)
+    return ERROR if doctor.broken(findings) else PUSHED
+
+
+def _submit(args: list[str]) -> int:
+    from pipeline import console, submit
+
+    with _usage_errors():
+        config = _flags(submit.default(), "submit", args)
+    try:
+        done = submit.submit(config, console.make())
+    except (ValueError, OSError, submit.SubmitError) as error:
+        return _complain(str(error))
+    except KeyboardInterrupt:
+        message = "interrupted. A run that was created goes on; its address is above."
+        return _complain(message, INTERRUPTED)
+    return PUSHED if done.ok else ERROR
+
+
 def _presets(args: list[str]) -> int:
     from pipeline import console
 
@@ -271,6 +321,11 @@ COMMANDS = {
     "runs": Command(_runs, "[PRESET]", "list earlier runs, and which model is served"),
     "runs show": Command(_runs_show, "[ID]", "one run: its steps, and what its model is made from"),
     "rollback": Command(_rollback, "[VERSION]", "serve an earlier pushed model again"),
+    "compile": Command(
+        _compile, "[PRESET] [flags]", "write the pipeline for Kubeflow or Vertex AI"
+    ),
+    "doctor": Command(_doctor, "FILE", "say what would go wrong with a compiled pipeline"),
+    "submit": Command(_submit, "FILE --host URL", "run a compiled pipeline on Kubeflow Pipelines"),
     "report": Command(_report, "[PRESET] [--open]", "say where the newest training report is"),
 }
 

@@ -45,7 +45,8 @@ def spell(message: str, config: Any) -> str:
         config: A dataclass whose fields, and theirs, are the flags.
     """
     names = sorted(set(_names(config)), key=len, reverse=True)
-    compounds = "|".join(name for name in names if "_" in name)
+    # Without any, the pattern must match nothing: an empty one matches everywhere.
+    compounds = "|".join(name for name in names if "_" in name) or "(?!)"
     pattern = rf"\A({'|'.join(names)})(?![\w-])|(?<![\w'\"/.-])({compounds})(?![\w'\"/-])"
     return re.sub(pattern, lambda found: "--" + found[0].replace("_", "-"), message)
 

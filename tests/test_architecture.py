@@ -33,6 +33,7 @@ OPEN_TO_PIPELINE = {
     "trainer_module.history",
     "trainer_module.plan",
     "trainer_module.plateau",
+    "trainer_module.preemption",
     "trainer_module.scaling",
     "trainer_module.schedule",
 }

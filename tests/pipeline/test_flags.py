@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import pytest
 
 from pipeline import flags, presets
+from pipeline.doctor import DoctorConfig
 
 RUN = presets.digits()
 
@@ -31,3 +34,8 @@ def test_every_given_flag_reaches_its_field() -> None:
     assert run.loop.batch_size == 16
     assert run.features.width == 9  # type: ignore[union-attr]
     assert run.gates.min_accuracy == 0.4
+
+
+def test_a_config_of_plain_names_is_spelled_too() -> None:
+    config = DoctorConfig(Path("a"))
+    assert flags.spell("param must be, got 'a'.", config) == "--param must be, got 'a'."

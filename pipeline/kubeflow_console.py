@@ -1,0 +1,31 @@
+"""What a person reads about a compiled pipeline."""
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline import doctor_console
+from pipeline.kubeflow_runner import CompileConfig, Compiled
+
+
+def print_compiled(console: Console, compiled: Compiled, config: CompileConfig) -> None:
+    """Print what was written, what a run of it may set, and how to go on.
+
+    Args:
+        console: Where to.
+        compiled: What was compiled.
+        config: What was asked for.
+    """
+    table = Table("parameter", "default", title="What a run may set", title_justify="left")
+    for name, value in compiled.parameters.items():
+        table.add_row(name, escape(str(value)))
+    console.print(table)
+    doctor_console.print_findings(console, compiled.findings, compiled.file, config.target)
+    lines = [f"worker {compiled.train_config}, for trainer_module.worker"]
+    if config.checkpoints:
+        lines.append(f"goes on from {config.checkpoints} when the Trainer's pod is sent away")
+    else:
+        lines.append("no volume: a Trainer whose pod is sent away begins anew")
+    if config.target == "kfp":
+        lines.append(f"next   plateau submit {compiled.file} --host URL")
+    console.print("\n".join(map(escape, lines)), soft_wrap=True)

@@ -1,0 +1,172 @@
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from pipeline import doctor, kubeflow_runner, presets
+from pipeline.kubeflow_runner import CompileConfig
+from trainer_module.config import TrainConfig
+
+RUN = presets.get("digits").build()
+VERTEX = {
+    "target": "vertex",
+    "root": "gs://bucket/root/",
+    "data_location": "gs://bucket/data",
+    "pushed": "gs://bucket/pushed",
+}
+
+
+def config(preset: str = "digits", **fields: Any) -> CompileConfig:
+    given = {"image": "registry.example/plateau:1", "volume": "plateau:/workspace", **fields}
+    if fields.get("target") == "vertex":
+        del given["volume"]
+    return CompileConfig(presets.get(preset).build(), **given)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("compiled") / "digits.yaml"
+    kubeflow_runner.run(config(file=file, cpus=4, memory_gib=8, gpus=1))
+    return file
+
+
+@pytest.fixture(scope="module")
+def spec(digits: Path) -> dict[str, Any]:
+    return dict(next(yaml.safe_load_all(digits.read_text())))
+
+
+def tasks(spec: dict[str, Any]) -> dict[str, Any]:
+    return dict(spec["root"]["dag"]["tasks"])
+
+
+def test_every_run_may_set_five_parameters(spec: dict[str, Any]) -> None:
+    parameters = spec["root"]["inputDefinitions"]["parameters"]
+    assert {name: found["defaultValue"] for name, found in parameters.items()} == {
+        "data": "/workspace/data/digits",
+        "pushed": "/workspace/pushed/digits",
+        "strategy": RUN.schedule.strategy,
+        "patience": RUN.schedule.plateau.patience,
+        "max_epochs": RUN.schedule.max_epochs,
+    }
+    given = tasks(spec)["Trainer"]["inputs"]["parameters"]
+    assert given["patience"] == {"componentInputParameter": "patience"}
+    for task, name in (("Pusher", "push_destination"), ("LatestBlessed", "pushed")):
+        found = tasks(spec)[task]["inputs"]["parameters"][name]
+        assert found == {"componentInputParameter": "pushed"}
+
+
+def test_the_baseline_comes_from_an_ordinary_component(spec: dict[str, Any]) -> None:
+    kinds = {kind for e in spec["deploymentSpec"]["executors"].values() for kind in e}
+    assert kinds == {"container"}
+    baseline = tasks(spec)["Evaluator"]["inputs"]["artifacts"]["baseline_model"]
+    assert baseline["taskOutputArtifact"]["producerTask"] == "LatestBlessed"
+
+
+def test_open_source_kubeflow_gets_no_lifecycle_hooks(spec: dict[str, Any]) -> None:
+    assert "lifecycle" not in json.dumps(spec["deploymentSpec"])
+    job = json.loads(kubeflow_runner.as_text(*vertex()))
+    assert "preCacheCheck" in json.dumps(job["pipelineSpec"]["deploymentSpec"])
+
+
+def vertex() -> tuple[dict[str, Any], None, CompileConfig]:
+    found = config(**VERTEX)
+    classes = kubeflow_runner.classes(found.run)
+    found = dataclasses.replace(found, run=dataclasses.replace(found.run, classes=classes))
+    return kubeflow_runner.compile_spec(found), None, found
+
+
+def test_vertex_gets_a_job_with_all_values() -> None:
+    job = json.loads(kubeflow_runner.as_text(*vertex()))
+    runtime = job["runtimeConfig"]
+    assert runtime["gcsOutputDirectory"] == "gs://bucket/root"
+    assert runtime["parameterValues"]["pushed"] == "gs://bucket/pushed"
+    trainer = job["pipelineSpec"]["root"]["dag"]["tasks"]["Trainer"]["inputs"]["parameters"]
+    assert trainer["checkpoints"]["runtimeValue"]["constant"] == "/gcs/bucket/root/checkpoints"
+
+
+def test_what_looks_at_folders_is_not_cached(spec: dict[str, Any]) -> None:
+    uncached = {name for name, task in tasks(spec).items() if "cachingOptions" not in task}
+    assert uncached == {"ImageExampleGen", "LatestBlessed", "Pusher"}
+
+
+def test_only_the_trainer_gets_resources_and_is_tried_again(spec: dict[str, Any]) -> None:
+    executors = spec["deploymentSpec"]["executors"]
+    resources = {
+        name: e["container"]["resources"]
+        for name, e in executors.items()
+        if "resources" in e["container"]
+    }
+    assert list(resources) == ["Trainer_executor"]
+    assert resources["Trainer_executor"]["cpuLimit"] == 4.0
+    assert resources["Trainer_executor"]["memoryLimit"] == pytest.approx(8 * 2**30 / 1e9)
+    assert resources["Trainer_executor"]["accelerator"] == {"type": "nvidia.com/gpu", "count": "1"}
+    assert [name for name, task in tasks(spec).items() if "retryPolicy" in task] == ["Trainer"]
+
+
+def test_the_volume_is_mounted_everywhere(digits: Path, spec: dict[str, Any]) -> None:
+    _, platform = yaml.safe_load_all(digits.read_text())
+    mounted = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert mounted.keys() == spec["deploymentSpec"]["executors"].keys()
+    (mount,) = mounted["Trainer_executor"]["pvcMount"]
+    assert (mount["constant"], mount["mountPath"]) == ("plateau", "/workspace")
+
+
+def test_the_workers_configuration_lies_beside(digits: Path) -> None:
+    text = digits.with_suffix(".train_config.json").read_text()
+    assert TrainConfig.from_json(text).schedule == RUN.schedule
+
+
+@pytest.mark.parametrize("preset", ["digits", "taxi", "cifar10"])
+def test_the_doctor_finds_nothing(preset: str, tmp_path: Path) -> None:
+    file = tmp_path / "compiled.yaml"
+    assert kubeflow_runner.run(config(preset, file=file)).findings == ()
+    assert doctor.check(doctor.load(file)) == ()
+
+
+def test_nothing_is_written_of_what_would_not_run(tmp_path: Path) -> None:
+    file = tmp_path / "compiled.yaml"
+    with pytest.raises(ValueError, match="plateau doctor"):
+        kubeflow_runner.run(config(file=file, root="file:///tmp"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_classes_come_from_flags_a_copy_of_the_data_or_the_schema(tmp_path: Path) -> None:
+    images = presets.get("images").build()
+    with pytest.raises(ValueError, match="classes must be known"):
+        kubeflow_runner.classes(images)
+    assert kubeflow_runner.classes(dataclasses.replace(images, classes=("b", "a"))) == ("b", "a")
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "1.png")
+    found = kubeflow_runner.classes(dataclasses.replace(images, data=tmp_path))
+    assert found == ("cat", "dog")
+    assert kubeflow_runner.classes(RUN) == tuple("0123456789")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"image": ""}, "image must name"),
+        ({"image": "a b"}, "image must name"),
+        ({"volume": None}, "data_location must be given"),
+        ({"volume": None, "data_location": "/d"}, "pushed must be given"),
+        ({"volume": "no-path"}, "CLAIM:/PATH"),
+        ({"target": "vertex", "data_location": "/d", "pushed": "/p"}, "root must be given"),
+        ({"gpus": -1}, "gpus must be"),
+        ({"cpus": 0}, "cpus must be"),
+        ({"memory_gib": float("nan")}, "memory_gib must be"),
+        ({"target": "argo"}, "target"),
+    ],
+)
+def test_bad_flags(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        config(**fields)
+
+
+def test_a_volume_is_no_business_of_vertex() -> None:
+    with pytest.raises(ValueError, match="kfp only"):
+        CompileConfig(RUN, image="i", volume="plateau:/w", **VERTEX)
