@@ -23,18 +23,20 @@ from benchmarks.report import Result
 from benchmarks.runs import Epoch, Run
 from benchmarks.settings import Settings
 from pipeline import fingerprint, presets
+from pipeline.comparison import Comparison as SideBySide
 from trainer_module import optimizer, train
 from trainer_module.config import ImageFeatures, TrainConfig
 from trainer_module.data import Split, evaluation_dataset, training_factory
 from trainer_module.history import EpochRecord, History
 from trainer_module.models import registry
+from trainer_module.scaling import Problem
 
 KERAS = "Keras ReduceLROnPlateau"
 Strategy = Literal["lr_decay", "batch_increase", "hybrid"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 CONTESTANTS: tuple[str, ...] = (*STRATEGIES, KERAS)
 _CURVE_IMAGES = 1_000
-_FIRST_BATCH, _MIN_DELTA = 8, 0.01
+_MIN_DELTA = 0.01
 _FILE, _FIGURE = "contest-runs.jsonl", "contest.png"
 
 
@@ -59,6 +61,12 @@ class Course:
         """Test images of the curves."""
         return Split(self.test.x[:_CURVE_IMAGES], self.test.y[:_CURVE_IMAGES])
 
+    @property
+    def problem(self) -> Problem:
+        """What the noise scale depends on beside learning rate and batch."""
+        optimization = self.config.optimization
+        return Problem(len(self.training.y), optimization.optimizer, optimization.momentum)
+
     def settings(self, settings: Settings) -> dict[str, Any]:
         """What two runs must have in common to be compared."""
         return {
@@ -78,6 +86,11 @@ class Course:
 
 def measure(settings: Settings) -> Result:
     """Run what is missing, then compare."""
+    return compete(settings)[0]
+
+
+def compete(settings: Settings) -> tuple[Result, SideBySide]:
+    """Run what is missing; what it comes to, and the runs themselves."""
     course = _course(settings)
     common = course.settings(settings)
     path = settings.output / _FILE
@@ -99,8 +112,10 @@ def measure(settings: Settings) -> Result:
         *runs.compare(finished, "lr_decay", KERAS, {}),
     ]
     title = f"Small CNN, {len(course.training.y):,} CIFAR-10 images; mean and s.d. over seeds"
-    plot.draw(finished, settings.output / _FIGURE, title)
-    return Result("contest", _method(course, settings, seeds), rows, common, _FIGURE)
+    side_by_side = runs.comparison(finished, course.problem)
+    plot.draw(side_by_side, runs.TEST, settings.output / _FIGURE, title)
+    method = _method(course, settings, seeds)
+    return Result("contest", method, rows, common, _FIGURE), side_by_side
 
 
 def _run(course: Course, contestant: str, seed: int, common: Mapping[str, Any]) -> Run:
@@ -237,12 +252,12 @@ def _keras(course: Course, model: keras.Model, judge: Judge, seed: int) -> tuple
                 min_delta=schedule.plateau.min_delta,
                 min_lr=config.optimization.learning_rate / schedule.factor**schedule.actions,
             ),
-            # Both callbacks count the same epochs: with an equal patience the run would end at the
-            # first cut. Twice as much gives each cut its patience to show an effect.
+            # Both callbacks count the same epochs. Where no cut helps, the run ends once each has
+            # had its patience, as our one stop rule has it.
             keras.callbacks.EarlyStopping(
                 **monitor,
                 min_delta=schedule.plateau.min_delta,
-                patience=2 * patience,
+                patience=(schedule.actions + 1) * patience,
                 restore_best_weights=True,
             ),
         ],
@@ -306,17 +321,12 @@ def concatenated(datasets: list[tf.data.Dataset]) -> tf.data.Dataset:
 def _course(settings: Settings) -> Course:
     data = cifar.load(settings.data)
     preset = presets.cifar10()
-    rate, batch_size = preset.optimization.learning_rate, preset.loop.batch_size
     config = replace(
         preset,
         # With augmentation so few images take far more epochs to stall than an hour has room for.
         features=ImageFeatures(height=32, width=32, channels=3),
         classes=tuple(map(str, range(10))),
-        # A tenth of the images is the cap: a smaller first batch leaves room to grow below it.
-        # Linear scaling (Goyal et al. 2017, arXiv:1706.02677) keeps the noise scale.
-        optimization=replace(preset.optimization, learning_rate=rate * _FIRST_BATCH / batch_size),
-        loop=replace(preset.loop, batch_size=_FIRST_BATCH),
-        # Six of six hundred validation images more or less are chance.
+        # Less than a standard error of the validation accuracy is chance.
         schedule=replace(
             preset.schedule, plateau=replace(preset.schedule.plateau, min_delta=_MIN_DELTA)
         ),
@@ -368,6 +378,7 @@ def _method(course: Course, settings: Settings, seeds: int) -> str:
         f"{len(course.curve.y):,} of them the curves. Seeds 0 to {seeds - 1}; contestants take "
         "turns within a seed. Seconds hold tracing, training and validation, not the test "
         f"evaluations. {KERAS} gets the same batches as lr_decay, as many cuts by the same factor "
-        "at the same patience and least improvement, and EarlyStopping at twice that patience "
-        f"with the best weights restored. Every run: [{_FILE}]({_FILE})."
+        "at the same patience and least improvement, and EarlyStopping at "
+        f"{schedule.actions + 1} times that patience, room for every cut, with the best weights "
+        f"restored. Every run: [{_FILE}]({_FILE})."
     )

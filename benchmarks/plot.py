@@ -1,18 +1,21 @@
-"""The published figure's kind: accuracy over epochs with each decision marked, and over updates."""
+"""The published figure's kind: accuracy over epochs and updates, and what the schedule did."""
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
+from typing import Any
 
-import numpy as np
-
-from benchmarks.runs import Epoch, Run, band
+from pipeline.comparison import Comparison, Trial, Unit, curve
 
 _MARKS = {"decay_lr": "v", "grow_batch": "^", "grow_batch_and_decay_lr": "D", "stop": "X"}
 
 
-def draw(runs: Sequence[Run], path: Path, title: str) -> None:
-    """Draw test accuracy: mean and standard deviation over seeds, one colour a contestant.
+def draw(comparison: Comparison, metric: str, path: Path, title: str) -> None:
+    """Draw a metric, mean and standard deviation over seeds, and the noise scale of each run.
+
+    Args:
+        comparison: The runs; a colour a strategy.
+        metric: One of the metrics of their epochs.
+        path: PNG file; its folder is made.
+        title: Title of the figure.
 
     Raises:
         ValueError: Matplotlib is not installed.
@@ -24,48 +27,55 @@ def draw(runs: Sequence[Run], path: Path, title: str) -> None:
             f"the plot needs Matplotlib, got {error}. Install the development requirements "
             "with make install-dev; the results are kept."
         ) from error
-    figure = Figure(figsize=(12, 4.8), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    axes: list[tuple[object, Callable[[Epoch], float], str]] = [
-        (left, lambda epoch: epoch.epoch, "epochs"),
-        (right, lambda epoch: epoch.updates, "updates"),
-    ]
-    for axis, x, label in axes:
-        for index, name in enumerate(dict.fromkeys(run.contestant for run in runs)):
-            own = [run for run in runs if run.contestant == name]
-            _contestant(axis, own, x, name, f"C{index}")
-        axis.set_xlabel(label)  # type: ignore[attr-defined]
-        axis.grid(alpha=0.3)  # type: ignore[attr-defined]
-    left.set_ylabel("test accuracy")
+    figure = Figure(figsize=(13, 8), layout="constrained")
+    places: dict[str, Any] = figure.subplot_mosaic([["epochs", "updates"], ["noise", "batch"]])
+    for index, strategy in enumerate(comparison.strategies):
+        color = f"C{index}"
+        for unit in ("epochs", "updates"):
+            _mean(places[unit], comparison, strategy, unit, metric, color)
+        for trial in comparison.of(strategy):
+            records = trial.history.epochs
+            x = trial.axis("epochs")
+            noise = [record.noise_scale for record in records]
+            places["noise"].step(x, noise, where="mid", color=color, alpha=0.6)
+            batch = [record.batch_size for record in records]
+            places["batch"].step(x, batch, where="mid", color=color, alpha=0.6)
+    for unit in ("epochs", "updates"):
+        places[unit].set(xlabel=unit, ylabel=metric)
+    places["noise"].set(xlabel="epochs", ylabel="noise scale", yscale="log")
+    places["batch"].set(xlabel="epochs", ylabel="batch size", yscale="log")
+    for axis in places.values():
+        axis.grid(alpha=0.3)
     for action, mark in _MARKS.items():
-        left.scatter([], [], marker=mark, color="grey", label=action)
-    left.legend(fontsize="small")
+        places["epochs"].scatter([], [], marker=mark, color="grey", label=action)
+    places["epochs"].legend(fontsize="small")
     figure.suptitle(title)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=110)
 
 
-def _contestant(
-    axis: object, runs: Sequence[Run], x: Callable[[Epoch], float], name: str, color: str
+def _mean(
+    axis: Any, comparison: Comparison, strategy: str, unit: Unit, metric: str, color: str
 ) -> None:
-    curves = [[(x(epoch), epoch.test_accuracy) for epoch in run.epochs] for run in runs]
-    # Past the median end most of the curve would be values held after the end.
-    end = median(curve[-1][0] for curve in curves)
-    grid = np.linspace(min(curve[0][0] for curve in curves), end, 200)
-    mean, spread = band(curves, grid)
-    axis.plot(grid, mean, color=color, label=f"{name} (n = {len(runs)})")  # type: ignore[attr-defined]
-    axis.fill_between(  # type: ignore[attr-defined]
-        grid, mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0
-    )
-    for run in runs:
-        for epoch in run.epochs:
-            if epoch.action != "none":
-                axis.scatter(  # type: ignore[attr-defined]
-                    x(epoch),
-                    epoch.test_accuracy,
-                    marker=_MARKS.get(epoch.action, "o"),
+    trials = comparison.of(strategy)
+    found = curve(strategy, [(trial.axis(unit), _values(trial, metric)) for trial in trials])
+    low = [m - (d or 0.0) for m, d in zip(found.mean, found.deviation, strict=True)]
+    high = [m + (d or 0.0) for m, d in zip(found.mean, found.deviation, strict=True)]
+    axis.plot(found.x, found.mean, color=color, label=f"{strategy} (n = {len(trials)})")
+    axis.fill_between(found.x, low, high, color=color, alpha=0.2, linewidth=0)
+    for trial in trials:
+        for x, record in zip(trial.axis(unit), trial.history.epochs, strict=True):
+            if record.action != "none":
+                axis.scatter(
+                    x,
+                    record.metrics[metric],
+                    marker=_MARKS.get(record.action, "o"),
                     color=color,
                     edgecolors="black",
                     linewidths=0.5,
                     zorder=3,
                 )
+
+
+def _values(trial: Trial, metric: str) -> list[float]:
+    return [record.metrics[metric] for record in trial.history.epochs]

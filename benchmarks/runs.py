@@ -9,12 +9,13 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from benchmarks.comparison import Comparison
+from pipeline.comparison import Comparison as SideBySide
+from pipeline.comparison import Trial
+from trainer_module.history import EpochRecord, History
+from trainer_module.scaling import Problem, noise_scale
 
-Curve = Sequence[tuple[float, float]]
+MONITOR, TEST = "val_accuracy", "test_accuracy"
 
 
 @dataclass(frozen=True)
@@ -172,20 +173,39 @@ def pooled_spread(a: Sequence[float], b: Sequence[float]) -> float:
     return math.sqrt(mean(variances))
 
 
-def band(
-    curves: Sequence[Curve], grid: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Mean and standard deviation of curves over a grid.
-
-    Between its points a curve is a straight line; a run that has ended keeps its last value.
+def comparison(runs: Sequence[Run], problem: Problem) -> SideBySide:
+    """The runs as `plateau compare` shows them.
 
     Args:
-        curves: For each run, (x, y) by rising x.
-        grid: Values of x [G].
-
-    Returns:
-        Mean [G] and standard deviation [G], 0 for a single curve.
+        runs: Runs of all contestants over the same seeds.
+        problem: What the noise scale depends on beside learning rate and batch.
     """
-    points = [np.asarray(curve, np.float64).T for curve in curves]
-    values = np.stack([np.interp(grid, x, y) for x, y in points])
-    return values.mean(axis=0), values.std(axis=0, ddof=1 if len(curves) > 1 else 0)
+    return SideBySide(tuple(_trial(run, problem) for run in runs))
+
+
+def _trial(run: Run, problem: Problem) -> Trial:
+    records: list[EpochRecord] = []
+    updates = examples = 0
+    best = -math.inf
+    for epoch in run.epochs:
+        examples += (epoch.updates - updates) * epoch.batch_size
+        updates = epoch.updates
+        records.append(
+            EpochRecord(
+                epoch=epoch.epoch,
+                metrics={MONITOR: epoch.val_accuracy, TEST: epoch.test_accuracy},
+                learning_rate=epoch.learning_rate,
+                batch_size=epoch.batch_size,
+                noise_scale=noise_scale(epoch.learning_rate, epoch.batch_size, problem),
+                gradient_noise=None,
+                updates=updates,
+                examples=examples,
+                seconds=epoch.seconds,
+                action=epoch.action,
+                reason="" if epoch.action == "none" else f"no better {MONITOR}",
+                best=epoch.val_accuracy > best,
+            )
+        )
+        best = max(best, epoch.val_accuracy)
+    history = History(run.settings, MONITOR, "max", tuple(records), run.stop_reason)
+    return Trial(run.contestant, run.seed, history, run.test_accuracy)

@@ -32,7 +32,7 @@ class Settings:
     quick: bool = False
     rounds: int = 5
     seeds: int = 5
-    images: int = 3_000
+    images: int = 10_000
     width: float = 0.25
     data: Path = ROOT.parent / "shared" / "data" / "cifar10-images.tar.gz"
     output: Path = ROOT / "benchmarks" / "results"
@@ -47,5 +47,5 @@ class Settings:
             100 <= self.images <= 41_000,
             "images must be 100 to 41,000",
             self.images,
-            "Try --images 3000.",
+            "Try --images 10000.",
         )

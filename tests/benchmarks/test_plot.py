@@ -1,8 +1,9 @@
 import pytest
 from PIL import Image
 
-from benchmarks import plot
+from benchmarks import plot, runs
 from benchmarks.runs import Epoch, Run
+from trainer_module.scaling import Problem
 
 
 def test_draws_every_contestant_with_its_decisions(tmp_path):
@@ -23,7 +24,7 @@ def test_draws_every_contestant_with_its_decisions(tmp_path):
         for seed in (0, 1)
     ]
     path = tmp_path / "new" / "plot.png"
-    plot.draw(found, path, "title")
+    plot.draw(runs.comparison(found, Problem(100, "sgd", 0.9)), runs.TEST, path, "title")
     with Image.open(path) as image:
         colors = image.convert("RGB").getcolors(2**24)
     assert colors is not None

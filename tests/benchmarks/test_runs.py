@@ -1,8 +1,8 @@
-import numpy as np
 import pytest
 
 from benchmarks import runs
 from benchmarks.runs import Epoch, Run
+from trainer_module.scaling import Problem
 
 SETTINGS = {"images": 100}
 
@@ -112,13 +112,17 @@ def test_one_seed_shows_no_spread_to_judge_by():
     assert row.reached is None
 
 
-def test_band_holds_the_last_value_of_an_ended_run():
-    curves = [[(1, 0.0), (3, 1.0)], [(1, 0.0), (2, 0.5)]]
-    mean, spread = runs.band(curves, np.array([1.0, 2.0, 3.0]))
-    assert mean == pytest.approx([0.0, 0.5, 0.75])
-    assert spread == pytest.approx([0.0, 0.0, np.std([1.0, 0.5], ddof=1)])
-
-
-def test_band_of_one_run_has_no_spread():
-    _, spread = runs.band([[(1, 0.3), (2, 0.4)]], np.array([1.5]))
-    assert spread == pytest.approx([0.0])
+def test_runs_side_by_side_have_noise_scale_examples_and_a_best_epoch():
+    epochs = (
+        Epoch(1, 10, 1.0, 0.5, 0.4, 0.1, 10, "none"),
+        Epoch(2, 20, 2.0, 0.7, 0.6, 0.1, 10, "grow_batch"),
+        Epoch(3, 22, 3.0, 0.6, 0.5, 0.1, 50, "stop"),
+    )
+    found = runs.comparison([Run("own", 0, {}, epochs, 0.6, "plateau")], Problem(100, "sgd", 0.0))
+    (trial,) = found.trials
+    assert [record.examples for record in trial.history.epochs] == [100, 200, 300]
+    # Smith & Le 2018: eps (N/B - 1).
+    assert [r.noise_scale for r in trial.history.epochs] == pytest.approx([0.9, 0.9, 0.1])
+    assert trial.best.epoch == 2
+    assert [record.epoch for record in trial.history.decisions] == [2, 3]
+    assert found.totals[0].costs["updates"].values == (22,)
