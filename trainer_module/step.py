@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer_module import fused
+
 PerExample = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
@@ -210,7 +212,7 @@ class Steps:
     def _update(self, x: tf.Tensor, y: tf.Tensor, total: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
         del last  # Every piece is a whole batch here.
         sums, gradients = self._gradients(x, y, total)
-        self._optimizer.apply(gradients, self._model.trainable_variables)
+        fused.apply(self._optimizer, self._model.trainable_variables, gradients)
         return sums
 
     def _accumulate(
@@ -223,7 +225,7 @@ class Steps:
 
     def _apply(self) -> None:
         gradients = [tf.identity(accumulator) for accumulator in self._accumulators]
-        self._optimizer.apply(gradients, self._model.trainable_variables)
+        fused.apply(self._optimizer, self._model.trainable_variables, gradients)
         with tf.control_dependencies(gradients):
             self._clear()
 
