@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import compare, dataset, flags, presets
+from pipeline import compare, dataset, doctor, flags, kubeflow_runner, presets, submit
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -42,6 +42,17 @@ def test_commands_are_understood(words, tmp_path):
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True)
         assert done.returncode in (0, 1), done.stderr
+        return
+    if words[1] in ("doctor", "submit"):
+        # tests/e2e/test_kubeflow.py and tests/pipeline/test_submit.py run them.
+        default = {"doctor": doctor.default, "submit": submit.default}[words[1]]()
+        assert flags.parse(default, words[2:], "plateau", "").file == Path("digits.yaml")
+        return
+    if words[1] == "compile":
+        # tests/pipeline/test_kubeflow_runner.py compiles.
+        default = kubeflow_runner.default(presets.get(words[2]).build())
+        config = flags.parse(default, words[3:], "plateau", "")
+        assert len(kubeflow_runner.classes(config.run)) >= 2
         return
     assert words[1] in ("run", "compare")
     named = len(words) > 2 and not words[2].startswith("-")
