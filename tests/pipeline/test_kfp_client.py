@@ -1,4 +1,4 @@
-"""What is compiled by the kfp of TFX, in the hands of the newest kfp client."""
+"""What `plateau compile` writes, in the hands of the newest kfp client."""
 
 import io
 import json
@@ -13,7 +13,7 @@ import yaml
 from kfp_server import KfpServer
 from rich.console import Console
 
-from pipeline import submit
+from pipeline import kubeflow_runner, presets, submit
 
 pytestmark = pytest.mark.component
 
@@ -55,49 +55,47 @@ def server() -> Iterator[KfpServer]:
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small TFX pipeline with a runtime parameter and a mounted volume."""
-    from tfx.components import CsvExampleGen, StatisticsGen
-    from tfx.orchestration.data_types import RuntimeParameter
-    from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner as runner
-    from tfx.orchestration.pipeline import Pipeline
-
-    folder = tmp_path_factory.mktemp("compiled")
-    examples = CsvExampleGen(input_base=RuntimeParameter("data", str))
-    statistics = StatisticsGen(examples.outputs["examples"])
-    config = runner.KubeflowV2DagRunnerConfig(
-        default_image="example.invalid/plateau:1", use_pipeline_spec_2_1=True
+    """What `plateau compile digits` writes."""
+    path = tmp_path_factory.mktemp("compiled") / "digits.yaml"
+    config = kubeflow_runner.CompileConfig(
+        presets.get("digits").build(),
+        image="example.invalid/plateau:1",
+        volume="plateau-workspace:/workspace",
+        gpus=1,
+        file=path,
     )
-    runner.KubeflowV2DagRunner(config, str(folder), "small.json").run(
-        Pipeline("small", "/workspace/root", components=[examples, statistics]), write_out=True
-    )
-    spec = json.loads((folder / "small.json").read_text())["pipelineSpec"]
-    # TFX writes no defaults.
-    spec["root"]["inputDefinitions"]["parameters"]["data"]["defaultValue"] = "/data"
-    mount = {"pvcMount": [{"mountPath": "/workspace", "constant": "plateau"}]}
-    platforms = {"kubernetes": {"deploymentSpec": {"executors": {"StatisticsGen_executor": mount}}}}
-    path = folder / "small.yaml"
-    path.write_text(yaml.safe_dump_all([spec, {"platforms": platforms}]))
+    kubeflow_runner.run(config)
     return path
 
 
-def test_a_tfx_pipeline_is_submitted_as_it_is(package: Path, server: KfpServer) -> None:
+@pytest.fixture(scope="module")
+def defaults(package: Path) -> dict[str, Any]:
+    """The values that a run has if nobody gives others."""
+    spec = next(yaml.safe_load_all(package.read_text()))
+    parameters = spec["root"]["inputDefinitions"]["parameters"]
+    return {name: parameter["defaultValue"] for name, parameter in parameters.items()}
+
+
+def test_what_was_compiled_is_submitted_as_it_is(
+    package: Path, server: KfpServer, defaults: dict[str, Any]
+) -> None:
     config = submit.SubmitConfig(package, server.url, wait=True)
     done = submit.submit(config, Console(file=io.StringIO()), {}, sleep=lambda _: None)
     assert done.ok
     (upload,) = server.asked("POST", "pipelines/upload_version")
     assert upload.upload == package.read_bytes()
     (run,) = server.runs.values()
-    assert run["runtime_config"]["parameters"] == {"data": "/data"}
+    assert run["runtime_config"]["parameters"] == defaults
 
 
 def test_the_newest_client_loads_uploads_and_runs_it(
-    package: Path, server: KfpServer, tmp_path: Path
+    package: Path, server: KfpServer, defaults: dict[str, Any], tmp_path: Path
 ) -> None:
     if not PYTHON.is_file():
         pytest.skip("needs the newest kfp client: make .venv-kfp/.installed")
     # The client reads settings from the home folder and from KF_PIPELINES variables.
     env = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
-    parameters = {"data": "/workspace/data"}
+    parameters = {**defaults, "data": "/workspace/other", "patience": 2}
     done = subprocess.run(
         [PYTHON, "-c", CLIENT, server.url, package, json.dumps(parameters)],
         capture_output=True,
@@ -109,8 +107,8 @@ def test_the_newest_client_loads_uploads_and_runs_it(
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout.rpartition("result ")[2])
     assert result["client"] != "2.5.0"
-    assert result["name"] == "small"
-    assert result["inputs"] == {"data": "String"}
+    assert result["name"].startswith("plateau-digits-")
+    assert result["inputs"].keys() == defaults.keys()
     assert result["state"] == "SUCCEEDED"
     assert list(server.runs) == result["runs"]
     for request in server.asked("POST", "pipelines/upload(_version)?"):
