@@ -9,7 +9,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-byteco
 COMPILE := $(BIN)/uv pip compile --quiet --python-version $(VERSION) --generate-hashes \
 	--no-strip-extras --no-header --exclude-newer 2025-09-01
 
-.PHONY: run test unit component e2e lint format bench bench-quick reproduce lock install install-dev clean
+.PHONY: run test unit component e2e lint format bench bench-quick reproduce audit licences lock install install-dev clean
 
 run: install ## Train the digits preset to a pushed model.
 	@$(BIN)/plateau run digits $(ARGS)
@@ -19,7 +19,7 @@ test: lint unit component e2e ## Every check.
 unit: install-dev ## Tests that take seconds.
 	$(BIN)/python -m pytest --numprocesses auto -m "not component and not e2e" tests $(ARGS)
 
-component: install-dev .venv-kfp/.installed ## Tests on real Beam, TFMA and TFX: tens of seconds each.
+component: install-dev .venv-kfp/.installed .venv-audit/.installed ## Tests on real Beam, TFMA and TFX: tens of seconds each.
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m component tests $(ARGS)
 
 e2e: install-dev ## Tests that run whole pipelines.
@@ -43,6 +43,12 @@ bench-quick: install-dev ## The same at toy size: minutes; results in runs/bench
 reproduce: install-dev ## The strategies on CIFAR-10 and on a table, side by side: an hour or two; pages in docs/results.
 	$(BIN)/python -m benchmarks.reproduce $(ARGS)
 
+audit: install .venv-audit/.installed ## Known vulnerabilities of what is locked; needs a service that lists them.
+	@$(BIN)/python -m benchmarks.audit $(ARGS)
+
+licences: install ## Write docs/licences.md from what is installed.
+	@$(BIN)/python -m benchmarks.licences
+
 lock: install ## Write the lock files anew from pyproject.toml.
 	$(COMPILE) --output-file requirements.lock pyproject.toml
 	$(COMPILE) --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
@@ -50,6 +56,8 @@ lock: install ## Write the lock files anew from pyproject.toml.
 		--output-file deploy/requirements-gpu.lock deploy/requirements-gpu.in
 	echo "kfp==2.17.0" | $(BIN)/uv pip compile --quiet --python-version $(VERSION) --generate-hashes \
 		--no-strip-extras --no-header --no-python-downloads - --output-file requirements-kfp.lock
+	echo "pip-audit==2.10.1" | $(BIN)/uv pip compile --quiet --python-version $(VERSION) --generate-hashes \
+		--no-strip-extras --no-header --no-python-downloads - --output-file requirements-audit.lock
 
 install: .venv/.installed ## What running needs.
 
@@ -72,6 +80,13 @@ install-dev: .venv/.installed-dev ## What running and testing need.
 		--require-hashes --requirement requirements-kfp.lock
 	@touch $@
 
+# pip-audit needs newer packages than TFX.
+.venv-audit/.installed: .venv/.uv requirements-audit.lock
+	@$(BIN)/uv venv --quiet --clear --no-python-downloads --python $(BIN)/python .venv-audit
+	@$(BIN)/uv pip install --quiet --python .venv-audit/bin/python --compile-bytecode \
+		--require-hashes --requirement requirements-audit.lock
+	@touch $@
+
 .venv/.uv: .python-version
 	@command -v $(PYTHON) >/dev/null && $(PYTHON) --version >/dev/null 2>&1 || { echo \
 	"Plateau needs Python $(VERSION), which TFX 1.16 is built for, and '$(PYTHON)' is not there: \
@@ -83,4 +98,4 @@ install-dev: .venv/.installed-dev ## What running and testing need.
 	@touch $@
 
 clean: ## Remove the environment; runs/ stays.
-	rm -rf .venv .venv-kfp
+	rm -rf .venv .venv-kfp .venv-audit

@@ -199,6 +199,22 @@ def read(folder: str, classes: Sequence[str] = (), *, rounding: float = 0.0) -> 
     )
 
 
+def overall(
+    metrics: "Iterable[tfma.proto.metrics_for_slice_pb2.MetricsForSlice]", model: str
+) -> SliceMetrics | None:
+    """How one model does on all examples.
+
+    Args:
+        metrics: One proto a slice.
+        model: The model's name in the EvalConfig.
+
+    Returns:
+        Its metrics; None where there are none over all examples.
+    """
+    found = _slices(metrics, set(), (), model).get(())
+    return None if found is None else found.metrics(model)
+
+
 @dataclass
 class _Slice:
     """All values of one slice: by metric of each model, and differences between the two."""
@@ -243,7 +259,7 @@ def summarise(
     candidate = min(names)
     baseline = next((spec.name for spec in config.model_specs if spec.is_baseline), None)
     labels = {spec.label_key for spec in config.model_specs} | {schemas.LABEL}
-    slices = {s.key: s for s in _slices(metrics, labels, classes, candidate)}
+    slices = _slices(metrics, labels, classes, candidate)
     if () not in slices:
         raise ValueError(
             "the EvalConfig must evaluate all examples, got slices only. "
@@ -290,15 +306,16 @@ def _slices(
     labels: set[str],
     classes: Sequence[str],
     candidate: str,
-) -> Iterator[_Slice]:
+) -> dict[tuple[Any, ...], _Slice]:
     from tensorflow_model_analysis.slicer import slicer_lib
 
+    slices: dict[tuple[Any, ...], _Slice] = {}
     for proto in metrics:
         if proto.HasField("cross_slice_key"):
             continue
         key = slicer_lib.deserialize_slice_key(proto.slice_key)
         name, is_class = _slice_name(key, labels, classes)
-        found = _Slice(name, key, is_class, {}, {})
+        found = slices.setdefault(key, _Slice(name, key, is_class, {}, {}))
         for item in proto.metric_keys_and_values:
             value = _number(item.value)
             if value is None:
@@ -308,7 +325,7 @@ def _slices(
                 found.changes[metric] = value
             else:
                 found.models.setdefault(item.key.model_name or candidate, {})[metric] = value
-        yield found
+    return slices
 
 
 def _slice_name(

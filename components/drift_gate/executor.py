@@ -1,7 +1,5 @@
 """Loads the statistics, measures, writes the distances, and lets the run go on or not."""
 
-import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +8,13 @@ from tfx import types
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils, standard_component_specs
 
-from components import reading
+from components import drift, reading
 from components.drift_gate import logic
 
 BASELINE_KEY = "baseline_statistics"
 DRIFT_KEY = "drift"
 SPLIT_KEY, OTHER_SPLIT_KEY = "split", "other_split"
 MAX_DRIFT_KEY, MAX_SKEW_KEY = "max_drift", "max_skew"
-FILE_NAME = "drift.json"
 
 
 class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
@@ -38,7 +35,7 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
             exec_properties: The splits to compare, and the bounds.
 
         Raises:
-            logic.DriftError: A distance is beyond its bound.
+            drift.DriftError: A distance is beyond its bound.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         one = artifact_utils.get_single_instance
@@ -57,9 +54,9 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
         logic.check(found)
         folder = Path(one(output_dict[DRIFT_KEY]).uri)
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{FILE_NAME}"
-        temporary.write_text(json.dumps([dataclasses.asdict(d) for d in found], indent=1) + "\n")
-        temporary.replace(folder / FILE_NAME)
+        temporary = folder / f".{drift.FILE_NAME}"
+        temporary.write_text(drift.to_json(found))
+        temporary.replace(folder / drift.FILE_NAME)
 
 
 def _load(artifact: types.Artifact, split: str) -> statistics_pb2.DatasetFeatureStatisticsList:

@@ -6,43 +6,17 @@ Both lie between 0, alike, and 1, nothing in common.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
+
+from components.drift import Distance, DriftError, largest_first
 
 _UNBOUNDED = 1.0
 """No distance is larger."""
 
 # Values that hardly repeat (names, pictures) are no distribution that could drift.
 _DISTINCT = 0.5
-
-
-class DriftError(ValueError):
-    """The data lies further from the reference than it may."""
-
-
-@dataclass(frozen=True)
-class Distance:
-    """How far one feature has moved.
-
-    Attributes:
-        kind: drift, against the data of the last blessed model; skew, between two splits.
-        feature: Its name.
-        value: The distance, 0 to 1.
-        bound: Largest that passes; None if it is only measured.
-    """
-
-    kind: Literal["drift", "skew"]
-    feature: str
-    value: float
-    bound: float | None
-
-    @property
-    def passed(self) -> bool:
-        """Whether the bound holds."""
-        return self.bound is None or self.value <= self.bound
 
 
 def distances(
@@ -53,7 +27,7 @@ def distances(
     other_split: statistics_pb2.DatasetFeatureStatisticsList | None,
     max_drift: float | None = None,
     max_skew: float | None = None,
-) -> list[Distance]:
+) -> tuple[Distance, ...]:
     """Distances of all features that have a distribution, the largest first.
 
     Args:
@@ -78,12 +52,12 @@ def distances(
     found = tfdv.validate_statistics(
         present, compared, previous_statistics=baseline, serving_statistics=other_split
     )
-    result = []
+    result: list[Distance] = []
     for info in found.drift_skew_info:
         name = ".".join(info.path.step)
         result += [Distance("drift", name, m.value, max_drift) for m in info.drift_measurements]
         result += [Distance("skew", name, m.value, max_skew) for m in info.skew_measurements]
-    return sorted(result, key=lambda distance: (-distance.value, distance.kind, distance.feature))
+    return largest_first(result)
 
 
 def check(found: Sequence[Distance]) -> None:
@@ -92,7 +66,7 @@ def check(found: Sequence[Distance]) -> None:
     Raises:
         DriftError: Listing every distance beyond its bound.
     """
-    failed = [distance for distance in found if not distance.passed]
+    failed = [distance for distance in found if distance.passed is False]
     if failed:
         lines = "".join(
             f"\n  {d.kind} of {d.feature} is {d.value:.4f}, must be <= {d.bound:.4f}"

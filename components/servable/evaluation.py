@@ -3,10 +3,11 @@
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.writers import eval_config_writer
 
+from components import evaluation
 from components.servable.logic import Evaluated
 from components.servable.prediction import Evaluation
 
-ACCURACY, CROSSENTROPY, EXAMPLES = "accuracy", "crossentropy", "example_count"
+ACCURACY, CROSSENTROPY = "accuracy", "crossentropy"
 _CANDIDATES = ("", "candidate")
 
 
@@ -27,11 +28,12 @@ def read(folder: str) -> tuple[Evaluated, Evaluation | None]:
     (spec,) = specs
     if spec.example_weight_key or spec.example_weight_keys:
         return Evaluated(why_not="the evaluation gives its examples weights"), None
-    metrics = _overall(folder)
+    metrics = evaluation.overall(tfma.load_metrics(folder), spec.name)
+    values = metrics.values if metrics else {}
     evaluated = Evaluated(
-        accuracy=metrics.get(ACCURACY),
-        crossentropy=metrics.get(CROSSENTROPY),
-        examples=round(metrics[EXAMPLES]) if EXAMPLES in metrics else None,
+        accuracy=values.get(ACCURACY),
+        crossentropy=values.get(CROSSENTROPY),
+        examples=metrics.examples if metrics else None,
     )
     if evaluated.accuracy is None and evaluated.crossentropy is None:
         why = f"the evaluation has no metric {ACCURACY} or {CROSSENTROPY}"
@@ -42,15 +44,3 @@ def read(folder: str) -> tuple[Evaluated, Evaluation | None]:
         spec.label_key,
         tuple(spec.preprocessing_function_names),
     )
-
-
-def _overall(folder: str) -> dict[str, float]:
-    return {
-        item.key.name: item.value.double_value.value
-        for proto in tfma.load_metrics(folder)
-        if not proto.slice_key.single_slice_keys
-        for item in proto.metric_keys_and_values
-        if item.key.model_name in _CANDIDATES
-        and not item.key.is_diff
-        and item.value.WhichOneof("type") == "double_value"
-    }

@@ -24,7 +24,6 @@ TIMEOUT_KEY = "timeout_s"
 LABEL_KEY = "label"
 LEAVE_OUT_KEY = "leave_out"
 
-RESULT = "servable.json"
 BLESSED, NOT_BLESSED = "INFRA_BLESSED", "INFRA_NOT_BLESSED"
 CANARY = "components.servable.canary"
 
@@ -78,7 +77,7 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
 
         result = logic.result(checks, found, split, size_mib)
         blessing = one(output_dict[standard_component_specs.BLESSING_KEY])
-        _write(f"{blessing.uri}/{RESULT}", json.dumps(result, indent=1))
+        _write(f"{blessing.uri}/{logic.FILE_NAME}", json.dumps(result, indent=1))
         # The marker comes last: whoever sees it finds the result.
         passed = logic.blessed(checks)
         _write(f"{blessing.uri}/{BLESSED if passed else NOT_BLESSED}", "")

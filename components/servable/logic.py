@@ -23,6 +23,9 @@ from components.servable.measurement import (
 ROUNDING = 1e-6
 """Metrics come as float32, where 0.9 is 0.89999998."""
 
+FILE_NAME = "servable.json"
+"""Beside the marker of an InfraBlessing: what `result` gives."""
+
 CLEAN = "exit code 0"
 
 _HALVES = ("bfloat16", "float16")

@@ -21,11 +21,10 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, path_utils
 
-from components import evaluation, reading
+from components import drift, evaluation, reading
 from components.anomaly_gate.logic import find_problems
-from components.drift_gate.executor import FILE_NAME as DRIFT_FILE
-from components.servable.executor import RESULT as SERVING_FILE
-from components.training_report import data, drift, mistakes, page, serving
+from components.servable.logic import FILE_NAME as SERVING_FILE
+from components.training_report import data, mistakes, page, serving
 from trainer_module import history
 
 HISTORY_KEY = "history"
@@ -219,7 +218,7 @@ def _drift(inputs: dict[str, types.Artifact]) -> tuple[drift.Distance, ...] | No
     if DRIFT_KEY not in inputs:
         return None
     with _reading(inputs, DRIFT_KEY, "Run DriftGate again"):
-        return drift.parse(io_utils.read_bytes_file(f"{inputs[DRIFT_KEY].uri}/{DRIFT_FILE}"))
+        return drift.parse(io_utils.read_bytes_file(f"{inputs[DRIFT_KEY].uri}/{drift.FILE_NAME}"))
 
 
 def _serving(inputs: dict[str, types.Artifact]) -> serving.Serving | None:

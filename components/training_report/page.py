@@ -13,11 +13,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from components.drift import Distance
 from components.evaluation import EXAMPLE_COUNT, Evaluation, Gate
 from components.servable.logic import Check
 from components.training_report import figures
 from components.training_report.data import DataSummary
-from components.training_report.drift import Distance
 from components.training_report.mistakes import Mistakes
 from components.training_report.serving import Serving
 from trainer_module.history import EpochRecord, History

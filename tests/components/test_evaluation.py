@@ -204,6 +204,28 @@ def judge(config: "tfma.EvalConfig", values: Values, **options: Any) -> Evaluati
 
 
 @pytest.mark.component
+def test_overall_is_of_one_model_and_of_no_slice() -> None:
+    import tensorflow_model_analysis as tfma
+    from tensorflow_model_analysis.slicer import slicer_lib
+
+    protos = []
+    for key, models in BY_CLASS.items():
+        proto = tfma.proto.metrics_for_slice_pb2.MetricsForSlice(
+            slice_key=slicer_lib.serialize_slice_key(key)
+        )
+        for model, values in models.items():
+            for name, value in values.items():
+                item = proto.metric_keys_and_values.add()
+                item.key.name, item.key.model_name = name, model
+                item.value.double_value.value = value
+        protos.append(proto)
+    assert evaluation.overall(protos, "candidate") == SliceMetrics(10, {"accuracy": 0.9})
+    assert evaluation.overall(protos, "baseline") == SliceMetrics(10, {"accuracy": 0.4})
+    assert evaluation.overall(protos[1:], "candidate") is None
+    assert evaluation.overall(protos, "another") is None
+
+
+@pytest.mark.component
 def test_gates_of_every_kind() -> None:
     import tensorflow_model_analysis as tfma
 

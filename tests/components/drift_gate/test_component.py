@@ -17,10 +17,10 @@ from tfx import v1 as tfx  # noqa: E402
 from tfx.types import artifact_utils, standard_artifacts  # noqa: E402
 
 from components.artifacts import DataDrift  # noqa: E402
+from components.drift import DriftError  # noqa: E402
 from components.drift_gate.baseline import LatestBlessedStatistics  # noqa: E402
 from components.drift_gate.component import DriftGate  # noqa: E402
 from components.drift_gate.executor import Executor  # noqa: E402
-from components.drift_gate.logic import DriftError  # noqa: E402
 from schemas.images import image_schema_text  # noqa: E402
 
 pytestmark = pytest.mark.component
@@ -48,7 +48,7 @@ def one(kind: type, folder: Path) -> list[types.Artifact]:
 def do(
     tmp_path: Path, baseline: list[types.Artifact], splits: tuple[str, str], **bounds: float
 ) -> list[dict[str, object]]:
-    (tmp_path / "schema").mkdir()
+    (tmp_path / "schema").mkdir(parents=True)
     (tmp_path / "schema/schema.pbtxt").write_text(image_schema_text(["cat", "dog"]))
     present = statistics(tmp_path / "present", train=60, test=50)
     given = {

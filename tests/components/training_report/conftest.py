@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from components.drift import Distance
 from components.evaluation import ConfusionMatrix, Evaluation, Gate, SliceMetrics
 from components.servable.logic import Check
 from components.servable.measurement import Latency, Signature
 from components.training_report.data import DataSummary, Feature
-from components.training_report.drift import Distance
 from components.training_report.mistakes import Mistake, Mistakes, thumbnail
 from components.training_report.page import Report
 from components.training_report.serving import Serving

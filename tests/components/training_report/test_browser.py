@@ -11,8 +11,8 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
+from components.drift import Distance
 from components.training_report import page
-from components.training_report.drift import Distance
 from components.training_report.page import Report
 
 pytestmark = pytest.mark.component

@@ -15,7 +15,7 @@ from tfx import v1 as tfx
 
 import schemas
 from components import artifacts
-from components.drift_gate.logic import Distance
+from components.drift import Distance
 from components.servable import logic as servable
 from components.training_report.component import TrainingReport
 from components.training_report.executor import TEST_ACCURACY, ArtifactError, Executor

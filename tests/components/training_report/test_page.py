@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from components.drift import Distance
 from components.evaluation import Evaluation, Gate
 from components.training_report import page
-from components.training_report.drift import Distance
 from components.training_report.page import Report
 from components.training_report.serving import Serving
 from trainer_module.history import History

@@ -1,9 +1,18 @@
-"""How far the data has moved, as DriftGate writes it.  Pure: JSON in, plain values out."""
+"""How far data has moved, as DriftGate writes it and others read it.  Pure, and loads no TFDV."""
 
+import dataclasses
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
-KINDS = ("drift", "skew")
+Kind: TypeAlias = Literal["drift", "skew"]
+
+FILE_NAME = "drift.json"
+
+
+class DriftError(ValueError):
+    """The data lies further from the reference than it may."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +26,7 @@ class Distance:
         bound: Largest that passes; None if it is only measured.
     """
 
-    kind: str
+    kind: Kind
     feature: str
     value: float
     bound: float | None
@@ -29,8 +38,13 @@ class Distance:
 
     @property
     def passed(self) -> bool | None:
-        """Whether the bound holds; None without one."""
+        """Whether the bound holds; None without one, and then nothing is held against it."""
         return None if self.bound is None else self.value <= self.bound
+
+
+def to_json(distances: Sequence[Distance]) -> str:
+    """The content of a `drift.json`."""
+    return json.dumps([dataclasses.asdict(each) for each in distances], indent=1) + "\n"
 
 
 def parse(content: str | bytes) -> tuple[Distance, ...]:
@@ -45,18 +59,22 @@ def parse(content: str | bytes) -> tuple[Distance, ...]:
     entries = json.loads(content)
     if not isinstance(entries, list):
         raise ValueError(f"it must be a list of distances, got a {type(entries).__name__}")
-    found = [_distance(entry) for entry in entries]
-    return tuple(sorted(found, key=lambda each: (-each.value, each.kind, each.feature)))
+    return largest_first(_distance(entry) for entry in entries)
+
+
+def largest_first(distances: Iterable[Distance]) -> tuple[Distance, ...]:
+    """The distances in the order they are written and shown in."""
+    return tuple(sorted(distances, key=lambda each: (-each.value, each.kind, each.feature)))
 
 
 def _distance(entry: object) -> Distance:
     match entry:
         case {
-            "kind": str(kind),
+            "kind": "drift" | "skew" as kind,
             "feature": str(feature),
             "value": float() | int() as value,
             "bound": None | float() | int() as bound,
-        } if kind in KINDS:
+        }:
             return Distance(kind, feature, float(value), None if bound is None else float(bound))
     raise ValueError(
         "a distance must have a kind (drift or skew), a feature, a value and a bound, "

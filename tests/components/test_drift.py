@@ -1,8 +1,10 @@
 import json
+import subprocess
+import sys
 
 import pytest
 
-from components.training_report.drift import Distance, parse
+from components.drift import Distance, parse, to_json
 
 
 def entry(**changes: object) -> dict[str, object]:
@@ -47,3 +49,13 @@ def test_without_a_bound_there_is_no_verdict() -> None:
 def test_what_is_no_distance_is_refused(content: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse(json.dumps(content))
+
+
+def test_what_is_written_is_read() -> None:
+    found = (Distance("skew", "größe", 0.25, None), Distance("drift", "fare", 0.125, 0.3))
+    assert parse(to_json(found)) == found
+
+
+def test_a_gate_that_said_no_is_told_without_tfdv() -> None:
+    code = "import sys, components.drift; sys.exit('tensorflow_data_validation' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
