@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 from rich.console import Console
 
 from pipeline import (
+    beam,
     comparison_console,
     comparison_text,
     dataset,
@@ -161,6 +162,7 @@ def run(config: CompareConfig, console: Console, command: str) -> Compared:
         local_runner.RunFailedError: A component failed; what was finished before is kept.
     """
     began = time.monotonic()
+    beam.check(config.run.beam)
     output = config.run.output.resolve()
     with run_lock.hold(output):
         log = logs.path_for(output, datetime.now())
@@ -169,7 +171,10 @@ def run(config: CompareConfig, console: Console, command: str) -> Compared:
             common = dataclasses.replace(config.run, classes=data.classes)
             config = dataclasses.replace(config, run=common)
             environment.prepare(common.verbose)
-            with progress.shown(console) as shown:
+            with (
+                metadata.ready(common.metadata, output) as store,
+                progress.shown(console) as shown,
+            ):
                 trials = []
                 todo = turns(config)
                 for number, turn in enumerate(todo, 1):
@@ -182,7 +187,8 @@ def run(config: CompareConfig, console: Console, command: str) -> Compared:
                         _log.error("%s", traceback.format_exc())
                         which = f"{turn.strategy} with seed {turn.seed}"
                         where = f"{shown.component} of {which}" if shown.component else which
-                        raise local_runner.RunFailedError(where, cause, log) from cause
+                        plain = metadata.plain(cause, store)
+                        raise local_runner.RunFailedError(where, plain, log) from cause
             names: tuple[str, ...] = config.strategies
             trials.sort(key=lambda trial: (names.index(trial.strategy), trial.seed))
             comparison = Comparison(tuple(trials))
@@ -252,14 +258,14 @@ def _trial(turn: Turn, data: dataset.Dataset, output: Path, shown: progress.Prog
     """Train, or find in the cache, and evaluate what has not been evaluated."""
     from components import evaluation
 
-    file = metadata.file_of(output)
+    store = metadata.store_of(output)
     run_id = _run_to("Trainer", turn.config, data, output)
-    trained, evaluated = outcome(metadata.read(file), run_id)
+    trained, evaluated = outcome(metadata.read(store), run_id)
     # What is the same for every run has been told of once.
     shown.only = frozenset({"Evaluator"})
     if evaluated is None:
         run_id = _run_to("Evaluator", turn.config, data, output)
-        trained, evaluated = outcome(metadata.read(file), run_id)
+        trained, evaluated = outcome(metadata.read(store), run_id)
     shown.only = frozenset({"Trainer"})
     assert evaluated is not None
     found = evaluation.read(evaluated.uri, turn.config.classes, rounding=ROUNDING)

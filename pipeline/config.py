@@ -7,6 +7,8 @@ from typing import Literal
 
 import tyro
 
+from pipeline.beam import BeamConfig
+from pipeline.database import MetadataConfig
 from pipeline.evaluation import GateConfig
 from trainer_module.checks import require
 from trainer_module.config import (
@@ -48,6 +50,8 @@ class RunConfig:
         schedule: What happens at a stall.
         loop: How the loop runs.
         gates: What a model must reach to be pushed.
+        beam: Where Apache Beam runs the data steps.
+        metadata: Where ML Metadata keeps the runs.
         data_set: Name of the data set: that of its committed schema, and of the built-in data
             used where `data` is not given.
     """
@@ -67,6 +71,8 @@ class RunConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
     gates: GateConfig = field(default_factory=GateConfig)
+    beam: BeamConfig = field(default_factory=BeamConfig)
+    metadata: MetadataConfig = field(default_factory=MetadataConfig)
     data_set: tyro.conf.Suppress[str] = ""
 
     def __post_init__(self) -> None:

@@ -13,13 +13,12 @@ from tfx.components import (
     Transform,
     Tuner,
 )
-from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.dsl.components.base.base_beam_component import BaseBeamComponent
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import (
     LatestBlessedModelStrategy,
 )
-from tfx.orchestration import metadata
 from tfx.orchestration.data_types import RuntimeParameter
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import example_gen_pb2, pusher_pb2, trainer_pb2
@@ -36,9 +35,10 @@ from components.plateau_trainer.component import PlateauTrainer
 from components.servable.component import Servable
 from components.serving_pusher.component import ServingPusher
 from components.training_report.component import TrainingReport
-from pipeline import evaluation, fingerprint
+from pipeline import beam, evaluation, fingerprint, metadata
 from pipeline.config import RunConfig
 from pipeline.dataset import EVAL, TABLE_SPLITS, TEST, TRAIN
+from pipeline.metadata import Store
 from schemas import LABEL
 from trainer_module.config import ImageFeatures, TableFeatures
 
@@ -56,15 +56,15 @@ class PipelinePaths:
         pushed: Folder that receives a numbered subfolder for each pushed model.
         checkpoints: Folder from which a Trainer that was ended goes on; None where there is none
             that outlives it.
-        metadata: SQLite file of ML Metadata; None where the runner brings its own store, and the
-            last blessed model is looked up in the folder of pushed ones.
+        metadata: Where ML Metadata records the runs; None where the runner brings its own store,
+            and the last blessed model is looked up in the folder of pushed ones.
     """
 
     data: Place
     artifacts: str
     pushed: Place
     checkpoints: str | None = None
-    metadata: str | None = None
+    metadata: Store | None = None
 
 
 class _Baseline(NamedTuple):
@@ -81,14 +81,19 @@ class _Baseline(NamedTuple):
     statistics: BaseChannel
 
 
-def pipeline_name(config: RunConfig) -> str:
+def pipeline_name(config: RunConfig, store: Store | None = None) -> str:
     """Name under which ML Metadata files the runs.
 
-    Blessed models are looked up by it, and a model of other classes is no baseline; so the name
-    changes with the classes.
+    Blessed models and cached results are looked up by it. A model of other classes is no baseline,
+    so the name changes with the classes; and in a database that several output folders share, with
+    the folder.
+
+    Args:
+        config: The run, with `classes` filled in.
+        store: Where the runs are recorded.
     """
     digest = hashlib.sha256("\n".join(config.classes).encode()).hexdigest()[:8]
-    return f"plateau-{config.name}-{digest}"
+    return metadata.mark(f"plateau-{config.name}-{digest}", store)
 
 
 def create_pipeline(
@@ -115,6 +120,7 @@ def create_pipeline(
     label = config.features.label if isinstance(config.features, TableFeatures) else LABEL
 
     examples = _example_gen(config, paths.data)
+    examples.with_beam_pipeline_args(beam.reading_args(config.beam))
     statistics = StatisticsGen(examples=examples.outputs["examples"])
     contract = InlineSchemaGen(schema)
     validator = ExampleValidator(
@@ -216,7 +222,7 @@ def create_pipeline(
         rounding=evaluation.ROUNDING,
     )
     return Pipeline(
-        pipeline_name=pipeline_name(config),
+        pipeline_name=pipeline_name(config, paths.metadata),
         pipeline_root=paths.artifacts,
         components=[
             examples,
@@ -235,8 +241,11 @@ def create_pipeline(
             pusher,
         ],
         enable_cache=True,
+        beam_pipeline_args=list(
+            beam.pipeline_args(config.beam, pictures=isinstance(config.features, ImageFeatures))
+        ),
         metadata_connection_config=(
-            metadata.sqlite_metadata_connection_config(paths.metadata) if paths.metadata else None
+            metadata.connection(paths.metadata) if paths.metadata else None
         ),
     )
 
@@ -266,7 +275,7 @@ def _destination(pushed: Place) -> pusher_pb2.PushDestination | RuntimeParameter
     )
 
 
-def _example_gen(config: RunConfig, data: Place) -> BaseComponent:
+def _example_gen(config: RunConfig, data: Place) -> BaseBeamComponent:
     if isinstance(config.features, ImageFeatures):
         return ImageExampleGen(input_base=data, on_bad_image=config.on_bad_image)
     buckets = [

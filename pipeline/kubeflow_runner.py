@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import tyro
 
-from pipeline import dataset, doctor, logs
+from pipeline import beam, dataset, doctor, logs
 from pipeline.config import RunConfig
+from pipeline.database import MetadataConfig
 from pipeline.doctor import Target
 from trainer_module import environment
 from trainer_module.checks import check_choices, require
@@ -81,6 +82,7 @@ class CompileConfig:
             # What the command line begins with; the flags complete it.
             return
         check_choices(self)
+        beam.check_compiled(self.run.beam, self.target)
         require(
             bool(self.image) and not re.search(r"\s", self.image),
             "image must name a container image",
@@ -122,6 +124,12 @@ class CompileConfig:
                 None,
                 f"Name a folder that the tasks see with --{flag}, or a volume with --volume.",
             )
+        require(
+            self.run.metadata == MetadataConfig(),
+            "metadata must be left out of a compiled pipeline, which the cluster records",
+            str(self.run.metadata.metadata or self.run.metadata.metadata_password_file),
+            "Leave out --metadata and --metadata-password-file.",
+        )
         require(
             self.run.tune == 0,
             "tune must be left out of a compiled pipeline, whose schedule is given when it is run",

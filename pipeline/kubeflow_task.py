@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipeline import beam
 from trainer_module import environment
 from trainer_module.preemption import leaving_on_sigterm
 
@@ -55,7 +56,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def _run(arguments: Arguments) -> None:
     remote = arguments.invocation
-    local = without_absent(staged(remote))
+    # The workers of Dataflow see Cloud Storage, and no folder of this container.
+    given = remote if beam.on_dataflow(arguments.beam) else staged(remote)
+    local = without_absent(given)
     output_file = Path(local["outputs"]["outputFile"])
     output_file.parent.mkdir(parents=True, exist_ok=True)
     if has_driver(json.loads(arguments.inputs_spec)):

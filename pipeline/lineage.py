@@ -130,7 +130,7 @@ def read(outputs: Iterable[Path], wanted: str | None) -> Detail:
     found, looked = [], []
     for output in outputs:
         looked.append(str(output))
-        records = metadata.read(metadata.file_of(output))
+        records = metadata.read(metadata.store_of(output))
         folder = runs.listed(records, output)
         found += [(run, output, records) for run in folder.runs if _is_meant(run, wanted)]
     if not found and wanted is None:

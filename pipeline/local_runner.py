@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pipeline import dataset, logs, metadata, progress, run_lock
+from pipeline import beam, dataset, logs, metadata, progress, run_lock
 from pipeline.config import RunConfig
 from pipeline.result import RunResult
 from trainer_module import environment
@@ -37,7 +37,7 @@ class RunFailedError(RuntimeError):
     @property
     def gate(self) -> bool:
         """Whether nothing is broken, but a gate for data said no."""
-        from components.drift_gate.logic import DriftError
+        from components.drift import DriftError
 
         return isinstance(self.__cause__, DriftError)
 
@@ -53,33 +53,33 @@ def run(config: RunConfig, console: Console, command: str = "") -> RunResult:
         command: Command that repeats the run, for its report.
 
     Raises:
-        ValueError: The data cannot be used, or flags do not fit it.
+        ValueError: The data cannot be used, or flags do not fit it, or the engine of Beam or the
+            database of ML Metadata is not there.
         run_lock.OutputBusyError: Another run is using the output folder.
         RunFailedError: A component failed.
     """
     began = time.monotonic()
+    beam.check(config.beam)
     output = config.output.resolve()
     with run_lock.hold(output):
         log = logs.path_for(output, datetime.now())
         with logs.capture(log, config.verbose):
             data = dataset.resolve(config, output)
             config = dataclasses.replace(config, classes=data.classes)
-            environment.prepare(config.verbose)
-            with progress.shown(console) as shown:
-                try:
-                    run_id = execute(config, data, output, command)
-                except Exception as cause:
-                    _log.error("%s", traceback.format_exc())
-                    raise RunFailedError(shown.component, cause, log) from cause
-            from pipeline import result
+            with metadata.ready(config.metadata, output) as store:
+                environment.prepare(config.verbose)
+                with progress.shown(console) as shown:
+                    try:
+                        run_id = execute(config, data, output, command)
+                    except Exception as cause:
+                        _log.error("%s", traceback.format_exc())
+                        plain = metadata.plain(cause, store)
+                        raise RunFailedError(shown.component, plain, log) from cause
+                from pipeline import result
 
-            return result.read_run(
-                metadata.file_of(output),
-                run_id,
-                config,
-                log=log,
-                seconds=time.monotonic() - began,
-            )
+                return result.read_run(
+                    store, run_id, config, log=log, seconds=time.monotonic() - began
+                )
 
 
 def compile_pipeline(
@@ -107,7 +107,7 @@ def compile_pipeline(
         pushed=str(output / "pushed"),
         # Every execution has new folders under the pipeline root; this one they share.
         checkpoints=str(artifacts / "checkpoints"),
-        metadata=str(metadata.file_of(output)),
+        metadata=metadata.store_of(output),
     )
     return Compiler().compile(graph.create_pipeline(config, paths, data.schema, command))
 
@@ -136,7 +136,7 @@ def execute(
     ir = compile_pipeline(config, data, output, command)
     logs.silence_libraries()
     # LocalDagRunner draws an id of its own only where none is set, and does not tell it.
-    run_id = datetime.now().isoformat()
+    run_id = metadata.mark(datetime.now().isoformat(), metadata.store_of(output))
     runtime_parameter_utils.substitute_runtime_parameter(
         ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}
     )

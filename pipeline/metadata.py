@@ -1,5 +1,6 @@
 """ML Metadata of an output folder: opened, and read as plain values."""
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -7,10 +8,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from pipeline import database
+from pipeline.database import Database
+
 if TYPE_CHECKING:
     from ml_metadata.metadata_store import MetadataStore
+    from ml_metadata.proto.metadata_store_pb2 import ConnectionConfig
 
 FILE_NAME = "metadata.sqlite"
+
+Store: TypeAlias = Path | Database
+"""Where runs are recorded: a SQLite file, or a database."""
 
 Scalar: TypeAlias = int | float | str | bool
 State: TypeAlias = Literal["unknown", "new", "running", "complete", "failed", "cached", "canceled"]
@@ -121,20 +129,83 @@ class Records:
 
 
 def file_of(output: Path) -> Path:
-    """The ML Metadata of all runs in an output folder."""
+    """The ML Metadata of all runs in an output folder that has no database."""
     return output / FILE_NAME
 
 
-def connect(file: Path, *, write: bool = False) -> "MetadataStore":
+def store_of(output: Path) -> Store:
+    """Where the runs in an output folder are recorded.
+
+    Raises:
+        ValueError: The file that names its database is damaged.
+    """
+    return database.remembered(output) or file_of(output)
+
+
+def is_there(output: Path) -> bool:
+    """Whether runs were recorded for an output folder."""
+    return file_of(output).is_file() or (output / database.FILE_NAME).is_file()
+
+
+@contextlib.contextmanager
+def ready(config: database.MetadataConfig, output: Path) -> Iterator[Store]:
+    """Choose where a run is recorded, and have it ready for TFX within the context.
+
+    Args:
+        config: The flags.
+        output: Output folder. The caller holds its lock.
+
+    Raises:
+        ValueError: The database cannot be used, or the flags do not fit the output folder.
+    """
+    file = file_of(output)
+    found = database.chosen(config, output, file)
+    if found is None:
+        yield file
+        return
+    with database.ready(found, output):
+        yield found
+
+
+def mark(name: str, store: Store | None) -> str:
+    """A name that, where output folders share a database, no other one of them has."""
+    return store.mark(name) if isinstance(store, Database) else name
+
+
+def connection(store: Store) -> "ConnectionConfig":
+    """How TFX opens ML Metadata: for writing, made where it is not there."""
+    from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+    if isinstance(store, Database):
+        return database.connection(store)
+    found = mlmd.ConnectionConfig()
+    found.sqlite.filename_uri = str(store)
+    found.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
+    return found
+
+
+def connect(store: Store, *, write: bool = False) -> "MetadataStore":
     """Open ML Metadata.
 
     Args:
-        file: SQLite file.
+        store: Where it is.
         write: Open it for writing too. The caller holds the output folder's lock.
 
     Raises:
-        ValueError: There is no such file, or it is no ML Metadata.
+        ValueError: There is no such file, it is no ML Metadata, or the database cannot be used.
     """
+    if isinstance(store, Database):
+        return database.connect(store)
+    return _connect(store, write)
+
+
+def plain(error: Exception, store: Store) -> Exception:
+    """An error in plain words, where it means that a database was lost; else the error itself."""
+    found = database.lost(error, store) if isinstance(store, Database) else None
+    return found or error
+
+
+def _connect(file: Path, write: bool) -> "MetadataStore":
     from ml_metadata import errors
     from ml_metadata.metadata_store import MetadataStore
     from ml_metadata.proto import metadata_store_pb2 as mlmd
@@ -157,27 +228,56 @@ def connect(file: Path, *, write: bool = False) -> "MetadataStore":
         ) from error
 
 
-def read(file: Path) -> Records:
-    """Read everything.
+def read(store: Store) -> Records:
+    """Read everything; of a database, everything of one output folder.
 
     Raises:
-        ValueError: As `connect`.
+        ValueError: As `connect`, or the connection was lost.
     """
+    if not isinstance(store, Database):
+        return _read(connect(store), None)
+    opened = connect(store)
+    with database.quiet():
+        from ml_metadata import errors
+
+        try:
+            return _read(opened, store)
+        except errors.StatusError as error:
+            raise ValueError(
+                f"the database of ML Metadata must answer, got {error} from {store}. "
+                "Check that its server runs, and try again."
+            ) from error
+
+
+def _read(store: "MetadataStore", shared: Database | None) -> Records:
     from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-    store = connect(file)
+    def ours(kind: str) -> list[Any]:
+        found = store.get_contexts_by_type(kind)
+        if shared is None:
+            return list(found)
+        # A node's name is that of its pipeline and its own.
+        names = {c.id: c.name.rpartition(".")[0] if kind == "node" else c.name for c in found}
+        return [context for context in found if shared.owns(names[context.id])]
+
     # A run may be writing meanwhile: what is referred to is read after what refers to it.
-    runs = sorted(store.get_contexts_by_type("pipeline_run"), key=lambda context: context.id)
+    runs = sorted(ours("pipeline_run"), key=lambda context: context.id)
     run_of = {e.id: run.name for run in runs for e in store.get_executions_by_context(run.id)}
     node_of = {
         e.id: node.name.rpartition(".")
-        for node in store.get_contexts_by_type("node")
+        for node in ours("node")
         for e in store.get_executions_by_context(node.id)
     }
-    protos = sorted(store.get_executions(), key=lambda e: e.id)
+    if shared is None:
+        listed = store.get_executions()
+    else:
+        pipelines = [store.get_executions_by_context(c.id) for c in ours("pipeline")]
+        listed = {e.id: e for found in pipelines for e in found}.values()
+    protos = sorted(listed, key=lambda e: e.id)
     inputs: dict[int, dict[str, tuple[int, ...]]] = {}
     outputs: dict[int, dict[str, tuple[int, ...]]] = {}
-    for event in store.get_events_by_execution_ids([e.id for e in protos]) if protos else ():
+    events = store.get_events_by_execution_ids([e.id for e in protos]) if protos else ()
+    for event in events:
         kinds = {mlmd.Event.INPUT: inputs, mlmd.Event.OUTPUT: outputs}
         # What a Resolver found is an INTERNAL_OUTPUT, made by others.
         if event.type in kinds:
@@ -200,10 +300,14 @@ def read(file: Path) -> Records:
         )
         for proto in protos
     }
+    if shared is None:
+        artifacts = store.get_artifacts()
+    else:
+        artifacts = store.get_artifacts_by_id(sorted({event.artifact_id for event in events}))
     return Records(
         artifacts={
             proto.id: Artifact(proto.id, proto.type, proto.uri, _properties(proto))
-            for proto in store.get_artifacts()
+            for proto in artifacts
         },
         executions=executions,
         runs=tuple(

@@ -140,7 +140,7 @@ def plan(output: Path, wanted: int | None = None) -> Rollback:
         ValueError: No model is pushed, or there is no such version, or none before the present
             model, or the version is damaged or is being served already.
     """
-    records = metadata.read(metadata.file_of(output))
+    records = metadata.read(metadata.store_of(output))
     there = versions(records, output)
     if not there:
         raise ValueError(
@@ -206,13 +206,13 @@ def apply(rollback: Rollback, now: Callable[[], float] = time.time) -> Version:
                     f"a rollback must start from the version it was planned for, got a change in "
                     f"{folder_of(output)} meanwhile. Look with `plateau runs`, and try again."
                 )
-            file = metadata.file_of(output)
-            pushes = _pushes(metadata.read(file))
+            recorded = metadata.store_of(output)
+            pushes = _pushes(metadata.read(recorded))
             # A version that is gone may still be loaded where it was served.
             free = serving.next_version(serving.versions(folder_of(output)), now)
             number = max(free, max(pushes) + 1)
             destination = folder_of(output) / str(number)
-            store = metadata.connect(file, write=True)
+            store = metadata.connect(recorded, write=True)
             execution = _begin(store, rollback, pushes[rollback.target.number], number)
             try:
                 serving.copy(rollback.target.path, destination)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from components import evaluation
 from components.evaluation import Evaluation, Gate, SliceMetrics
+from components.servable import logic as servable
 from pipeline import metadata
 from pipeline.config import RunConfig
 from pipeline.evaluation import ROUNDING
@@ -15,8 +16,6 @@ from pipeline.metadata import Artifact, Execution
 from pipeline.runs import REPORT
 
 __all__ = ["Evaluation", "Gate", "RunResult", "SliceMetrics", "Step", "read_run"]
-
-SERVABLE = "servable.json"
 
 
 @dataclass(frozen=True)
@@ -65,17 +64,19 @@ class RunResult:
     converted_images: int = 0
 
 
-def read_run(file: Path, run_id: str, config: RunConfig, *, log: Path, seconds: float) -> RunResult:
+def read_run(
+    store: metadata.Store, run_id: str, config: RunConfig, *, log: Path, seconds: float
+) -> RunResult:
     """Read a finished run.
 
     Args:
-        file: SQLite file of ML Metadata.
+        store: Where ML Metadata recorded it.
         run_id: The pipeline run's id.
         config: The run, with `classes` filled in.
         log: The log file.
         seconds: Wall time of the run.
     """
-    records = metadata.read(file)
+    records = metadata.read(store)
     run = next(run for run in records.runs if run.id == run_id)
     outputs = {e.component: dict(records.outputs(e)) for e in run.executions}
     evaluator = outputs["Evaluator"]
@@ -100,7 +101,7 @@ def _step(execution: Execution) -> Step:
 
 
 def _failed_checks(blessing: Path) -> tuple[str, ...]:
-    checks = json.loads((blessing / SERVABLE).read_text())["checks"]
+    checks = json.loads((blessing / servable.FILE_NAME).read_text())["checks"]
     return tuple(
         f"{check['name']} is {check['value']}, must be {check['bound']}"
         for check in checks

@@ -134,7 +134,7 @@ def folders(preset: str | None, output: Path | None) -> tuple[Path, ...]:
             f"--output must be the folder of earlier runs, got {output}, which is no folder. "
             "Leave --output out to see every folder under ./runs."
         )
-    return tuple(path for path in asked if metadata.file_of(path).is_file())
+    return tuple(path for path in asked if metadata.is_there(path))
 
 
 def only_folder(output: Path | None) -> Path:
@@ -163,7 +163,7 @@ def read(output: Path) -> Folder:
     Raises:
         ValueError: It has no ML Metadata.
     """
-    return listed(metadata.read(metadata.file_of(output)), output)
+    return listed(metadata.read(metadata.store_of(output)), output)
 
 
 def newest_report(outputs: Iterable[Path]) -> Path:
@@ -178,7 +178,7 @@ def newest_report(outputs: Iterable[Path]) -> Path:
     reports = []
     looked = list(outputs)
     for output in looked:
-        records = metadata.read(metadata.file_of(output))
+        records = metadata.read(metadata.store_of(output))
         for run in records.runs:
             for _, artifact in records.outputs(*run.executions):
                 path = place(artifact, output) / REPORT

@@ -43,15 +43,22 @@ Value = int | float | str
 class Archive:
     """An output folder whose runs are told rather than run."""
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, place: metadata.Store | None = None) -> None:
         self.output = output
         output.mkdir(parents=True, exist_ok=True)
-        connection = mlmd.ConnectionConfig()
-        connection.sqlite.filename_uri = str(metadata.file_of(output))
-        self.store = MetadataStore(connection)
+        self._place = place or metadata.file_of(output)
+        self.store = (
+            metadata.connect(self._place, write=True)
+            if place
+            else MetadataStore(metadata.connection(self._place))
+        )
         self.latest: dict[str, mlmd.Artifact] = {}
         self._contexts: dict[tuple[str, str], mlmd.Context] = {}
         self._types: dict[tuple[str, str], int] = {}
+
+    def marked(self, name: str) -> str:
+        """A name as it stands in a store that several folders may share."""
+        return metadata.mark(name, self._place)
 
     def run(
         self,
@@ -109,9 +116,9 @@ class Archive:
                     _set(made[key], found.get(key, {}))
                 pairs.append((made[key], _event(mlmd.Event.OUTPUT, [key], made[key].id or None)))
             contexts = [
-                self._context("pipeline", PIPELINE),
-                self._context("pipeline_run", name),
-                self._context("node", f"{PIPELINE}.{component}"),
+                self._context("pipeline", self.marked(PIPELINE)),
+                self._context("pipeline_run", self.marked(name)),
+                self._context("node", f"{self.marked(PIPELINE)}.{component}"),
             ]
             _, ids, _ = self.store.put_execution(
                 execution, pairs, contexts, force_reuse_context=True
@@ -174,6 +181,12 @@ def archive(tmp_path: Path) -> Archive:
 @pytest.fixture
 def make_archive(tmp_path: Path) -> Callable[[str], Archive]:
     return lambda name: Archive(tmp_path / "runs" / name)
+
+
+@pytest.fixture
+def archive_in() -> Callable[[Path, metadata.Store], Archive]:
+    """Makes an output folder that records its runs in a store."""
+    return Archive
 
 
 def _event(kind: int, keys: Iterable[str], artifact: int | None) -> mlmd.Event:

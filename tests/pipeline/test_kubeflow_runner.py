@@ -8,6 +8,7 @@ import yaml
 from PIL import Image
 
 from pipeline import doctor, kubeflow_runner, presets
+from pipeline.database import MetadataConfig
 from pipeline.kubeflow_runner import CompileConfig
 from trainer_module.config import TrainConfig
 
@@ -170,3 +171,9 @@ def test_bad_flags(fields: dict[str, Any], message: str) -> None:
 def test_a_volume_is_no_business_of_vertex() -> None:
     with pytest.raises(ValueError, match="kfp only"):
         CompileConfig(RUN, image="i", volume="plateau:/w", **VERTEX)
+
+
+def test_a_database_is_no_business_of_a_cluster() -> None:
+    shared = dataclasses.replace(RUN, metadata=MetadataConfig("mysql://ana@host/plateau"))
+    with pytest.raises(ValueError, match="metadata must be left out"):
+        CompileConfig(shared, image="i", volume="plateau:/w")

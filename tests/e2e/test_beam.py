@@ -1,0 +1,177 @@
+"""The data part of a run on several engines of Apache Beam, with real processes: same artifacts."""
+
+import dataclasses
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from tensorflow_metadata.proto.v0 import statistics_pb2
+
+from pipeline import dataset, digits, local_runner, logs, presets
+from pipeline.beam import BeamConfig
+from runs import ROOT, Done, plateau, records
+
+pytestmark = pytest.mark.e2e
+
+SPLITS = (dataset.TRAIN, dataset.EVAL, dataset.TEST)
+BEAM = "apache_beam.runners"
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    address: str
+    log: Path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def server(module: str, flag: str, log: Path):
+    """A server of Beam in a process of its own, which ends with its children."""
+    port = free_port()
+    environment = {
+        **os.environ,
+        # The pool starts its workers as `python`.
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, f"{flag}={port}"],
+            env=environment,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        wait_until_listening(process, port, log)
+        yield Server(f"127.0.0.1:{port}", log)
+    finally:
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=30)
+        # Workers that it left behind are of its group.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def wait_until_listening(process: subprocess.Popen, port: int, log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    pytest.fail(f"nothing listens on port {port}:\n{log.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory):
+    """Beam's job server and worker pool."""
+    folder = tmp_path_factory.mktemp("servers")
+    with ExitStack() as stack:
+        yield (
+            stack.enter_context(
+                server(f"{BEAM}.portability.local_job_service_main", "--port", folder / "jobs")
+            ),
+            stack.enter_context(
+                server(f"{BEAM}.worker.worker_pool_main", "--service_port", folder / "pool")
+            ),
+        )
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return digits.write_digits(tmp_path_factory.mktemp("pictures") / "digits")
+
+
+@pytest.fixture(scope="module")
+def direct(pictures, tmp_path_factory):
+    return run(pictures, tmp_path_factory.mktemp("direct"), BeamConfig())
+
+
+def run(pictures: Path, output: Path, beam: BeamConfig) -> Done:
+    """Run the pipeline as far as Transform."""
+    config = dataclasses.replace(presets.digits(), data=pictures, output=output, beam=beam)
+    with logs.capture(output / "log", verbose=False):
+        data = dataset.resolve(config, output)
+        config = dataclasses.replace(config, classes=data.classes)
+        local_runner.execute(config, data, output, to_nodes=("Transform", "LatestBlessedModel"))
+    return Done(0, "", "", output)
+
+
+def examples(done: Done, split: str) -> list[bytes]:
+    return sorted(records(done.files("ImageExampleGen", "examples", split)))
+
+
+def statistics(done: Done, split: str) -> statistics_pb2.DatasetFeatureStatistics:
+    """The statistics of a split, with the features in the order of their names."""
+    (file,) = done.files("StatisticsGen", "statistics", split)
+    found = statistics_pb2.DatasetFeatureStatisticsList.FromString(Path(file).read_bytes())
+    (of_split,) = found.datasets
+    features = sorted(of_split.features, key=lambda feature: feature.path.step[0])
+    del of_split.features[:]
+    of_split.features.extend(features)
+    return of_split
+
+
+def transformed(done: Done, serialized: list[bytes]) -> dict[str, bytes]:
+    """What the transform graph makes of some examples."""
+    import tensorflow as tf
+    import tensorflow_transform as tft
+
+    folder = max((done.output / "artifacts/Transform/transform_graph").iterdir())
+    graph = tft.TFTransformOutput(str(folder))
+    raw = tf.io.parse_example(serialized, graph.raw_feature_spec())
+    made = graph.transform_raw_features(raw)
+    return {name: tensor.numpy().tobytes() for name, tensor in made.items()}
+
+
+def assert_same(done: Done, direct: Done) -> None:
+    for split in SPLITS:
+        assert examples(done, split) == examples(direct, split)
+        assert statistics(done, split) == statistics(direct, split)
+    serialized = examples(direct, dataset.TEST)
+    made = transformed(done, serialized)
+    assert made == transformed(direct, serialized)
+    assert made
+
+
+def test_several_processes(direct, pictures, tmp_path):
+    assert_same(run(pictures, tmp_path, BeamConfig(beam="direct:2")), direct)
+    workers = re.findall(r"Python sdk harness starting", (tmp_path / "log").read_text())
+    assert len(workers) >= 2
+
+
+def test_a_job_server_and_a_worker_pool(direct, pictures, servers, tmp_path):
+    jobs, pool = servers
+    beam = BeamConfig(beam=f"portable://{jobs.address}", beam_workers=pool.address)
+    assert_same(run(pictures, tmp_path, beam), direct)
+    assert "Starting worker" in pool.log.read_text()
+
+
+def test_a_job_server_alone(direct, pictures, servers, tmp_path):
+    jobs, pool = servers
+    before = pool.log.read_text().count("Starting worker")
+    assert_same(run(pictures, tmp_path, BeamConfig(beam=f"portable://{jobs.address}")), direct)
+    assert pool.log.read_text().count("Starting worker") == before
+
+
+def test_a_job_server_that_is_not_there_is_told_of_before_anything_is_written(tmp_path):
+    address = f"portable://127.0.0.1:{free_port()}"
+    done = plateau("run", "digits", "--beam", address, output=tmp_path / "run")
+    assert done.status == 1
+    assert "--beam must be an address at which something listens" in done.err
+    assert not done.output.exists()
