@@ -32,6 +32,7 @@ def main() -> int:
         except ValueError as error:
             print(f"{part}: {error}", file=sys.stderr)
             return 1
+        machine["note"] = settings.note
         machine["minutes"] = round((time.monotonic() - started) / 60, 1)
         report.write(result, settings.output, machine, settings.quick)
         print(f"{report.table(result.rows)}\n", flush=True)

@@ -37,7 +37,7 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 CONTESTANTS: tuple[str, ...] = (*STRATEGIES, KERAS)
 _CURVE_IMAGES = 1_000
 _MIN_DELTA = 0.01
-_FILE, _FIGURE = "contest-runs.jsonl", "contest.png"
+RUNS_FILE, _FIGURE = "contest-runs.jsonl", "contest.png"
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def compete(settings: Settings) -> tuple[Result, SideBySide]:
     """Run what is missing; what it comes to, and the runs themselves."""
     course = _course(settings)
     common = course.settings(settings)
-    path = settings.output / _FILE
+    path = settings.output / RUNS_FILE
     finished = runs.read(path, common)
     seeds = 1 if settings.quick else settings.seeds
     for seed in range(seeds):
@@ -380,5 +380,5 @@ def _method(course: Course, settings: Settings, seeds: int) -> str:
         f"evaluations. {KERAS} gets the same batches as lr_decay, as many cuts by the same factor "
         "at the same patience and least improvement, and EarlyStopping at "
         f"{schedule.actions + 1} times that patience, room for every cut, with the best weights "
-        f"restored. Every run: [{_FILE}]({_FILE})."
+        f"restored. Every run: [{RUNS_FILE}]({RUNS_FILE})."
     )

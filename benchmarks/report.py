@@ -93,9 +93,10 @@ def table(rows: Sequence[Comparison]) -> str:
 def hardware_line(hardware: Mapping[str, Any]) -> str:
     """What a part was measured on, in one line."""
     extensions = ", ".join(hardware["extensions"]) or "no vector extension of note"
+    note = f" {hardware['note']}" if hardware.get("note") else ""
     return (
         f"Measured {hardware['date']} on {hardware['processor']}, {hardware['cores']} cores "
         f"({extensions}), {hardware['memory_gib']} GiB, load {hardware['load_before']} before; "
         f"Python {hardware['python']}, TensorFlow {hardware['tensorflow']}, "
-        f"Keras {hardware['keras']}, TFX {hardware['tfx']}."
+        f"Keras {hardware['keras']}, TFX {hardware['tfx']}.{note}"
     )

@@ -4,6 +4,7 @@ CIFAR-10 is the contest of `benchmarks.contest`, whose finished runs are used; t
 goes through `plateau compare`, so through the whole pipeline.
 """
 
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -52,16 +53,16 @@ def main() -> int:
 
 def cifar10(config: ReproduceConfig) -> Path:
     """The page about CIFAR-10."""
-    machine = hardware.describe()
+    machine = hardware.describe() | {"note": config.contest.note}
     result, side_by_side = contest.compete(config.contest)
-    return write(
-        config.output, "cifar10", "CIFAR-10", result.method, side_by_side, runs.TEST, machine
-    )
+    file = os.path.relpath(config.contest.output / contest.RUNS_FILE, config.output)
+    method = result.method.replace(f"({contest.RUNS_FILE})", f"({file})")
+    return write(config.output, "cifar10", "CIFAR-10", method, side_by_side, runs.TEST, machine)
 
 
 def table(config: ReproduceConfig) -> Path:
     """The page about the Chicago taxi trips that come with TFX."""
-    machine = hardware.describe()
+    machine = hardware.describe() | {"note": config.contest.note}
     preset = compare.default(presets.taxi())
     wanted = replace(preset, seeds=config.table_seeds)
     done = compare.run(wanted, Console(stderr=True), "plateau compare taxi")

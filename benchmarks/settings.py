@@ -26,6 +26,7 @@ class Settings:
         width: Width multiplier of the small CNN.
         data: The archive of CIFAR-10 pictures, one folder a split and class.
         output: Folder of the results.
+        note: What a reader of the results must know of the machine while it measured.
     """
 
     parts: tyro.conf.Positional[tuple[Part, ...]] = PARTS
@@ -36,6 +37,7 @@ class Settings:
     width: float = 0.25
     data: Path = ROOT.parent / "shared" / "data" / "cifar10-images.tar.gz"
     output: Path = ROOT / "benchmarks" / "results"
+    note: str = ""
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -12,7 +12,7 @@ import pytest
 from pipeline import compare, dataset, doctor, flags, kubeflow_runner, presets, submit
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(language: str) -> list[str]:

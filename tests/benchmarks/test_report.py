@@ -43,6 +43,11 @@ def test_page_keeps_the_parts_written_before(tmp_path):
     assert speed < page.index("no evidence") < memory
 
 
+def test_what_a_reader_must_know_of_the_machine_is_told():
+    assert report.hardware_line(HARDWARE).endswith("TFX 1.")
+    assert report.hardware_line({**HARDWARE, "note": "Busy."}).endswith("TFX 1. Busy.")
+
+
 def test_json_holds_every_value_and_the_verdict(tmp_path):
     report.write(Result("speed", "So.", ROWS, {"x": 1}), tmp_path, HARDWARE, quick=False)
     data = json.loads((tmp_path / "speed.json").read_text())
