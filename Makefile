@@ -9,7 +9,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-byteco
 COMPILE := $(BIN)/uv pip compile --quiet --python-version $(VERSION) --generate-hashes \
 	--no-strip-extras --no-header --exclude-newer 2025-09-01
 
-.PHONY: run test unit component e2e lint format bench bench-quick reproduce audit licences lock install install-dev clean
+.PHONY: run test unit component e2e lint format bench bench-quick bench-pipeline reproduce audit licences lock install install-dev clean
 
 run: install ## Train the digits preset to a pushed model.
 	@$(BIN)/plateau run digits $(ARGS)
@@ -39,6 +39,9 @@ bench: install-dev ## Speed, memory and the schedules side by side: hours; resul
 
 bench-quick: install-dev ## The same at toy size: minutes; results in runs/benchmarks-quick.
 	$(BIN)/python -m benchmarks --quick $(ARGS)
+
+bench-pipeline: install-dev ## A run by component, against the smallest TFX pipeline: minutes; results in benchmarks/results.
+	$(BIN)/python -m benchmarks.pipeline $(ARGS)
 
 reproduce: install-dev ## The strategies on CIFAR-10 and on a table, side by side: an hour or two; pages in docs/results.
 	$(BIN)/python -m benchmarks.reproduce $(ARGS)

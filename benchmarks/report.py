@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.comparison import Comparison
-from benchmarks.settings import PARTS
 
 _HEADINGS = {
     "speed": "Images a second",
     "stage": "A change of stage",
     "memory": "Memory",
     "contest": "Schedules on CIFAR-10",
+    "pipeline": "A run of the pipeline",
 }
 
 
@@ -27,6 +27,7 @@ class Result:
         rows: The comparisons.
         details: Absolute figures and choices behind them, for the JSON file.
         figure: Name of a plot in the same folder.
+        tables: Markdown with more tables.
     """
 
     part: str
@@ -34,6 +35,7 @@ class Result:
     rows: Sequence[Comparison]
     details: Mapping[str, Any] = field(default_factory=dict)
     figure: str = ""
+    tables: str = ""
 
 
 def write(result: Result, folder: Path, hardware: Mapping[str, Any], quick: bool) -> None:
@@ -47,10 +49,11 @@ def write(result: Result, folder: Path, hardware: Mapping[str, Any], quick: bool
         "rows": [row.to_dict() for row in result.rows],
         "details": result.details,
         "figure": result.figure,
+        "tables": result.tables,
     }
     text = json.dumps(data, indent=1, sort_keys=True) + "\n"
     (folder / f"{result.part}.json").write_text(text)
-    found = [folder / f"{part}.json" for part in PARTS]
+    found = [folder / f"{part}.json" for part in _HEADINGS]
     parts = [json.loads(path.read_text()) for path in found if path.exists()]
     (folder / "README.md").write_text(page(parts))
 
@@ -59,8 +62,9 @@ def page(parts: Sequence[Mapping[str, Any]]) -> str:
     """The Markdown page of the parts' JSON data."""
     sections = [
         "# Benchmark results\n\n"
-        "Written by `make bench`. Contestants take turns within one run; a ratio is taken within a "
-        "turn, and the median over n turns (or seeds) is held against the target."
+        "Written by `make bench` and `make bench-pipeline`. Contestants take turns within one run; "
+        "a ratio is taken within a turn, and the median over n turns (or seeds) is held against "
+        "the target."
     ]
     for part in parts:
         warning = "**A quick run: it proves that the code works; its ratios are no evidence.**\n\n"
@@ -70,6 +74,9 @@ def page(parts: Sequence[Mapping[str, Any]]) -> str:
             f"{table([Comparison.from_dict(row) for row in part['rows']])}\n\n"
             f"{hardware_line(part['hardware'])}"
         )
+        # Results from before there were any have none.
+        if part.get("tables"):
+            sections.append(part["tables"])
         if part["figure"]:
             sections.append(f"![{_HEADINGS[part['part']]}]({part['figure']})")
     return "\n\n".join(sections) + "\n"

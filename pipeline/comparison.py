@@ -7,8 +7,6 @@ from functools import cached_property
 from statistics import fmean, stdev
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-import numpy as np
-
 from trainer_module.checks import require
 from trainer_module.history import EpochRecord, History
 
@@ -324,6 +322,9 @@ def curve(strategy: str, runs: Sequence[tuple[Sequence[float], Sequence[float]]]
         strategy: The strategy.
         runs: Of each run where it was measured, rising, and what.
     """
+    # No command's help should wait for NumPy.
+    import numpy as np
+
     # Before the last of the first epochs has ended, some run has not been measured yet.
     start = max(x[0] for x, _ in runs)
     grid = np.unique(np.concatenate([np.asarray(x, float) for x, _ in runs]))

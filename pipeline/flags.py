@@ -10,6 +10,8 @@ from tyro import _argparse_formatter
 
 T = TypeVar("T")
 
+_HELP = frozenset({"-h", "--help"})
+
 
 def parse(default: T, args: Sequence[str], prog: str, description: str) -> T:
     """The config that the flags ask for.
@@ -24,6 +26,9 @@ def parse(default: T, args: Sequence[str], prog: str, description: str) -> T:
         SystemExit: After --help (code 0), or after printing what is wrong with a flag (code 2).
         ValueError: Flags out of range, or that do not go together; named as they are typed.
     """
+    if _HELP.intersection(args):
+        # To lay out the help takes longer than all else, so not in silence first.
+        return _parse(default, args, prog, description, console_outputs=True)
     try:
         return _parse(default, args, prog, description, console_outputs=False)
     except ValueError as error:

@@ -1,0 +1,160 @@
+"""The smallest TFX pipeline for the job of `plateau run digits`, as TFX's documentation has it.
+
+`python -m benchmarks.smallest PICTURES OUTPUT EPOCHS MIN_ACCURACY` runs it once.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import tensorflow as tf
+import tensorflow_model_analysis as tfma
+from tfx import v1 as tfx
+
+MODULE = Path(__file__).parent / "module_file" / "digits_module.py"
+SPLITS = ("train", "eval", "test")
+# An epoch of the 1,078 and 360 pictures in batches of 32.
+TRAIN_STEPS, EVAL_STEPS = 33, 11
+
+
+def write_records(pictures: Path, folder: Path) -> None:
+    """Write `<folder>/<split>.tfrecord`, since TFX has no component that reads pictures."""
+    folder.mkdir(parents=True)
+    for split in SPLITS:
+        with tf.io.TFRecordWriter(str(folder / f"{split}.tfrecord")) as writer:
+            for path in sorted((pictures / split).glob("*/*.png")):
+                image = tf.train.Feature(
+                    bytes_list=tf.train.BytesList(value=[path.read_bytes()]),
+                )
+                label = tf.train.Feature(
+                    int64_list=tf.train.Int64List(value=[int(path.parent.name)])
+                )
+                features = tf.train.Features(feature={"image": image, "label": label})
+                writer.write(tf.train.Example(features=features).SerializeToString())
+
+
+def create_pipeline(
+    records: Path, output: Path, epochs: int, min_accuracy: float
+) -> tfx.dsl.Pipeline:
+    """The components that the documentation of TFX goes through, each as it does."""
+    example_gen = tfx.components.ImportExampleGen(
+        input_base=str(records),
+        input_config=tfx.proto.Input(
+            splits=[
+                tfx.proto.Input.Split(name=split, pattern=f"{split}.tfrecord") for split in SPLITS
+            ]
+        ),
+    )
+    statistics_gen = tfx.components.StatisticsGen(examples=example_gen.outputs["examples"])
+    schema_gen = tfx.components.SchemaGen(statistics=statistics_gen.outputs["statistics"])
+    example_validator = tfx.components.ExampleValidator(
+        statistics=statistics_gen.outputs["statistics"], schema=schema_gen.outputs["schema"]
+    )
+    transform = tfx.components.Transform(
+        examples=example_gen.outputs["examples"],
+        schema=schema_gen.outputs["schema"],
+        module_file=str(MODULE),
+    )
+    trainer = tfx.components.Trainer(
+        module_file=str(MODULE),
+        examples=transform.outputs["transformed_examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        schema=schema_gen.outputs["schema"],
+        train_args=tfx.proto.TrainArgs(splits=["train"], num_steps=TRAIN_STEPS),
+        eval_args=tfx.proto.EvalArgs(splits=["eval"], num_steps=EVAL_STEPS),
+        custom_config={"epochs": epochs},
+    )
+    baseline = tfx.dsl.Resolver(
+        strategy_class=tfx.dsl.experimental.LatestBlessedModelStrategy,
+        model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
+        model_blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
+    ).with_id("LatestBlessedModel")
+    evaluator = tfx.components.Evaluator(
+        examples=example_gen.outputs["examples"],
+        example_splits=["test"],
+        model=trainer.outputs["model"],
+        baseline_model=baseline.outputs["model"],
+        eval_config=eval_config(min_accuracy),
+    )
+    pusher = tfx.components.Pusher(
+        model=trainer.outputs["model"],
+        model_blessing=evaluator.outputs["blessing"],
+        push_destination=tfx.proto.PushDestination(
+            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=str(output / "pushed"))
+        ),
+    )
+    return tfx.dsl.Pipeline(
+        pipeline_name="smallest",
+        pipeline_root=str(output / "artifacts"),
+        components=[
+            example_gen,
+            statistics_gen,
+            schema_gen,
+            example_validator,
+            transform,
+            trainer,
+            baseline,
+            evaluator,
+            pusher,
+        ],
+        enable_cache=True,
+        metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
+            str(output / "metadata.sqlite")
+        ),
+    )
+
+
+def eval_config(min_accuracy: float) -> tfma.EvalConfig:
+    """Accuracy over all test examples and by class, bounded over all of them."""
+    threshold = tfma.MetricThreshold(
+        value_threshold=tfma.GenericValueThreshold(lower_bound={"value": min_accuracy}),
+        change_threshold=tfma.GenericChangeThreshold(
+            direction=tfma.MetricDirection.HIGHER_IS_BETTER, absolute={"value": -0.02}
+        ),
+    )
+    return tfma.EvalConfig(
+        model_specs=[
+            tfma.ModelSpec(
+                signature_name="serving_default",
+                preprocessing_function_names=["transform_features"],
+                label_key="label_xf",
+            )
+        ],
+        slicing_specs=[tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=["label"])],
+        metrics_specs=[
+            tfma.MetricsSpec(
+                metrics=[
+                    tfma.MetricConfig(class_name="ExampleCount"),
+                    tfma.MetricConfig(
+                        class_name="SparseCategoricalAccuracy",
+                        per_slice_thresholds=[
+                            tfma.PerSliceMetricThreshold(
+                                slicing_specs=[tfma.SlicingSpec()], threshold=threshold
+                            )
+                        ],
+                    ),
+                    tfma.MetricConfig(
+                        class_name="SparseCategoricalCrossentropy",
+                        config='{"from_logits": true}',
+                    ),
+                    tfma.MetricConfig(class_name="MultiClassConfusionMatrixPlot"),
+                ]
+            )
+        ],
+    )
+
+
+def main() -> None:
+    """Run once; tell how long the pictures took that no component reads."""
+    pictures, output, epochs, min_accuracy = sys.argv[1:]
+    records = Path(output) / "records"
+    began = time.monotonic()
+    if not records.exists():
+        write_records(Path(pictures), records)
+    print(f"records {time.monotonic() - began:.3f}")
+    pipeline = create_pipeline(records, Path(output), int(epochs), float(min_accuracy))
+    tfx.orchestration.LocalDagRunner().run(pipeline)
+
+
+if __name__ == "__main__":
+    main()
