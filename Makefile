@@ -9,7 +9,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-byteco
 COMPILE := $(BIN)/uv pip compile --quiet --python-version $(VERSION) --generate-hashes \
 	--no-strip-extras --no-header --exclude-newer 2025-09-01
 
-.PHONY: run test unit component e2e lint format bench bench-quick bench-pipeline reproduce audit licences lock install install-dev clean
+.PHONY: run test unit component e2e lint format bench bench-quick bench-pipeline torture reproduce audit licences lock install install-dev clean
 
 run: install ## Train the digits preset to a pushed model.
 	@$(BIN)/plateau run digits $(ARGS)
@@ -17,7 +17,7 @@ run: install ## Train the digits preset to a pushed model.
 test: lint unit component e2e ## Every check.
 
 unit: install-dev ## Tests that take seconds.
-	$(BIN)/python -m pytest --numprocesses auto -m "not component and not e2e" tests $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto -m "not component and not e2e and not torture" tests $(ARGS)
 
 component: install-dev .venv-kfp/.installed .venv-audit/.installed ## Tests on real Beam, TFMA and TFX: tens of seconds each.
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m component tests $(ARGS)
@@ -42,6 +42,9 @@ bench-quick: install-dev ## The same at toy size: minutes; results in runs/bench
 
 bench-pipeline: install-dev ## A run by component, against the smallest TFX pipeline: minutes; results in benchmarks/results.
 	$(BIN)/python -m benchmarks.pipeline $(ARGS)
+
+torture: install-dev ## Kills, full disks and deleted artifacts, each component in turn: a quarter of an hour or more.
+	$(BIN)/python -m pytest -m torture tests $(ARGS)
 
 reproduce: install-dev ## The strategies on CIFAR-10 and on a table, side by side: an hour or two; pages in docs/results.
 	$(BIN)/python -m benchmarks.reproduce $(ARGS)

@@ -18,6 +18,7 @@ from pipeline import (
     comparison_console,
     comparison_text,
     dataset,
+    disk,
     local_runner,
     logs,
     metadata,
@@ -158,13 +159,14 @@ def run(config: CompareConfig, console: Console, command: str) -> Compared:
 
     Raises:
         ValueError: The data cannot be used, or flags do not fit it.
+        disk.DiskFullError: There is no room to begin.
         run_lock.OutputBusyError: Another run is using the output folder.
         local_runner.RunFailedError: A component failed; what was finished before is kept.
     """
     began = time.monotonic()
     beam.check(config.run.beam)
     output = config.run.output.resolve()
-    with run_lock.hold(output):
+    with disk.named(output), run_lock.hold(output):
         log = logs.path_for(output, datetime.now())
         with logs.capture(log, config.run.verbose):
             data = dataset.resolve(config.run, output)
@@ -187,7 +189,7 @@ def run(config: CompareConfig, console: Console, command: str) -> Compared:
                         _log.error("%s", traceback.format_exc())
                         which = f"{turn.strategy} with seed {turn.seed}"
                         where = f"{shown.component} of {which}" if shown.component else which
-                        plain = metadata.plain(cause, store)
+                        plain = disk.full(cause, output) or metadata.plain(cause, store)
                         raise local_runner.RunFailedError(where, plain, log) from cause
             names: tuple[str, ...] = config.strategies
             trials.sort(key=lambda trial: (names.index(trial.strategy), trial.seed))

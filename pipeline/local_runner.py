@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pipeline import beam, dataset, logs, metadata, progress, run_lock
+from pipeline import beam, cache, dataset, disk, logs, metadata, progress, run_lock
 from pipeline.config import RunConfig
 from pipeline.result import RunResult
 from trainer_module import environment
@@ -55,13 +55,14 @@ def run(config: RunConfig, console: Console, command: str = "") -> RunResult:
     Raises:
         ValueError: The data cannot be used, or flags do not fit it, or the engine of Beam or the
             database of ML Metadata is not there.
+        disk.DiskFullError: There is no room to begin.
         run_lock.OutputBusyError: Another run is using the output folder.
         RunFailedError: A component failed.
     """
     began = time.monotonic()
     beam.check(config.beam)
     output = config.output.resolve()
-    with run_lock.hold(output):
+    with disk.named(output), run_lock.hold(output):
         log = logs.path_for(output, datetime.now())
         with logs.capture(log, config.verbose):
             data = dataset.resolve(config, output)
@@ -73,7 +74,7 @@ def run(config: RunConfig, console: Console, command: str = "") -> RunResult:
                         run_id = execute(config, data, output, command)
                     except Exception as cause:
                         _log.error("%s", traceback.format_exc())
-                        plain = metadata.plain(cause, store)
+                        plain = disk.full(cause, output) or metadata.plain(cause, store)
                         raise RunFailedError(shown.component, plain, log) from cause
                 from pipeline import result
 
@@ -133,10 +134,12 @@ def execute(
     from tfx.orchestration.portable import runtime_parameter_utils
     from tfx.proto.orchestration import pipeline_pb2
 
+    store = metadata.store_of(output)
+    cache.forget_lost(store)
     ir = compile_pipeline(config, data, output, command)
     logs.silence_libraries()
     # LocalDagRunner draws an id of its own only where none is set, and does not tell it.
-    run_id = metadata.mark(datetime.now().isoformat(), metadata.store_of(output))
+    run_id = metadata.mark(datetime.now().isoformat(), store)
     runtime_parameter_utils.substitute_runtime_parameter(
         ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}
     )

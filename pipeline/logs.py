@@ -4,13 +4,30 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
 _FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 # Each brings a handler of its own that writes to stderr.
 _TALKATIVE = ("absl", "apache_beam", "tensorflow", "py.warnings")
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that does without the lines that a full disk has no room for.
+
+    The run says what is wrong; a traceback on the console for every line would hide it.
+    """
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
+        """Pass over a line that cannot be written."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Close the file, with or without its last lines."""
+        with suppress(OSError):
+            super().close()
 
 
 def path_for(output: Path, now: datetime) -> Path:
@@ -30,7 +47,7 @@ def capture(path: Path, verbose: bool) -> Iterator[None]:
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     filters, showwarning = warnings.filters[:], warnings.showwarning
-    handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8")]
+    handlers: list[logging.Handler] = [_LogFile(path, encoding="utf-8")]
     if verbose:
         handlers.append(logging.StreamHandler(sys.stderr))
     for handler in handlers:

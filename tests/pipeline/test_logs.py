@@ -46,3 +46,10 @@ def test_logging_is_as_before_afterwards(tmp_path: Path) -> None:
     with pytest.raises(KeyError), logs.capture(tmp_path / "run.log", verbose=True):
         raise KeyError
     assert (root.handlers, root.level, warnings.showwarning) == (before, level, show)
+
+
+def test_a_full_disk_takes_the_log_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    with logs.capture(Path("/dev/full"), verbose=False):
+        logging.getLogger("x").info("no room for this")
+    captured = capsys.readouterr()
+    assert captured.out + captured.err == ""

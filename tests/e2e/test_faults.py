@@ -1,0 +1,76 @@
+"""Killed, robbed of a result, locked out, run twice at once; test_torture.py is the long form."""
+
+import shutil
+import signal
+
+import pytest
+from faults import (
+    ARGS,
+    Run,
+    again,
+    assert_consistent,
+    assert_pushed_whole,
+    assert_same_model,
+    kill,
+    lose,
+    read_only,
+    small_disk,
+)
+
+from runs import plateau
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    return again(tmp_path_factory.mktemp("unbroken") / "run")
+
+
+def test_killed_while_it_trains_and_while_it_pushes_it_comes_to_the_same_model(unbroken, tmp_path):
+    output = tmp_path / "run"
+    for component, delay in (("Trainer", 2.0), ("Pusher", 0.01)):
+        assert kill(output, component, delay) is not None
+        assert_pushed_whole(output, unbroken.pushed[0])
+    done = again(output)
+    assert len(done.pushed) == 1
+    assert_same_model(done.pushed[0], unbroken.pushed[0])
+    assert_consistent(output, unbroken.output)
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_the_first_goes_on(unbroken):
+    first = Run(unbroken.output)
+    first.reach("ImageExampleGen")
+    first.send(signal.SIGSTOP)
+    refused = plateau(*ARGS, output=unbroken.output)
+    first.send(signal.SIGCONT)
+    assert refused.status == 1
+    assert "only one run at a time" in refused.err
+    pushed = unbroken.pushed
+    assert first.end().status == 0
+    assert unbroken.pushed == pushed
+
+
+def test_what_was_deleted_behind_the_cache_is_made_again(unbroken):
+    lose(unbroken.output, "DriftGate", "drift", shutil.rmtree)
+    (served,) = unbroken.pushed
+    shutil.rmtree(served)
+    done = again(unbroken.output)
+    assert done.component("Trainer") == "cached"
+    assert done.component("DriftGate") == "run"
+    assert done.component("Pusher") == "run"
+    assert len(done.pushed) == 1
+    assert_consistent(unbroken.output, unbroken.output)
+
+
+def test_a_folder_that_is_read_only_is_told_before_work_begins(tmp_path):
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        read_only(disk, True)
+        done = plateau(*ARGS, output=disk / "run")
+        read_only(disk, False)
+        assert not list(disk.iterdir())
+    assert done.status == 1
+    assert done.out == ""
+    assert "must be a folder that can be written to" in done.err
+    assert "Read-only file system" in done.err
+    assert "Traceback" not in done.err
