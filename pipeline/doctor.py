@@ -315,10 +315,7 @@ def _producers(case: _Case) -> Iterator[Finding]:
 def _no_task(where: str, name: str, tasks: Mapping[str, Task]) -> Finding:
     stem = name.removesuffix("_task")
     if stem != name and stem in tasks:
-        remedy = (
-            f"TFX appends _task to the producer of a parameter by mistake: name {stem}. "
-            "`plateau compile` mends it."
-        )
+        remedy = f"TFX appends _task to the producer of a parameter by mistake: name {stem}."
     else:
         remedy = f"Name one of the tasks beside it: {', '.join(tasks) or 'there is none'}."
     got = shown(name) if name else "none"
