@@ -4,18 +4,6 @@ from benchmarks import report
 from benchmarks.comparison import Comparison
 from benchmarks.report import Result
 
-HARDWARE = {
-    "date": "2026-01-02",
-    "processor": "CPU",
-    "cores": 2,
-    "extensions": ["avx2"],
-    "memory_gib": 8.0,
-    "load_before": 0.1,
-    "python": "3.10",
-    "tensorflow": "2",
-    "keras": "3",
-    "tfx": "1",
-}
 ROWS = [
     Comparison("net", "fit", (1.0, 1.5, 1.2), "at least", 1.1, "best: 8"),
     Comparison("rss", "small", (1.5,), "at most", 1.2),
@@ -32,9 +20,9 @@ def test_table_tells_median_range_target_and_verdict():
     ]
 
 
-def test_page_keeps_the_parts_written_before(tmp_path):
-    report.write(Result("memory", "How.", ROWS[1:2]), tmp_path, HARDWARE, quick=False)
-    report.write(Result("speed", "So.", ROWS[:1], figure="a.png"), tmp_path, HARDWARE, quick=True)
+def test_page_keeps_the_parts_written_before(tmp_path, hardware):
+    report.write(Result("memory", "How.", ROWS[1:2]), tmp_path, hardware, quick=False)
+    report.write(Result("speed", "So.", ROWS[:1], figure="a.png"), tmp_path, hardware, quick=True)
     page = (tmp_path / "README.md").read_text()
     speed, memory = page.index("## Images a second"), page.index("## Memory")
     assert speed < memory
@@ -43,13 +31,13 @@ def test_page_keeps_the_parts_written_before(tmp_path):
     assert speed < page.index("no evidence") < memory
 
 
-def test_what_a_reader_must_know_of_the_machine_is_told():
-    assert report.hardware_line(HARDWARE).endswith("TFX 1.")
-    assert report.hardware_line({**HARDWARE, "note": "Busy."}).endswith("TFX 1. Busy.")
+def test_what_a_reader_must_know_of_the_machine_is_told(hardware):
+    assert report.hardware_line(hardware).endswith("TFX 1.")
+    assert report.hardware_line({**hardware, "note": "Busy."}).endswith("TFX 1. Busy.")
 
 
-def test_json_holds_every_value_and_the_verdict(tmp_path):
-    report.write(Result("speed", "So.", ROWS, {"x": 1}), tmp_path, HARDWARE, quick=False)
+def test_json_holds_every_value_and_the_verdict(tmp_path, hardware):
+    report.write(Result("speed", "So.", ROWS, {"x": 1}), tmp_path, hardware, quick=False)
     data = json.loads((tmp_path / "speed.json").read_text())
     assert [row["reached"] for row in data["rows"]] == [True, False, None]
     assert data["rows"][0]["values"] == [1.0, 1.5, 1.2]

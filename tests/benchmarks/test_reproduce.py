@@ -4,21 +4,8 @@ from benchmarks import reproduce, runs
 from benchmarks.runs import Epoch, Run
 from trainer_module.scaling import Problem
 
-MACHINE = {
-    "date": "2026-01-02",
-    "processor": "CPU",
-    "cores": 2,
-    "extensions": ["avx2"],
-    "memory_gib": 8.0,
-    "load_before": 0.1,
-    "python": "3.10",
-    "tensorflow": "2",
-    "keras": "3",
-    "tfx": "1",
-}
 
-
-def test_a_page_has_verdict_method_figure_and_tables_in_that_order(tmp_path):
+def test_a_page_has_verdict_method_figure_and_tables_in_that_order(tmp_path, hardware):
     pytest.importorskip("matplotlib", reason="the plot needs the development requirements")
     found = [
         Run(
@@ -37,7 +24,7 @@ def test_a_page_has_verdict_method_figure_and_tables_in_that_order(tmp_path):
     ]
     side_by_side = runs.comparison(found, Problem(1000, "sgd", 0.9))
     page = reproduce.write(
-        tmp_path, "data", "Data", "So it was done.", side_by_side, runs.TEST, MACHINE
+        tmp_path, "data", "Data", "So it was done.", side_by_side, runs.TEST, hardware
     )
     text = page.read_text()
     parts = [
