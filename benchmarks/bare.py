@@ -5,11 +5,14 @@ from collections.abc import Iterable
 import keras
 import tensorflow as tf
 
+from trainer_module import normalization
+
 
 class BareLoop:
     """SGD with momentum and sums for loss and accuracy, written out by hand.
 
-    No schedule, history or checkpoint, no Keras optimizer and no metric objects.
+    No schedule, history or checkpoint, no Keras optimizer and no metric objects. It has the kernels
+    that our loop has, one for batch normalisation and one for an update.
     """
 
     def __init__(
@@ -28,7 +31,7 @@ class BareLoop:
             momentum: Momentum.
             steps_per_call: Steps unrolled in one call; None runs a whole epoch in one graph.
         """
-        self._model = model
+        self._model = normalization.fused(model)
         self._rate, self._momentum = learning_rate, momentum
         self._weights = [v.value for v in model.trainable_variables]
         self._velocities = [tf.Variable(tf.zeros_like(w), trainable=False) for w in self._weights]
@@ -69,8 +72,13 @@ class BareLoop:
         for weight, velocity, gradient in zip(
             self._weights, self._velocities, gradients, strict=True
         ):
-            change = velocity.assign(self._momentum * velocity - self._rate * gradient)
-            weight.assign_add(change)
+            tf.raw_ops.ResourceApplyKerasMomentum(
+                var=weight.handle,
+                accum=velocity.handle,
+                lr=self._rate,
+                grad=gradient,
+                momentum=self._momentum,
+            )
         return sums
 
     def _count(self, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer_module import fused
+from trainer_module import fused, normalization
 
 PerExample = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -59,6 +59,7 @@ class Steps:
         metrics = {"accuracy": accuracy} if metrics is None else metrics
         self.metric_names = ("loss", *metrics)
         self._model = model
+        self._fused = normalization.fused(model)
         self._optimizer = optimizer
         self._functions = (loss, *metrics.values())
         self._steps_per_call = steps_per_call
@@ -253,7 +254,7 @@ class Steps:
 
     def _evaluate(self, x: tf.Tensor, y: tf.Tensor, total: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
         del total, last
-        output = self._model(tf.cast(x, tf.float32), training=False)
+        output = self._fused(tf.cast(x, tf.float32), training=False)
         return self._sums(y, output)[0]
 
     def _gradients(
@@ -261,12 +262,12 @@ class Steps:
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Sums over the piece, and its share of the gradient of the mean loss of the batch."""
         with tf.GradientTape() as tape:
-            output = self._model(tf.cast(x, tf.float32), training=True)
+            output = self._fused(tf.cast(x, tf.float32), training=True)
             sums, loss = self._sums(y, output)
             loss = loss / total
-            if self._model.losses:
+            if self._fused.losses:
                 share = tf.cast(tf.shape(y)[0], tf.float32) / total
-                loss += share * tf.add_n(self._model.losses)
+                loss += share * tf.add_n(self._fused.losses)
         return sums, self._of_weights(tape, loss)
 
     def _of_weights(self, tape: tf.GradientTape, loss: tf.Tensor) -> list[tf.Tensor]:
