@@ -37,7 +37,7 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 CONTESTANTS: tuple[str, ...] = (*STRATEGIES, KERAS)
 _CURVE_IMAGES = 1_000
 _MIN_DELTA = 0.01
-RUNS_FILE, _FIGURE = "contest-runs.jsonl", "contest.png"
+PART = "contest"
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,21 @@ def measure(settings: Settings) -> Result:
     return compete(settings)[0]
 
 
-def compete(settings: Settings) -> tuple[Result, SideBySide]:
-    """Run what is missing; what it comes to, and the runs themselves."""
+def runs_file(part: str = PART) -> str:
+    """Name of the file of a part's finished runs."""
+    return f"{part}-runs.jsonl"
+
+
+def compete(settings: Settings, part: str = PART) -> tuple[Result, SideBySide]:
+    """Run what is missing; what it comes to, and the runs themselves.
+
+    Args:
+        settings: Images, seeds, folders.
+        part: Name that results and runs are filed under.
+    """
     course = _course(settings)
     common = course.settings(settings)
-    path = settings.output / RUNS_FILE
+    path, figure = settings.output / runs_file(part), f"{part}.png"
     finished = runs.read(path, common)
     seeds = 1 if settings.quick else settings.seeds
     for seed in range(seeds):
@@ -113,9 +123,9 @@ def compete(settings: Settings) -> tuple[Result, SideBySide]:
     ]
     title = f"Small CNN, {len(course.training.y):,} CIFAR-10 images; mean and s.d. over seeds"
     side_by_side = runs.comparison(finished, course.problem)
-    plot.draw(side_by_side, runs.TEST, settings.output / _FIGURE, title)
-    method = _method(course, settings, seeds)
-    return Result("contest", method, rows, common, _FIGURE), side_by_side
+    plot.draw(side_by_side, runs.TEST, settings.output / figure, title)
+    method = _method(course, seeds, runs_file(part))
+    return Result(part, method, rows, common, figure), side_by_side
 
 
 def _run(course: Course, contestant: str, seed: int, common: Mapping[str, Any]) -> Run:
@@ -363,8 +373,9 @@ def _say(run: Run) -> None:
     )
 
 
-def _method(course: Course, settings: Settings, seeds: int) -> str:
+def _method(course: Course, seeds: int, file: str) -> str:
     schedule, network = course.config.schedule, course.config.network
+    which = "Seed 0" if seeds == 1 else f"Seeds 0 to {seeds - 1}"
     return (
         f"The cifar10 preset (patience {schedule.plateau.patience}, an improvement counts from "
         f"{schedule.plateau.min_delta:g}, factor {schedule.factor:g}, "
@@ -372,13 +383,12 @@ def _method(course: Course, settings: Settings, seeds: int) -> str:
         f"rate {course.config.optimization.learning_rate:g}, "
         f"{asdict(course.config.optimization)['optimizer'].upper()}) with its CNN at width "
         f"{network.width_multiplier:g}, without augmentation and on {len(course.training.y):,} of "
-        f"the 50,000 training images so that it ends in about an hour; "
-        f"{len(course.validation.y):,} others steer the schedule, {len(course.test.y):,} test "
-        "images judge the kept weights, the first "
-        f"{len(course.curve.y):,} of them the curves. Seeds 0 to {seeds - 1}; contestants take "
+        f"the 50,000 training images; {len(course.validation.y):,} others steer the schedule, "
+        f"{len(course.test.y):,} test images judge the kept weights, the first "
+        f"{len(course.curve.y):,} of them the curves. {which}; contestants take "
         "turns within a seed. Seconds hold tracing, training and validation, not the test "
         f"evaluations. {KERAS} gets the same batches as lr_decay, as many cuts by the same factor "
         "at the same patience and least improvement, and EarlyStopping at "
         f"{schedule.actions + 1} times that patience, room for every cut, with the best weights "
-        f"restored. Every run: [{RUNS_FILE}]({RUNS_FILE})."
+        f"restored. Every run: [{file}]({file})."
     )

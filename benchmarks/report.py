@@ -13,6 +13,7 @@ _HEADINGS = {
     "stage": "A change of stage",
     "memory": "Memory",
     "contest": "Schedules on CIFAR-10",
+    "full": "Schedules on CIFAR-10, as many images as there are",
     "pipeline": "A run of the pipeline",
 }
 

@@ -55,8 +55,8 @@ def cifar10(config: ReproduceConfig) -> Path:
     """The page about CIFAR-10."""
     machine = hardware.describe() | {"note": config.contest.note}
     result, side_by_side = contest.compete(config.contest)
-    file = os.path.relpath(config.contest.output / contest.RUNS_FILE, config.output)
-    method = result.method.replace(f"({contest.RUNS_FILE})", f"({file})")
+    file = os.path.relpath(config.contest.output / contest.runs_file(), config.output)
+    method = result.method.replace(f"({contest.runs_file()})", f"({file})")
     return write(config.output, "cifar10", "CIFAR-10", method, side_by_side, runs.TEST, machine)
 
 
