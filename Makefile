@@ -43,7 +43,7 @@ bench-quick: install-dev ## The same at toy size: minutes; results in runs/bench
 bench-pipeline: install-dev ## A run by component, against the smallest TFX pipeline: minutes; results in benchmarks/results.
 	$(BIN)/python -m benchmarks.pipeline $(ARGS)
 
-torture: install-dev ## Kills, full disks and deleted artifacts, each component in turn: a quarter of an hour or more.
+torture: install-dev ## Kills, full disks and deleted artifacts, each component in turn: half an hour or more.
 	$(BIN)/python -m pytest -m torture tests $(ARGS)
 
 reproduce: install-dev ## The strategies on CIFAR-10 and on a table, side by side: an hour or two; pages in docs/results.
@@ -62,6 +62,8 @@ lock: install ## Write the lock files anew from pyproject.toml.
 		--output-file deploy/requirements-gpu.lock deploy/requirements-gpu.in
 	echo "kfp==2.17.0" | $(BIN)/uv pip compile --quiet --python-version $(VERSION) --generate-hashes \
 		--no-strip-extras --no-header --no-python-downloads - --output-file requirements-kfp.lock
+	echo "kubernetes-validate==1.33.1" | $(COMPILE) --no-python-downloads --constraint requirements.lock \
+		--output-file requirements-kubernetes.lock -
 	echo "pip-audit==2.10.1" | $(BIN)/uv pip compile --quiet --python-version $(VERSION) --generate-hashes \
 		--no-strip-extras --no-header --no-python-downloads - --output-file requirements-audit.lock
 
@@ -75,8 +77,13 @@ install-dev: .venv/.installed-dev ## What running and testing need.
 	@$(INSTALL) --no-deps --editable .
 	@touch $@
 
-.venv/.installed-dev: .venv/.installed requirements-dev.lock
+# The validator of the manifests lies where nothing looks for it: the Kubernetes client that TFX
+# imports would load it, for a second, in every run.
+.venv/.installed-dev: .venv/.installed requirements-dev.lock requirements-kubernetes.lock
 	@$(INSTALL) --require-hashes --requirement requirements-dev.lock
+	@$(BIN)/uv pip uninstall --quiet --python $(BIN)/python kubernetes-validate
+	@$(INSTALL) --target .venv/share/kubernetes-validate \
+		--require-hashes --requirement requirements-kubernetes.lock
 	@touch $@
 
 # The newest client of Kubeflow Pipelines needs another protobuf than TFX.

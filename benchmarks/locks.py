@@ -15,6 +15,7 @@ LOCKS = {
         "requirements-dev.lock",
         "deploy/requirements-gpu.lock",
         "requirements-kfp.lock",
+        "requirements-kubernetes.lock",
         "requirements-audit.lock",
     )
 }

@@ -1,19 +1,25 @@
 """The manifests against the schemas of Kubernetes and of the training operator, offline."""
 
 import copy
+import importlib
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jsonschema
-import kubernetes_validate
 import pytest
 import yaml
 
 from pipeline import flags, submit
 from trainer_module.preemption import EXIT_STATUS
+
+# Apart from the environment, whose runs would load it.
+sys.path.append(str(Path(sys.prefix, "share", "kubernetes-validate")))
+kubernetes_validate = importlib.import_module("kubernetes_validate")
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "deploy/manifests"
@@ -56,6 +62,13 @@ def pod(manifest: Manifest) -> Manifest:
 @pytest.mark.parametrize("path", sorted(MANIFESTS.iterdir()), ids=lambda path: path.name)
 def test_the_api_server_would_take_it(path: Path, version: str) -> None:
     check(load(path.stem), version)
+
+
+def test_runs_do_not_find_the_validator() -> None:
+    """The Kubernetes client that TFX imports would load it, for a second a run."""
+    code = "from importlib.util import find_spec; print(find_spec('kubernetes_validate'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "None\n"
 
 
 def test_the_schema_is_one() -> None:
