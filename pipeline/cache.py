@@ -35,15 +35,19 @@ def forget_lost(store: Store) -> tuple[Artifact, ...]:
         return ()
     # For writing from the start: that lets SQLite undo what a killed run left half done.
     opened = metadata.connect(store, write=True)
-    gone = {a.id: a for a in lost(metadata.read(store).artifacts.values())}
-    protos = opened.get_artifacts_by_id(sorted(gone)) if gone else []
-    marked = [proto for proto in protos if proto.state == mlmd.Artifact.LIVE]
-    for proto in marked:
-        proto.state = mlmd.Artifact.DELETED
-        _log.warning("%s is gone from %s; what made it runs again.", proto.type, proto.uri)
-    if marked:
-        opened.put_artifacts(marked)
-    return tuple(gone[proto.id] for proto in marked)
+    # Neither the cache nor a Resolver hands out anything else.
+    live = {
+        proto.id: proto
+        for proto in metadata.artifacts(opened, store)
+        if proto.state == mlmd.Artifact.LIVE
+    }
+    gone = lost(metadata.artifact(proto) for proto in live.values())
+    for artifact in gone:
+        live[artifact.id].state = mlmd.Artifact.DELETED
+        _log.warning("%s is gone from %s; what made it runs again.", artifact.type, artifact.uri)
+    if gone:
+        opened.put_artifacts([live[artifact.id] for artifact in gone])
+    return gone
 
 
 def lost(artifacts: Iterable[Artifact]) -> tuple[Artifact, ...]:

@@ -2,10 +2,8 @@
 
 import dataclasses
 import json
-import logging
 import os
 import time
-import traceback
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,28 +11,15 @@ from typing import Any, Literal, NamedTuple
 
 from rich.console import Console
 
-from pipeline import (
-    beam,
-    comparison_console,
-    comparison_text,
-    dataset,
-    disk,
-    local_runner,
-    logs,
-    metadata,
-    progress,
-    run_lock,
-)
+from pipeline import comparison_console, comparison_text, local_runner, metadata, progress
 from pipeline.comparison import Comparison, Trial
 from pipeline.config import RunConfig
 from pipeline.evaluation import ACCURACY, ROUNDING
 from pipeline.metadata import Artifact, Records
-from trainer_module import environment, history
+from trainer_module import files, history
 from trainer_module.checks import require
 
 FOLDER, STEM = "comparison", "comparison"
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -158,44 +143,30 @@ def run(config: CompareConfig, console: Console, command: str) -> Compared:
         command: Command that repeats the comparison, for its report.
 
     Raises:
-        ValueError: The data cannot be used, or flags do not fit it.
-        disk.DiskFullError: There is no room to begin.
-        run_lock.OutputBusyError: Another run is using the output folder.
+        ValueError: As `local_runner.session`.
+        disk.DiskFullError: As `local_runner.session`.
+        run_lock.OutputBusyError: As `local_runner.session`.
         local_runner.RunFailedError: A component failed; what was finished before is kept.
     """
     began = time.monotonic()
-    beam.check(config.run.beam)
-    output = config.run.output.resolve()
-    with disk.named(output), run_lock.hold(output):
-        log = logs.path_for(output, datetime.now())
-        with logs.capture(log, config.run.verbose):
-            data = dataset.resolve(config.run, output)
-            common = dataclasses.replace(config.run, classes=data.classes)
-            config = dataclasses.replace(config, run=common)
-            environment.prepare(common.verbose)
-            with (
-                metadata.ready(common.metadata, output) as store,
-                progress.shown(console) as shown,
-            ):
-                trials = []
-                todo = turns(config)
-                for number, turn in enumerate(todo, 1):
-                    comparison_console.print_turn(
-                        console, number, len(todo), turn.strategy, turn.seed
-                    )
-                    try:
-                        trials.append(_trial(turn, data, output, shown))
-                    except Exception as cause:
-                        _log.error("%s", traceback.format_exc())
-                        which = f"{turn.strategy} with seed {turn.seed}"
-                        where = f"{shown.component} of {which}" if shown.component else which
-                        plain = disk.full(cause, output) or metadata.plain(cause, store)
-                        raise local_runner.RunFailedError(where, plain, log) from cause
-            names: tuple[str, ...] = config.strategies
-            trials.sort(key=lambda trial: (names.index(trial.strategy), trial.seed))
-            comparison = Comparison(tuple(trials))
-            page = write(comparison, config, command, output / FOLDER)
-        return Compared(comparison, page, log, time.monotonic() - began)
+    with local_runner.session(config.run) as here:
+        config = dataclasses.replace(config, run=here.config)
+        with progress.shown(console) as shown:
+            trials = []
+            todo = turns(config)
+            for number, turn in enumerate(todo, 1):
+                comparison_console.print_turn(console, number, len(todo), turn.strategy, turn.seed)
+                try:
+                    trials.append(_trial(turn, here, shown))
+                except Exception as cause:
+                    which = f"{turn.strategy} with seed {turn.seed}"
+                    where = f"{shown.component} of {which}" if shown.component else which
+                    raise here.failed(cause, where) from cause
+        names: tuple[str, ...] = config.strategies
+        trials.sort(key=lambda trial: (names.index(trial.strategy), trial.seed))
+        comparison = Comparison(tuple(trials))
+        page = write(comparison, config, command, here.output / FOLDER)
+        return Compared(comparison, page, here.log, time.monotonic() - began)
 
 
 def write(comparison: Comparison, config: CompareConfig, command: str, folder: Path) -> Path:
@@ -224,9 +195,8 @@ def write(comparison: Comparison, config: CompareConfig, command: str, folder: P
     }
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, text in texts.items():
-        temporary = folder / f".{STEM}{suffix}.{os.getpid()}"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(folder / f"{STEM}{suffix}")
+        with files.whole(folder / f"{STEM}{suffix}") as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
     return folder / f"{STEM}.html"
 
 
@@ -256,18 +226,17 @@ def outcome(records: Records, run_id: str) -> tuple[Artifact, Artifact | None]:
     return made["training_history"], found
 
 
-def _trial(turn: Turn, data: dataset.Dataset, output: Path, shown: progress.Progress) -> Trial:
+def _trial(turn: Turn, here: local_runner.Session, shown: progress.Progress) -> Trial:
     """Train, or find in the cache, and evaluate what has not been evaluated."""
     from components import evaluation
 
-    store = metadata.store_of(output)
-    run_id = _run_to("Trainer", turn.config, data, output)
-    trained, evaluated = outcome(metadata.read(store), run_id)
+    run_id = _run_to("Trainer", turn.config, here)
+    trained, evaluated = outcome(metadata.read(here.store), run_id)
     # What is the same for every run has been told of once.
     shown.only = frozenset({"Evaluator"})
     if evaluated is None:
-        run_id = _run_to("Evaluator", turn.config, data, output)
-        trained, evaluated = outcome(metadata.read(store), run_id)
+        run_id = _run_to("Evaluator", turn.config, here)
+        trained, evaluated = outcome(metadata.read(here.store), run_id)
     shown.only = frozenset({"Trainer"})
     assert evaluated is not None
     found = evaluation.read(evaluated.uri, turn.config.classes, rounding=ROUNDING)
@@ -280,9 +249,10 @@ def _trial(turn: Turn, data: dataset.Dataset, output: Path, shown: progress.Prog
     )
 
 
-def _run_to(node: str, config: RunConfig, data: dataset.Dataset, output: Path) -> str:
+def _run_to(node: str, config: RunConfig, here: local_runner.Session) -> str:
     # Of a node that neither runs nor needs one that does, TFX would want what an earlier run made.
-    return local_runner.execute(config, data, output, to_nodes=(node, "LatestBlessedModel"))
+    nodes = (node, "LatestBlessedModel")
+    return local_runner.execute(config, here.data, here.output, to_nodes=nodes)
 
 
 def _settings(config: CompareConfig) -> dict[str, Any]:

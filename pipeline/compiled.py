@@ -17,6 +17,9 @@ EXACT = 2**53
 """The largest whole number that is exact on the way, since every number travels as a double."""
 
 
+_SHOWN = 200
+
+
 @dataclass(frozen=True)
 class Parameter:
     """A runtime parameter of a pipeline.
@@ -33,8 +36,8 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Compiled:
-    """A compiled pipeline.
+class Pipeline:
+    """A pipeline as a server of Kubeflow Pipelines takes it.
 
     Attributes:
         path: The file.
@@ -47,7 +50,7 @@ class Compiled:
     parameters: Mapping[str, Parameter]
 
 
-def read(path: Path) -> Compiled:
+def read(path: Path) -> Pipeline:
     """Read what a compiled pipeline is called and takes.
 
     Args:
@@ -85,10 +88,10 @@ def read(path: Path) -> Compiled:
         path.name,
         "Rename it.",
     )
-    return Compiled(path, str(name), dict(_parameters(spec)))
+    return Pipeline(path, str(name), dict(_parameters(spec)))
 
 
-def values(compiled: Compiled, given: Mapping[str, str]) -> dict[str, Value]:
+def values(compiled: Pipeline, given: Mapping[str, str]) -> dict[str, Value]:
     """The value of every runtime parameter: as given, or else the file's default.
 
     Defaults are passed on explicitly, because TFX and some servers drop them.
@@ -147,7 +150,14 @@ def parse(name: str, kind: str, text: str) -> Value:
 
 
 def _parameters(spec: Any) -> Iterator[tuple[str, Parameter]]:
-    for name, found in (_at(spec, "root", "inputDefinitions", "parameters") or {}).items():
+    listed = _at(spec, "root", "inputDefinitions", "parameters") or {}
+    require(
+        isinstance(listed, Mapping) and all(isinstance(name, str) for name in listed),
+        "FILE must hold a pipeline spec whose parameters have names",
+        str(listed)[:_SHOWN],
+        "Write one with `plateau compile`.",
+    )
+    for name, found in listed.items():
         kind, default = str(_at(found, "parameterType")), _at(found, "defaultValue")
         # JSON has one kind of number, so that the compiler writes 5 as 5.0.
         if kind == "NUMBER_INTEGER" and isinstance(default, float) and default.is_integer():
@@ -194,7 +204,7 @@ def _json(text: str) -> Any:
 
     try:
         return json.loads(text, parse_constant=refuse)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
+from trainer_module import files
 from trainer_module.checks import require
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def remembered(output: Path) -> Database | None:
         )
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{FILE_NAME} must say which database the runs are in, got a damaged one, {file}. "
             "Restore it, or give the run another folder with --output."
@@ -237,9 +238,8 @@ def ready(database: Database, output: Path) -> Iterator[None]:
             "folder": database.folder,
             "password_file": str(database.password_file) if database.password_file else None,
         }
-        temporary = output / f".{FILE_NAME}.{os.getpid()}"
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(output / FILE_NAME)
+        with files.whole(output / FILE_NAME) as unfinished:
+            unfinished.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         yield
 
 

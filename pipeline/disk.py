@@ -7,11 +7,12 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+_SQLITE = "database or disk is full"
 # As the C library says it, SQLite, and NumPy where a write came up short.
 _SIGNS = (
     "no space left on device",
     "disk quota exceeded",
-    "database or disk is full",
+    _SQLITE,
     "requested and 0 written",
 )
 _ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -34,8 +35,9 @@ def full(error: BaseException, output: Path) -> DiskFullError | None:
         return error
     if not (any(map(_says_so, _chain(error))) or _free(output) < _NOTHING):
         return None
-    # The log holds the rest: ML Metadata quotes whole queries.
-    said = textwrap.shorten(str(error), 160, placeholder=" ...") or type(error).__name__
+    # ML Metadata quotes whole queries; the log holds them.
+    text = _SQLITE if _SQLITE in str(error) else str(error)
+    said = textwrap.shorten(text, 160, placeholder=" ...") or type(error).__name__
     return DiskFullError(
         f"there must be room for what a run writes, but the disk of {output} is full ({said}). "
         "Make room on it; the same command goes on from there."

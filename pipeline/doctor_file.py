@@ -1,6 +1,7 @@
 """A compiled pipeline as it lies in a file: read with care, since anybody may have written it."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,15 @@ MAX_BYTES = 10 * 1024 * 1024
 MAX_DEPTH = 64
 """Levels of nesting; a compiled pipeline has about fifteen."""
 
+MAX_NUMBER = 100
+"""Characters of a number. Of one to the base of 60, as YAML has them, the time to read it grows
+with the square."""
+
 _SPEC_KEYS = {"root", "components", "deploymentSpec"}
 _PLAIN = "YAML must be whole and plain"
 _SHALLOW = f"nesting must not exceed {MAX_DEPTH} levels"
 _REMEDY = "Name a file that `plateau compile` wrote."
+_NUMBER = re.compile(r"[-+0-9][0-9a-fA-FxXoO_:.+-]*")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -102,11 +108,17 @@ def _documents(text: str) -> list[Any]:
     if not text.lstrip().startswith("{"):
         return yaml_documents(text)
     try:
-        return [json.loads(text)]
+        document = json.loads(text)
+        _survey_json(document)
+        return [document]
     except RecursionError:
         _refuse(_SHALLOW, "more")
     except json.JSONDecodeError as error:
         _refuse("JSON must be whole", f"{error.msg} at line {error.lineno}")
+    except _RefusedError:
+        raise
+    except ValueError as error:
+        _refuse("JSON must hold numbers that can be read", str(error).partition(";")[0])
 
 
 def _survey(text: str) -> None:
@@ -116,10 +128,30 @@ def _survey(text: str) -> None:
         if isinstance(event, yaml.AliasEvent):
             line = event.start_mark.line + 1
             _refuse("YAML must have no aliases", f"*{event.anchor} at line {line}")
+        if isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_NUMBER:
+            number = (event.implicit[0] or event.tag) and _NUMBER.fullmatch(event.value)
+            if number:
+                line = event.start_mark.line + 1
+                got = f"one of {len(event.value):,} at line {line}"
+                _refuse(f"a number must have at most {MAX_NUMBER} characters", got)
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
+        if depth > MAX_DEPTH:
+            _refuse(_SHALLOW, "more")
+
+
+def _survey_json(document: Any) -> None:
+    """Refuse deep nesting; there are no aliases in JSON."""
+    level, depth = [document], 0
+    while level := [
+        inner
+        for value in level
+        if isinstance(value, dict | list)
+        for inner in (value.values() if isinstance(value, dict) else value)
+    ]:
+        depth += 1
         if depth > MAX_DEPTH:
             _refuse(_SHALLOW, "more")
 

@@ -5,10 +5,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline import doctor_console
-from pipeline.kubeflow_runner import CompileConfig, Compiled
+from pipeline.kubeflow_runner import CompileConfig, CompileResult
 
 
-def print_compiled(console: Console, compiled: Compiled, config: CompileConfig) -> None:
+def print_compiled(console: Console, compiled: CompileResult, config: CompileConfig) -> None:
     """Print what was written, what a run of it may set, and how to go on.
 
     Args:

@@ -18,7 +18,7 @@ from pipeline import beam, dataset, doctor, logs
 from pipeline.config import RunConfig
 from pipeline.database import MetadataConfig
 from pipeline.doctor import Target
-from trainer_module import environment
+from trainer_module import environment, files
 from trainer_module.checks import check_choices, require
 from trainer_module.config import ImageFeatures
 
@@ -181,8 +181,8 @@ def default(preset: RunConfig) -> CompileConfig:
     return CompileConfig(preset, image=tyro.MISSING)
 
 
-class Compiled(NamedTuple):
-    """A compiled pipeline.
+class CompileResult(NamedTuple):
+    """A pipeline that was compiled.
 
     Attributes:
         file: The file.
@@ -197,7 +197,7 @@ class Compiled(NamedTuple):
     parameters: Mapping[str, str | int]
 
 
-def run(config: CompileConfig, command: str = "") -> Compiled:
+def run(config: CompileConfig, command: str = "") -> CompileResult:
     """Compile and write the file; nothing is written if the compiled pipeline could not run.
 
     Args:
@@ -225,10 +225,9 @@ def run(config: CompileConfig, command: str = "") -> Compiled:
         (train_config, config.run.train_config().to_json() + "\n"),
         (config.destination, text),
     ):
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(content, encoding="utf-8")
-        temporary.replace(path)
-    return Compiled(config.destination, train_config, findings, defaults(config))
+        with files.whole(path) as unfinished:
+            unfinished.write_text(content, encoding="utf-8")
+    return CompileResult(config.destination, train_config, findings, defaults(config))
 
 
 def classes(config: RunConfig) -> tuple[str, ...]:

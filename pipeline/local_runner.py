@@ -1,10 +1,12 @@
 """Runs the pipeline on this machine, in this process."""
 
+import contextlib
 import dataclasses
 import logging
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,67 @@ class RunFailedError(RuntimeError):
         return isinstance(self.__cause__, DriftError)
 
 
+@dataclass(frozen=True)
+class Session:
+    """What runs on this machine need, ready for as long as a context lasts.
+
+    Attributes:
+        config: The run, with `classes` filled in.
+        data: Where the data is.
+        output: Output folder, absolute; it is held.
+        store: Where runs are recorded.
+        log: The log file.
+    """
+
+    config: RunConfig
+    data: dataset.Dataset
+    output: Path
+    store: metadata.Store
+    log: Path
+
+    def failed(self, cause: Exception, where: str | None) -> RunFailedError:
+        """What to raise from a failure, whose traceback goes to the log.
+
+        Args:
+            cause: What was raised.
+            where: Component, or more, that failed; None if none had started.
+        """
+        _log.error("%s", "".join(traceback.format_exception(cause)))
+        plain = disk.full(cause, self.output) or metadata.plain(cause, self.store)
+        return RunFailedError(where, plain, self.log)
+
+
+@contextlib.contextmanager
+def session(config: RunConfig) -> Iterator[Session]:
+    """Hold the output folder, open a log, and find data and ML Metadata.
+
+    Args:
+        config: What the runs have in common.
+
+    Raises:
+        ValueError: The data cannot be used, or flags do not fit it, or the engine of Beam or the
+            database of ML Metadata is not there.
+        disk.DiskFullError: There is no room to begin.
+        run_lock.OutputBusyError: Another run is using the output folder.
+        RunFailedError: ML Metadata cannot be opened for writing.
+    """
+    beam.check(config.beam)
+    output = config.output.resolve()
+    with disk.named(output), run_lock.hold(output):
+        log = logs.path_for(output, datetime.now())
+        with logs.capture(log, config.verbose):
+            data = dataset.resolve(config, output)
+            config = dataclasses.replace(config, classes=data.classes)
+            environment.prepare(config.verbose)
+            with metadata.ready(config.metadata, output) as store:
+                found = Session(config, data, output, store, log)
+                try:
+                    cache.forget_lost(store)
+                except Exception as cause:
+                    raise found.failed(cause, None) from cause
+                yield found
+
+
 def run(config: RunConfig, console: Console, command: str = "") -> RunResult:
     """Run the pipeline and read back what came of it.
 
@@ -53,34 +116,22 @@ def run(config: RunConfig, console: Console, command: str = "") -> RunResult:
         command: Command that repeats the run, for its report.
 
     Raises:
-        ValueError: The data cannot be used, or flags do not fit it, or the engine of Beam or the
-            database of ML Metadata is not there.
-        disk.DiskFullError: There is no room to begin.
-        run_lock.OutputBusyError: Another run is using the output folder.
+        ValueError: As `session`.
+        disk.DiskFullError: As `session`.
+        run_lock.OutputBusyError: As `session`.
         RunFailedError: A component failed.
     """
     began = time.monotonic()
-    beam.check(config.beam)
-    output = config.output.resolve()
-    with disk.named(output), run_lock.hold(output):
-        log = logs.path_for(output, datetime.now())
-        with logs.capture(log, config.verbose):
-            data = dataset.resolve(config, output)
-            config = dataclasses.replace(config, classes=data.classes)
-            with metadata.ready(config.metadata, output) as store:
-                environment.prepare(config.verbose)
-                with progress.shown(console) as shown:
-                    try:
-                        run_id = execute(config, data, output, command)
-                    except Exception as cause:
-                        _log.error("%s", traceback.format_exc())
-                        plain = disk.full(cause, output) or metadata.plain(cause, store)
-                        raise RunFailedError(shown.component, plain, log) from cause
-                from pipeline import result
+    with session(config) as here:
+        with progress.shown(console) as shown:
+            try:
+                run_id = execute(here.config, here.data, here.output, command)
+            except Exception as cause:
+                raise here.failed(cause, shown.component) from cause
+        from pipeline import result
 
-                return result.read_run(
-                    store, run_id, config, log=log, seconds=time.monotonic() - began
-                )
+        seconds = time.monotonic() - began
+        return result.read_run(here.store, run_id, here.config, log=here.log, seconds=seconds)
 
 
 def compile_pipeline(
@@ -134,12 +185,10 @@ def execute(
     from tfx.orchestration.portable import runtime_parameter_utils
     from tfx.proto.orchestration import pipeline_pb2
 
-    store = metadata.store_of(output)
-    cache.forget_lost(store)
     ir = compile_pipeline(config, data, output, command)
     logs.silence_libraries()
     # LocalDagRunner draws an id of its own only where none is set, and does not tell it.
-    run_id = metadata.mark(datetime.now().isoformat(), store)
+    run_id = metadata.mark(datetime.now().isoformat(), metadata.store_of(output))
     runtime_parameter_utils.substitute_runtime_parameter(
         ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}
     )

@@ -13,6 +13,7 @@ from pipeline.database import Database
 
 if TYPE_CHECKING:
     from ml_metadata.metadata_store import MetadataStore
+    from ml_metadata.proto import metadata_store_pb2 as mlmd
     from ml_metadata.proto.metadata_store_pb2 import ConnectionConfig
 
 FILE_NAME = "metadata.sqlite"
@@ -50,7 +51,7 @@ class Execution:
         type: Name of its type; for a component its Python path.
         state: What became of it. One that was killed stays "running".
         began: When it was registered, local time.
-        seconds: From its registration to its last change.
+        seconds: From its registration to its last change; 0 if the clock was set back meanwhile.
         component: The component's id in the pipeline; empty if it was none.
         run: Id of the pipeline run; empty if it was part of none.
         properties: Properties and custom properties, by name: a component's parameters.
@@ -228,6 +229,25 @@ def _connect(file: Path, write: bool) -> "MetadataStore":
         ) from error
 
 
+def artifacts(opened: "MetadataStore", store: Store) -> "list[mlmd.Artifact]":
+    """All artifacts; of a database, those of one output folder.
+
+    Args:
+        opened: ML Metadata, opened.
+        store: Where it is.
+    """
+    if not isinstance(store, Database):
+        return list(opened.get_artifacts())
+    pipelines = [c.id for c in opened.get_contexts_by_type("pipeline") if store.owns(c.name)]
+    found = {a.id: a for id in pipelines for a in opened.get_artifacts_by_context(id)}
+    return list(found.values())
+
+
+def artifact(proto: "mlmd.Artifact") -> Artifact:
+    """An artifact as plain values."""
+    return Artifact(proto.id, proto.type, proto.uri, _properties(proto))
+
+
 def read(store: Store) -> Records:
     """Read everything; of a database, everything of one output folder.
 
@@ -291,7 +311,7 @@ def _read(store: "MetadataStore", shared: Database | None) -> Records:
             type=proto.type,
             state=mlmd.Execution.State.Name(proto.last_known_state).lower(),
             began=_time(proto.create_time_since_epoch),
-            seconds=(proto.last_update_time_since_epoch - proto.create_time_since_epoch) / 1000,
+            seconds=_seconds(proto),
             component=node_of.get(proto.id, ("", "", ""))[2],
             run=run_of.get(proto.id, ""),
             properties=_properties(proto),
@@ -301,14 +321,12 @@ def _read(store: "MetadataStore", shared: Database | None) -> Records:
         for proto in protos
     }
     if shared is None:
-        artifacts = store.get_artifacts()
+        listed_artifacts = store.get_artifacts()
     else:
-        artifacts = store.get_artifacts_by_id(sorted({event.artifact_id for event in events}))
+        ids = sorted({event.artifact_id for event in events})
+        listed_artifacts = store.get_artifacts_by_id(ids)
     return Records(
-        artifacts={
-            proto.id: Artifact(proto.id, proto.type, proto.uri, _properties(proto))
-            for proto in artifacts
-        },
+        artifacts={proto.id: artifact(proto) for proto in listed_artifacts},
         executions=executions,
         runs=tuple(
             PipelineRun(
@@ -330,6 +348,12 @@ def _flat(keyed: Mapping[str, tuple[int, ...]]) -> Iterator[int]:
 
 def _time(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000)
+
+
+def _seconds(proto: Any) -> float:
+    """From an execution's registration to its last change, by a clock that may have been set."""
+    passed: int = proto.last_update_time_since_epoch - proto.create_time_since_epoch
+    return max(0, passed) / 1000
 
 
 def _properties(proto: Any) -> dict[str, Scalar]:

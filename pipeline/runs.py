@@ -179,11 +179,15 @@ def newest_report(outputs: Iterable[Path]) -> Path:
     looked = list(outputs)
     for output in looked:
         records = metadata.read(metadata.store_of(output))
-        for run in records.runs:
-            for _, artifact in records.outputs(*run.executions):
-                path = place(artifact, output) / REPORT
-                if artifact.type == _REPORT_TYPE and path.is_file():
-                    reports.append((run.began, path))
+        own = [
+            (run.began, path)
+            for run in records.runs
+            for _, artifact in records.outputs(*run.executions)
+            if artifact.type == _REPORT_TYPE
+            and (path := place(artifact, output) / REPORT).is_file()
+        ]
+        # Within a folder by the order of its runs, which no change of the clock touches.
+        reports += own[-1:]
     if not reports:
         where = ", ".join(map(str, looked)) or "./runs"
         raise ValueError(
@@ -325,6 +329,6 @@ def _strategy(properties: Mapping[str, metadata.Scalar]) -> str:
 def _json(text: object) -> dict[str, Any]:
     try:
         parsed = json.loads(str(text))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return parsed if isinstance(parsed, dict) else {}

@@ -30,6 +30,7 @@ OPEN_TO_PIPELINE = {
     "trainer_module.config",
     "trainer_module.decision",
     "trainer_module.environment",
+    "trainer_module.files",
     "trainer_module.history",
     "trainer_module.plan",
     "trainer_module.plateau",

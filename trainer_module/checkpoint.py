@@ -7,19 +7,23 @@ import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
-from trainer_module.checks import require
+from trainer_module import files
 
 KEPT = 2
 """Epochs whose checkpoints stay: the latest, and one to fall back on if that one is damaged."""
 
 KEPT_RUNS = 3
 """Runs whose checkpoints stay in a folder that many runs share."""
+
+
+class OtherRunError(ValueError):
+    """The checkpoints in a folder are of a run with another config, model or data."""
 
 
 class Snapshot(NamedTuple):
@@ -75,7 +79,7 @@ class Checkpoints:
         self._directory = directory
         self._fingerprint = hashlib.sha256(fingerprint.encode()).hexdigest()
         directory.mkdir(parents=True, exist_ok=True)
-        for leftover in directory.glob(".*.part"):
+        for leftover in files.unfinished(directory):
             leftover.unlink(missing_ok=True)
 
     def save(self, latest: Snapshot, best: Snapshot, state: Mapping[str, Any]) -> None:
@@ -102,13 +106,16 @@ class Checkpoints:
         """The newest whole checkpoint: variables, best variables, state; None if there is none.
 
         Raises:
-            ValueError: The files are of a run with another config.
+            OtherRunError: The files are of a run with another config.
         """
         for epoch in reversed(self._epochs()):
             try:
                 latest, state = self._read(self._path("epoch", epoch))
                 best, _ = self._read(self._path("best", state.pop("best")))
-            except (OSError, EOFError, KeyError, zipfile.BadZipFile, json.JSONDecodeError):
+            except OtherRunError:
+                raise
+            # Zip, NumPy and JSON show damage by nearly any error.
+            except Exception:
                 continue
             return latest, best, state
         return None
@@ -123,7 +130,7 @@ class Checkpoints:
         try:
             with np.load(self._path("epoch", epoch), allow_pickle=False) as arrays:
                 return self._path("best", _header(arrays)["best"])
-        except (OSError, EOFError, KeyError, zipfile.BadZipFile, json.JSONDecodeError):
+        except Exception:  # As above.
             return None
 
     def _write(self, path: Path, snapshot: Snapshot, state: Mapping[str, Any]) -> None:
@@ -133,22 +140,20 @@ class Checkpoints:
             **{f"model-{i}": value for i, value in enumerate(snapshot.model)},
             **{f"optimizer-{i}": value for i, value in enumerate(snapshot.optimizer)},
         }
-        temporary = path.with_name(f".{path.name}.part")
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
+        with files.whole(path) as unfinished, unfinished.open("wb") as file:
+            _save(file, arrays)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
 
     def _read(self, path: Path) -> tuple[Snapshot, dict[str, Any]]:
         with np.load(path, allow_pickle=False) as arrays:
             state = _header(arrays)
-            require(
-                state.pop("fingerprint") == self._fingerprint,
-                "a run goes on only with the config, model and data it was started with",
-                f"checkpoints of another run in {self._directory}",
-                "Repeat the command that began it, or empty the folder to start anew.",
-            )
+            if state.pop("fingerprint") != self._fingerprint:
+                raise OtherRunError(
+                    "a run goes on only with the config, model and data it was started with, got "
+                    f"checkpoints of another run in {self._directory}. "
+                    "Repeat the command that began it, or empty the folder to start anew."
+                )
             values = {
                 kind: tuple(
                     arrays[f"{kind}-{i}"]
@@ -170,14 +175,28 @@ def claim(root: Path, name: str, kept: int = KEPT_RUNS) -> Path:
     folder = root / name
     folder.mkdir(parents=True, exist_ok=True)
     os.utime(folder)
-    runs = sorted((path for path in root.iterdir() if path.is_dir()), key=_last_used, reverse=True)
-    for path in runs[kept:]:
+    # Its own is out of the question, though a clock that was set back may make it look the oldest.
+    others = (path for path in root.iterdir() if path.is_dir() and path != folder)
+    for path in sorted(others, key=_last_used, reverse=True)[kept - 1 :]:
         shutil.rmtree(path)
     return folder
 
 
 def _last_used(path: Path) -> float:
     return path.stat().st_mtime
+
+
+def _save(file: BinaryIO, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write what `np.savez` would, which leaves its archive open where a write fails.
+
+    Python then tries to finish the archive whenever it comes to remove it, and prints a traceback.
+    """
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, values in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(  # type: ignore[no-untyped-call]
+                    entry, values, allow_pickle=False
+                )
 
 
 def _header(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:

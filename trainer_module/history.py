@@ -1,19 +1,23 @@
 """The record of a run: every epoch and every decision, as JSON Lines and for TensorBoard.
 
-The file format is read outside this package, so this module imports nothing of ours and
-TensorFlow only where it writes for TensorBoard.
+The file format is read outside this package, so this module loads TensorFlow only where it writes
+for TensorBoard.
 """
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from trainer_module import files
+
 FORMAT = "plateau-training-history"
 VERSION = 1
 FILE_NAME = "history.jsonl"
+
+MAX_BYTES = 256 * 1024**2
+"""Size of a file that is read; an epoch takes about half a KiB."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +101,8 @@ def write(history: History, path: Path) -> None:
     }
     end = {"stop_reason": history.stop_reason, "traces": dict(history.traces)}
     lines = [header, *(asdict(record) for record in history.epochs), end]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
-    temporary.replace(path)
+    with files.whole(path) as unfinished:
+        unfinished.write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
 
 
 def read(path: Path) -> History:
@@ -107,21 +110,29 @@ def read(path: Path) -> History:
 
     Raises:
         ValueError: The file is no history, or of another version.
+        OSError: The file cannot be read.
     """
+    # Only whoever reads a history waits for it.
+    from pydantic import TypeAdapter, ValidationError
+
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
     try:
-        header, *records, end = map(json.loads, path.read_text().splitlines())
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES:,} bytes")
+        header, *records, end = map(json.loads, content.decode().splitlines())
         known = header["format"] == FORMAT and header["version"] == VERSION
         if not known:
             raise ValueError(f"format {header['format']!r}, version {header['version']!r}")
-        return History(
-            config=header["config"],
-            monitor=header["monitor"],
-            mode=header["mode"],
-            epochs=tuple(EpochRecord(**record) for record in records),
-            stop_reason=end["stop_reason"],
-            traces=end["traces"],
-        )
-    except (ValueError, KeyError, TypeError) as error:
+        epochs = tuple(asdict(EpochRecord(**record)) for record in records)
+        found = {**header, **end, "epochs": epochs}
+        del found["format"], found["version"]
+        try:
+            return TypeAdapter(History).validate_python(found)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"a training history must be a {FORMAT} file of version {VERSION}, "
             f"got {path} ({error}). Train again to write a new one."

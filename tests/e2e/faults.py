@@ -26,17 +26,63 @@ STARTING = "starting"
 _PATIENCE = 300.0
 
 
+class Clock:
+    """A clock for a run of its own, which a test can set at any time; skips where none can be.
+
+    Files keep the times that the true clock gives them.
+    """
+
+    def __init__(self, file: Path, offset: str) -> None:
+        """Make a clock.
+
+        Args:
+            file: Where its offset is kept.
+            offset: What it is ahead of the true clock, such as -2d.
+        """
+        found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+        if not found:
+            pytest.skip("setting the clock of a run needs the package faketime")
+        self._file = file
+        self.set(offset)
+        self.environment = {
+            "LD_PRELOAD": str(found[0]),
+            "FAKETIME_TIMESTAMP_FILE": str(file),
+            "FAKETIME_CACHE_DURATION": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "NO_FAKE_STAT": "1",
+        }
+
+    def set(self, offset: str) -> None:
+        """Set it; a run notices within about a second."""
+        new = self._file.with_suffix(".new")
+        new.write_text(offset)
+        new.replace(self._file)
+
+
 class Run:
     """A run in a process group of its own, which a fault can hit whole."""
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, *more: object, clock: Clock | None = None) -> None:
+        """Start it.
+
+        Args:
+            output: Its output folder.
+            more: More flags.
+            clock: Its clock; the true one if not given.
+        """
         output.parent.mkdir(parents=True, exist_ok=True)
         self._output = output
-        self._before = len(self._components())
+        self._before = frozenset(self._logs())
+        args = map(str, (*ARGS, *more))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.cli", *map(str, ARGS), "--output", str(output)],
+            [sys.executable, "-m", "pipeline.cli", *args, "--output", str(output)],
             cwd=output.parent,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160"},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "COLUMNS": "160",
+                **(clock.environment if clock else {}),
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -46,7 +92,8 @@ class Run:
     @property
     def begun(self) -> list[str]:
         """The components that this run has begun so far."""
-        return self._components()[self._before :]
+        logs = [log for log in self._logs() if log not in self._before]
+        return [name for log in logs for name in STARTED.findall(log.read_text(errors="replace"))]
 
     @property
     def over(self) -> bool:
@@ -71,9 +118,8 @@ class Run:
         out, err = self._process.communicate(timeout=_PATIENCE)
         return Done(self._process.returncode, out, err, self._output)
 
-    def _components(self) -> list[str]:
-        logs = sorted((self._output / "logs").glob("*.log"))
-        return [name for log in logs for name in STARTED.findall(log.read_text(errors="replace"))]
+    def _logs(self) -> list[Path]:
+        return sorted((self._output / "logs").glob("*.log"))
 
 
 def kill(output: Path, component: str, delay: float) -> str | None:

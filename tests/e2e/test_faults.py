@@ -1,4 +1,4 @@
-"""Killed, robbed of a result, locked out, run twice at once; test_torture.py is the long form."""
+"""Killed, robbed, locked out, run twice, set back in time; test_torture.py is the long form."""
 
 import shutil
 import signal
@@ -6,6 +6,7 @@ import signal
 import pytest
 from faults import (
     ARGS,
+    Clock,
     Run,
     again,
     assert_consistent,
@@ -61,6 +62,25 @@ def test_what_was_deleted_behind_the_cache_is_made_again(unbroken):
     assert done.component("Pusher") == "run"
     assert len(done.pushed) == 1
     assert_consistent(unbroken.output, unbroken.output)
+
+
+def test_the_clock_may_be_set_back_before_a_run_and_within_it(unbroken, tmp_path):
+    (served,) = unbroken.pushed
+    # All that is there, files and records, is of the day after tomorrow.
+    clock = Clock(tmp_path / "clock", "-2d")
+    run = Run(unbroken.output, "--seed", 1, clock=clock)
+    assert run.reach("Trainer")
+    clock.set("-3d")
+    done = run.end()
+    assert done.status == 0, done.out + done.err
+    assert done.component("StatisticsGen") == done.component("Transform") == "cached"
+    assert done.component("Trainer") == done.component("Pusher") == "run"
+    assert [int(path.name) for path in done.pushed] == [int(served.name), int(served.name) + 1]
+    assert_consistent(unbroken.output, unbroken.output)
+    # With the true clock again, all of it is taken from the cache, and nothing is pushed.
+    done = Run(unbroken.output, "--seed", 1).end()
+    assert done.component("Trainer") == "cached"
+    assert len(done.pushed) == 2
 
 
 def test_a_folder_that_is_read_only_is_told_before_work_begins(tmp_path):

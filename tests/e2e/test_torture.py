@@ -96,8 +96,7 @@ def test_a_full_disk_is_named_and_with_room_the_run_goes_on(component, unbroken,
         assert done.status == 1, done.out
         assert "disk" in done.err or "No space left on device" in done.err
         assert str(output) in done.err
-        # NumPy's unfinished archive may complain as Python exits; the sentence stands before it.
-        assert done.err.startswith("error: ")
+        assert "Traceback" not in done.err
         assert not logic.versions(output / "pushed") or component == "TrainingReport"
         ballast.unlink()
         done = again(output)

@@ -1,4 +1,5 @@
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,26 @@ def test_what_is_gone_is_marked_once(whole: Any, caplog: pytest.LogCaptureFixtur
     assert states.pop(model.id) == mlmd.Artifact.DELETED
     assert set(states.values()) == {mlmd.Artifact.LIVE}
     assert marked(whole) == []
+
+
+def test_only_what_may_be_served_is_looked_at(whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Artifact] = []
+    look = cache.lost
+
+    def watched(artifacts: Iterable[Artifact]) -> tuple[Artifact, ...]:
+        looked.extend(artifacts)
+        return look(looked)
+
+    monkeypatch.setattr(cache, "lost", watched)
+    abandoned = whole.latest["model"]
+    abandoned.state = mlmd.Artifact.ABANDONED
+    whole.store.put_artifacts([abandoned])
+    shutil.rmtree(abandoned.uri)
+    assert marked(whole) == []
+    everything = {a.id for a in whole.store.get_artifacts()}
+    assert {a.id for a in looked} == everything - {abandoned.id}
+    [kept] = whole.store.get_artifacts_by_id([abandoned.id])
+    assert kept.state == mlmd.Artifact.ABANDONED
 
 
 def test_an_emptied_folder_counts_as_gone(whole: Any) -> None:

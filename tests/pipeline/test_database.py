@@ -13,8 +13,9 @@ from typing import Any
 
 import mariadb_server
 import pytest
+from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from pipeline import database, flags, metadata, presets, push, runs
+from pipeline import cache, database, flags, metadata, presets, push, runs
 from pipeline.database import Database, MetadataConfig
 
 ROOT = Path(__file__).parents[2]
@@ -160,7 +161,18 @@ def test_a_password_file_needs_a_database(tmp_path: Path) -> None:
         choose(tmp_path, file=Path("password"))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"metadata": "x", "password_file": null}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"metadata": "x", "password_file": null}',
+        '{"metadata": 5, "password_file": null, "folder": ""}',
+        pytest.param("[" * 100_000, id="deep"),
+    ],
+)
 def test_a_damaged_memory_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / database.FILE_NAME).write_text(text)
     with pytest.raises(ValueError, match=r"must say which database .*metadata\.json.*--output"):
@@ -386,6 +398,25 @@ def test_two_folders_in_one_database_are_told_apart(
     assert history.properties == values
     assert history.type == "plateau.TrainingHistory"
     assert {a.uri.startswith(str(ana.output)) for a in found.artifacts.values()} == {True}
+
+
+@needs_server
+@pytest.mark.component
+@pytest.mark.usefixtures("password")
+def test_what_another_folder_lost_is_not_looked_for(
+    tmp_path: Path, recorded: Callable[[Path], Any]
+) -> None:
+    ana, ben = (recorded(tmp_path / name) for name in ("ana", "ben"))
+    for each in (ana, ben):
+        each.run("first", version=100)
+    store = metadata.store_of(ana.output)
+    # None of the folders holds a file.
+    lost = cache.lost(metadata.read(store).artifacts.values())
+    assert lost
+    assert sorted(cache.forget_lost(store), key=lambda a: a.id) == sorted(lost, key=lambda a: a.id)
+    deleted = [a for a in ben.store.get_artifacts() if a.state == mlmd.Artifact.DELETED]
+    assert {a.id for a in deleted} == {a.id for a in lost}
+    assert {a.uri.startswith(str(ana.output)) for a in deleted} == {True}
 
 
 @needs_server

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from pipeline import local_runner, presets, run_lock
+from pipeline import local_runner, metadata, presets, run_lock
 from pipeline.config import RunConfig
 
 
@@ -49,3 +49,13 @@ def test_output_in_use_is_refused_before_anything_is_written(config: RunConfig) 
         with pytest.raises(run_lock.OutputBusyError, match="--output"):
             local_runner.run(config, Console(file=io.StringIO()))
         assert files(config.output) == before
+
+
+def test_records_that_cannot_be_opened_are_told_before_anything_runs(config: RunConfig) -> None:
+    config.output.mkdir()
+    metadata.file_of(config.output).write_bytes(b"not a database at all")
+    with pytest.raises(local_runner.RunFailedError, match="ML Metadata that can be wr") as failure:
+        local_runner.run(config, Console(file=io.StringIO()))
+    assert failure.value.component is None
+    assert "Traceback" in failure.value.log.read_text()
+    assert not (config.output / "artifacts").exists()

@@ -1,3 +1,5 @@
+import contextlib
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,13 @@ def test_an_artifact_read_under_two_keys_is_found_under_both(archive: Any) -> No
     evaluator = found.runs[1].executions[4]
     read = {key: artifact.id for key, artifact in found.inputs(evaluator)}
     assert read["model"] == read["baseline_model"]
+
+
+def test_nothing_takes_less_than_no_time_where_the_clock_was_set_back(archive: Any) -> None:
+    archive.run("a", version=100)
+    with contextlib.closing(sqlite3.connect(metadata.file_of(archive.output))) as file, file:
+        file.execute("UPDATE Execution SET create_time_since_epoch = 2000000000000")
+    assert {e.seconds for e in records(archive).runs[0].executions} == {0}
 
 
 def test_no_runs_yet(archive: Any) -> None:

@@ -1,12 +1,14 @@
+import contextlib
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline import push, run_lock, runs
+from pipeline import metadata, push, run_lock, runs
 from pipeline.runs import Run
 
 RETRAINED = ("ImageExampleGen", "InlineSchemaGen", "Transform")
@@ -232,6 +234,15 @@ def test_newest_report(archive: Any, make_archive: Callable[[str], Any]) -> None
     assert runs.newest_report(both) == report / "2" / "report.html"
     (report / "2" / "report.html").unlink()
     assert runs.newest_report(both) == report / "1" / "report.html"
+
+
+def test_the_newest_report_is_the_last_one_where_the_clock_was_set_back(archive: Any) -> None:
+    archive.run("first", version=100)
+    with contextlib.closing(sqlite3.connect(metadata.file_of(archive.output))) as file, file:
+        file.execute("UPDATE Context SET create_time_since_epoch = 2000000000000")
+    archive.run("second", version=200)
+    report = archive.output / "artifacts" / "TrainingReport" / "html"
+    assert runs.newest_report([archive.output]) == report / "2" / "report.html"
 
 
 def test_a_folder_that_moved_finds_its_artifacts(archive: Any, tmp_path: Path) -> None:

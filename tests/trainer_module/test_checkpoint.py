@@ -1,4 +1,7 @@
+import errno
+import gc
 import os
+import sys
 
 import keras
 import numpy as np
@@ -61,12 +64,48 @@ def test_falls_back_over_a_damaged_file(tmp_path, damage, file):
     assert (latest.epoch, best.epoch) == (2, 2)
 
 
+def test_no_damage_is_an_error(tmp_path):
+    checkpoints = Checkpoints(tmp_path, "a")
+    save(checkpoints, 1, 1)
+    save(checkpoints, 2, 1)
+    path = tmp_path / "epoch-000002.npz"
+    whole = path.read_bytes()
+    # What a loss of power leaves.
+    path.write_bytes(bytes(len(whole)))
+    assert checkpoints.load()[0].epoch == 1
+    for place in range(len(whole)):
+        for value in (0, 255, whole[place] ^ 1):
+            path.write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
+            assert checkpoints.load()[0].epoch in (1, 2), (place, value)
+
+
 def test_a_write_that_was_cut_off_leaves_no_trace(tmp_path):
     save(Checkpoints(tmp_path, "a"), 1, 1)
     (tmp_path / ".epoch-000002.npz.part").write_bytes(b"half")
     checkpoints = Checkpoints(tmp_path, "a")
     assert checkpoints.load()[0].epoch == 1
     assert names(tmp_path) == ["best-000001.npz", "epoch-000001.npz"]
+
+
+# Less than a file's buffer holds, which fails as it is closed, and more.
+@pytest.mark.parametrize("values", [6, 100_000])
+def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path, values, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, "a")
+    save(checkpoints, 1, 1)
+    before = names(tmp_path)
+    # A device of Linux that is always full.
+    (tmp_path / f".epoch-000002.npz.{os.getpid()}.part").symlink_to("/dev/full")
+    unheard = []
+    monkeypatch.setattr(sys, "unraisablehook", unheard.append)
+    latest = Snapshot(2, (np.zeros(values),), ())
+    with pytest.raises(OSError) as caught:
+        checkpoints.save(latest, snapshot(1), {})
+    assert caught.value.errno == errno.ENOSPC
+    del caught
+    gc.collect()
+    assert unheard == []
+    assert names(tmp_path) == before
+    assert checkpoints.load()[0].epoch == 1
 
 
 def test_refuses_another_run(tmp_path):
@@ -111,4 +150,15 @@ def test_claim_keeps_the_runs_used_last(tmp_path):
     (tmp_path / "a" / "epoch-000001.npz").write_bytes(b"")
     assert claim(tmp_path, "a", kept=3) == tmp_path / "a"
     assert names(tmp_path) == ["a", "c", "d"]
+    assert names(tmp_path / "a") == ["epoch-000001.npz"]
+
+
+def test_claim_keeps_its_own_run_where_the_clock_is_behind_the_others(tmp_path):
+    claim(tmp_path, "a")
+    (tmp_path / "a" / "epoch-000001.npz").write_bytes(b"")
+    for name in "bcd":
+        claim(tmp_path, name, kept=9)
+        os.utime(tmp_path / name, (2**34, 2**34))
+    assert claim(tmp_path, "a", kept=3) == tmp_path / "a"
+    assert len(names(tmp_path)) == 3
     assert names(tmp_path / "a") == ["epoch-000001.npz"]
