@@ -152,12 +152,15 @@ def _accuracy(
 ) -> Comparison:
     a, b = ([run.test_accuracy for run in side] for side in zip(*pairs, strict=True))
     lag, spread = mean(b) - mean(a), pooled_spread(a, b)
+    if len(pairs) == 1:
+        what = f"test accuracy that {own} lacks"
+        return Comparison(what, other, (lag,), "at most", note=f"{a[0]:.4f} against {b[0]:.4f}")
     return Comparison(
         f"test accuracy that {own} lacks, in standard deviations over seeds",
         other,
         (lag / spread if spread else math.copysign(math.inf, lag) if lag else 0.0,),
         "at most",
-        target if len(pairs) > 1 else None,
+        target,
         f"{mean(a):.4f} against {mean(b):.4f}, standard deviation {spread:.4f}, n = {len(pairs)}",
     )
 

@@ -105,11 +105,11 @@ def test_accuracy_may_lack_no_more_than_the_spread(own, other, reached):
 
 
 def test_one_seed_shows_no_spread_to_judge_by():
-    found = [run("own", 0, [0.5]), run("other", 0, [0.5])]
+    found = [run("own", 0, [0.5], final=0.7), run("other", 0, [0.5], final=0.75)]
     row = by_name(runs.compare(found, "own", "other", {"updates": 0.45}))[
         "test accuracy that own lacks"
     ]
-    assert row.reached is None
+    assert row.reached is None and row.values == pytest.approx((0.05,))
 
 
 def test_runs_side_by_side_have_noise_scale_examples_and_a_best_epoch():
