@@ -9,7 +9,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-byteco
 COMPILE := $(BIN)/uv pip compile --quiet --python-version $(VERSION) --generate-hashes \
 	--no-strip-extras --no-header --exclude-newer 2025-09-01
 
-.PHONY: run test unit component e2e lint format bench bench-quick bench-pipeline torture reproduce audit licences lock install install-dev clean
+.PHONY: run test unit component e2e lint format bench bench-quick bench-pipeline torture fuzz reproduce audit licences lock install install-dev clean
 
 run: install ## Train the digits preset to a pushed model.
 	@$(BIN)/plateau run digits $(ARGS)
@@ -45,6 +45,9 @@ bench-pipeline: install-dev ## A run by component, against the smallest TFX pipe
 
 torture: install-dev ## Kills, full disks and deleted artifacts, each component in turn: half an hour or more.
 	$(BIN)/python -m pytest -m torture tests $(ARGS)
+
+fuzz: install-dev ## Fuzz every reader of outside data, a minute each; ARGS="table --seconds 600".
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 reproduce: install-dev ## The strategies on CIFAR-10 and on a table, side by side: an hour or two; pages in docs/results.
 	$(BIN)/python -m benchmarks.reproduce $(ARGS)

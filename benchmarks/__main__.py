@@ -1,4 +1,4 @@
-"""`python -m benchmarks [speed|stage|memory|contest|full ...] [--quick]`: measure and write results."""
+"""`python -m benchmarks [PART ...] [--quick]`: measure and write results."""
 
 import importlib
 import sys

@@ -190,8 +190,13 @@ def _folder(config: RunConfig, output: Path) -> Path:
 def _given_folder(config: RunConfig) -> Path:
     """The folder of `--data`, or the table that comes with TFX."""
     if config.data is not None:
-        folder = config.data.expanduser().resolve()
-        require(folder.exists(), "the data folder must exist", str(config.data), "Check --data.")
+        try:
+            folder = config.data.expanduser().resolve()
+            there = folder.exists()
+        # Links in a circle, a person who is not known, a name too long.
+        except (OSError, RuntimeError):
+            there = False
+        require(there, "the data folder must exist", str(config.data), "Check --data.")
         return folder
     require(
         not needs_data(config),

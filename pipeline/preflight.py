@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
@@ -13,9 +13,22 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from schemas import FILE_NAME, IMAGE, LABEL
 from trainer_module.config import TableFeatures
 
+MAX_ROW = 16 * 1024**2
+"""Bytes of a row, line breaks in its cells included."""
+
+MAX_SCHEMA = 16 * 1024**2
+"""Bytes of a schema."""
+
 _INT64 = range(-(2**63), 2**63)
 _BOM = "\ufeff"
+# Special in the pattern by which CsvExampleGen looks for files.
+_WILD = frozenset("*?[]\\")
 _SHOWN = 20
+_LONGEST_SHOWN = 200
+_QUOTE = (
+    "Put double quotes around a whole cell that holds quotes, commas or line breaks, and double "
+    "the quotes within; end rows with line feeds."
+)
 
 
 class TableError(ValueError):
@@ -72,7 +85,7 @@ def count_rows(csv_folder: str | os.PathLike[str]) -> int:
     Raises:
         TableError: There is no CSV file, or one that cannot be read.
     """
-    return sum(max(sum(1 for _ in _rows(file)) - 1, 0) for file in _files(Path(csv_folder)))
+    return sum(sum(1 for _ in _rows(file)) - 1 for file in _files(Path(csv_folder)))
 
 
 def check_table(
@@ -112,13 +125,13 @@ def check_table(
     count = 0
     for file in files:
         rows = _rows(file)
-        # An empty file has no header either.
-        line, found = next(rows, (1, []))
+        _, found = next(rows)
         _check_header(file, found, columns)
         if header is not None and found != header:
             _fail(
-                f"{file}, row {line}",
-                f"all files must have the columns of {files[0].name}, got {found!r}",
+                f"{file}, row 1",
+                f"all files must have the columns of {files[0].name}, "
+                f"got {_short(','.join(found))!r}",
                 "Give them the same header.",
             )
         header = found
@@ -195,10 +208,16 @@ class _Column:
 def _columns(path: Path) -> dict[str, _Column]:
     schema = schema_pb2.Schema()
     try:
-        text_format.Parse(path.read_text("utf-8"), schema)
-    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
+        with path.open("rb") as file:
+            content = file.read(MAX_SCHEMA + 1)
+        if len(content) > MAX_SCHEMA:
+            raise ValueError(f"it has more than {MAX_SCHEMA:,} bytes")
+        text_format.Parse(content.decode("utf-8"), schema)
+    # The parser lets through what the reading of single numbers and texts raises.
+    except (OSError, ValueError, RecursionError, text_format.ParseError) as error:
         raise SchemaError(
-            f"{path}: the schema must be a readable TFMD schema as text ({error}). Check --schema."
+            f"{path}: the schema must be a readable TFMD schema as text ({_short(str(error))}). "
+            "Check --schema."
         ) from error
     domains = {domain.name: frozenset(domain.value) for domain in schema.string_domain}
     columns = {}
@@ -220,17 +239,48 @@ def _columns(path: Path) -> dict[str, _Column]:
 
 
 def _files(folder: Path) -> list[Path]:
+    """The files that CsvExampleGen will read, which is all that its pattern matches."""
     if not folder.is_dir():
         what = "a file" if folder.exists() else "nothing"
         _fail(str(folder), f"the data folder must be a folder, found {what}", "Check --data.")
-    files = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() == ".csv" and not path.name.startswith(".") and path.is_file()
-    )
-    if not files:
+    if _WILD & set(str(folder)):
+        _fail(
+            str(folder),
+            "the path of a table may hold none of * ? [ ] \\, which stand for other characters",
+            "Rename the folder.",
+        )
+    tables = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".csv")
+    for path in tables:
+        _check_file(path, folder.resolve())
+    if not tables:
         _fail(str(folder), "the data folder must hold a .csv file, found none", "Check --data.")
-    return files
+    return tables
+
+
+def _check_file(path: Path, root: Path) -> None:
+    """Each table must be a file by a name that CsvExampleGen finds, in the data folder itself."""
+    where = _printable(str(path))
+    if path.suffix != ".csv":
+        _fail(where, "a table's name must end in .csv, in small letters", "Rename the file.")
+    if path.name.startswith("."):
+        _fail(where, "a table may not be hidden, or it is read unseen", "Remove it, or rename it.")
+    if path.is_symlink():
+        try:
+            inside = path.resolve(strict=True).is_relative_to(root)
+        except (OSError, RuntimeError):
+            inside = False
+        if not inside:
+            _fail(
+                where,
+                "links may not lead out of the data folder, or nowhere",
+                "Copy the table into the folder in place of the link.",
+            )
+    if not path.is_file():
+        _fail(
+            where,
+            "what is named like a table must be a file",
+            "Move what else there is out of the data folder.",
+        )
 
 
 def _check_features(features: TableFeatures, schema: Path, columns: dict[str, _Column]) -> None:
@@ -259,30 +309,41 @@ def _check_features(features: TableFeatures, schema: Path, columns: dict[str, _C
 
 def _check_header(file: Path, header: list[str], columns: dict[str, _Column]) -> None:
     where = f"{file}, row 1"
-    if not header:
+    if header == [""]:
         _fail(
-            str(file),
-            "a CSV file must have a header, found an empty file",
-            "Add one, or remove the file.",
+            where,
+            "a CSV file must have a header, found an empty row",
+            "Add the header, remove empty rows above it, or remove the file.",
         )
     if header[0].startswith(_BOM):
         _fail(
             where, "the file may not start with a byte order mark", "Save it as UTF-8 without one."
         )
     for name in header:
+        if '"' in name or "\r" in name:
+            _fail(
+                f"{where}, column {_short(name)!r}",
+                "a header may hold neither quotes nor single carriage returns",
+                "Take the quotes out of the first row, and end rows with line feeds.",
+            )
+    for name in header:
         if header.count(name) > 1:
-            _fail(f"{where}, column {name!r}", "column names must differ", "Rename or remove one.")
+            _fail(
+                f"{where}, column {_short(name)!r}",
+                "column names must differ",
+                "Rename or remove one.",
+            )
     missing = [name for name, column in columns.items() if column.needed and name not in header]
     if missing:
         _fail(
             f"{where}, column {missing[0]!r}",
-            f"each column of the schema must be in the file, got {header!r}",
+            f"each column of the schema must be in the file, got {_short(','.join(header))!r}",
             "Add the column; the first row must be the header, with commas between names.",
         )
     extra = [name for name in header if name not in columns]
     if extra:
         _fail(
-            f"{where}, column {extra[0]!r}",
+            f"{where}, column {_short(extra[0])!r}",
             "each column must be in the schema",
             "Remove the column, or describe it in the schema.",
         )
@@ -302,39 +363,85 @@ def _check_rows(file: Path, rows: Iterator[tuple[int, list[str]]], columns: list
             if broken:
                 rule, remedy = broken
                 _fail(
-                    f"{file}, row {line}, column {column.name!r}", f"{rule}, got {cell!r}", remedy
+                    f"{file}, row {line}, column {column.name!r}",
+                    f"{rule}, got {_short(cell)!r}",
+                    remedy,
                 )
         count += 1
     return count
 
 
 def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """Row number and cells; blank lines are passed over, as CsvExampleGen does."""
-    line = 0
+    """Row number and cells, the header first, cut as CsvExampleGen cuts them.
+
+    It takes the first line for the header, whatever is in it, and parts it at the commas. Then it
+    joins lines until their quotes are paired, and has the csv module parse what it joined. Where
+    the two do not see the same row, that module asks for the same text again without end. Blank
+    lines are passed over.
+    """
+    row = 1
     try:
-        with file.open(newline="", encoding="utf-8") as stream:
-            reader = csv.reader(stream)
-            for row in reader:
-                line = reader.line_num
-                if row:
-                    yield line, row
+        with file.open("rb") as stream:
+            yield row, _header(_line(file, row, stream, MAX_ROW))
+            parts: list[str] = []
+            quotes, room, line = 0, MAX_ROW, 1
+            while part := _line(file, row, stream, room):
+                line += 1
+                row = row if parts else line
+                parts.append(part)
+                quotes += part.count('"')
+                room -= len(part)
+                if quotes % 2 == 0:
+                    yield from ((row, cells) for cells in _parsed(file, row, "".join(parts)))
+                    parts, quotes, room = [], 0, MAX_ROW
+            if parts:
+                _fail(f"{file}, row {row}", "quotes must be paired, found one alone", _QUOTE)
     except UnicodeDecodeError:
-        _fail(f"{file}, below row {line}", "a CSV file must be UTF-8", "Save it as UTF-8.")
-    except (csv.Error, OSError) as error:
+        _fail(f"{file}, below row {row}", "a CSV file must be UTF-8", "Save it as UTF-8.")
+    except OSError as error:
         _fail(
-            f"{file}, below row {line}",
-            f"a CSV file must be readable ({error})",
-            "Repair the row, or the file's permissions.",
+            str(file),
+            f"a CSV file must be readable ({error.strerror})",
+            "Give yourself permission to read it.",
         )
+
+
+def _line(file: Path, row: int, stream: BinaryIO, room: int) -> str:
+    content = stream.readline(room + 1)
+    if len(content) > room:
+        _fail(
+            f"{file}, below row {row}",
+            f"a row may have at most {MAX_ROW:,} bytes",
+            "Look for a quote without its partner, or for missing line feeds.",
+        )
+    return content.decode("utf-8")
+
+
+def _header(line: str) -> list[str]:
+    return line.strip().split(",")
+
+
+def _parsed(file: Path, row: int, record: str) -> Iterator[list[str]]:
+    """The cells in a text; none if it is blank."""
+    try:
+        yield from (cells for cells in csv.reader((record,), strict=True) if cells)
+    except csv.Error as error:
+        rule, remedy = f"a row must be readable ({error})", _QUOTE
+        if "limit" in str(error):
+            rule = f"a cell may have at most {csv.field_size_limit():,} characters"
+            remedy = "Shorten the cell, or look for a quote without its partner."
+        _fail(f"{file}, row {row}", f"{rule}, got {_short(record)!r}", remedy)
 
 
 def _number(cell: str) -> int | float | None:
     """A cell as CsvExampleGen takes it: whole numbers within 64 bits, other numbers, or text."""
+    # It looks at bytes, among which the digits of other scripts are none.
+    raw = cell.encode()
     try:
-        number = int(cell)
+        number = int(raw)
     except ValueError:
         try:
-            return float(cell)
+            return float(raw)
         except ValueError:
             return None
     return number if number in _INT64 else None
@@ -343,6 +450,14 @@ def _number(cell: str) -> int | float | None:
 def _some(values: Sequence[str]) -> str:
     shown = ", ".join(map(repr, values[:_SHOWN]))
     return f"{shown} and {len(values) - _SHOWN} more" if len(values) > _SHOWN else shown
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
+def _printable(path: str) -> str:
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _fail(where: str, rule: str, remedy: str) -> NoReturn:

@@ -3,11 +3,16 @@
 from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin
 
+_LONGEST_SHOWN = 1000
+
 
 def require(holds: bool, rule: str, value: object, remedy: str) -> None:
     """Raise ValueError with rule, value and remedy unless `holds`."""
     if not holds:
-        raise ValueError(f"{rule}, got {value!r}. {remedy}")
+        shown = repr(value)
+        if len(shown) > _LONGEST_SHOWN:
+            shown = f"{shown[:_LONGEST_SHOWN]}..."
+        raise ValueError(f"{rule}, got {shown}. {remedy}")
 
 
 def check_choices(config: Any) -> None:

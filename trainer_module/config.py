@@ -1,6 +1,7 @@
 """Everything a training run needs to know, as one typed value that survives a trip through JSON."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -78,6 +79,9 @@ class TableFeatures:
             "Try --vocabulary-size 1000.",
         )
 
+
+# Of a text in an error, and of what is wrong with it.
+_SHOWN, _WRONG = 500, 3
 
 Features: TypeAlias = ImageFeatures | TableFeatures
 Precision: TypeAlias = Literal["float32", "mixed_bfloat16", "auto"]
@@ -255,17 +259,45 @@ class TrainConfig:
         Raises:
             ValueError: Not JSON, an unknown or missing field, or a value out of range.
         """
-        from pydantic import TypeAdapter
+        from pydantic import ValidationError
 
-        parsed = TypeAdapter(cls).validate_json(text)
-        given, known = json.loads(text), json.loads(parsed.to_json())
+        try:
+            parsed: TrainConfig = _adapter().validate_json(text)
+        except ValidationError as error:
+            wrong = "; ".join(
+                ".".join(map(str, found["loc"])) + f": {found['msg']}"
+                for found in error.errors(include_url=False)[:_WRONG]
+            )
+            raise ValueError(
+                f"a saved config must be JSON with the fields of this version, got "
+                f"{text[:_SHOWN]!r} ({wrong}). Write it anew, as `plateau compile` does."
+            ) from error
+        given, known = _flat(json.loads(text)), _flat(json.loads(parsed.to_json()))
+        other = sorted(name for name in given | known if given.get(name) != known.get(name))
         require(
-            given == known,
+            not other,
             "a saved config must hold exactly the fields of this version",
-            text,
-            f"Compare it with {parsed.to_json()}.",
+            [name[:_SHOWN] for name in other[:_WRONG]],
+            "Write it anew, as `plateau compile` does.",
         )
         return parsed
+
+
+def _flat(fields: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Values by dotted path."""
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        path = f"{above}{name}"
+        found |= _flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
+    return found
+
+
+@functools.cache
+def _adapter() -> Any:
+    """Reads a TrainConfig; made once, since that takes longer than any reading."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(TrainConfig)
 
 
 # What a tuner may set, and where it goes; the names are those of the flags.

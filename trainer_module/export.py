@@ -10,6 +10,7 @@ import tensorflow_transform as tft
 import schemas
 from trainer_module.config import ImageFeatures, TrainConfig
 from trainer_module.preprocessing import INPUT, LABEL_INDEX
+from trainer_module.request import bounded, in_parts
 
 EXAMPLES = "examples"
 
@@ -27,6 +28,10 @@ def export(
     *   serving_columns (tables): a tensor [N] for each raw column that features are made of; an
         empty string or NaN is a missing value.
 
+    A large request is computed in parts, so that its memory is bounded (`trainer_module.request`).
+    What cannot be parsed or decoded, or is too large a picture, makes the whole request an error:
+    there is no answer that would be right for it.
+
     Two more take "examples" with labels: transform_features returns what preprocessing makes of
     them ("x" and "label_xf", int64 [N, 1]), and transform_labels only the latter.
 
@@ -41,19 +46,32 @@ def export(
     inputs = {name: raw[name] for name in _input_names(config)}
     serving, labelled = transform.transform_features_layer(), transform.transform_features_layer()
 
-    def predict(features: Mapping[str, Any]) -> dict[str, tf.Tensor]:
-        x = serving(features)[INPUT]
-        logits = model(_not_empty(x), training=False)[: tf.shape(x)[0]]
-        return _outputs(logits, config.classes)
+    def predict(
+        request: Mapping[str, tf.Tensor], parse: Callable[[Mapping[str, tf.Tensor]], Any]
+    ) -> dict[str, tf.Tensor]:
+        def logits(part: Mapping[str, tf.Tensor]) -> tf.Tensor:
+            features = parse(part)
+            if isinstance(config.features, ImageFeatures):
+                features = {schemas.IMAGE: _mapped(bounded, features[schemas.IMAGE])}
+            x = serving(features)[INPUT]
+            found = model(_not_empty(x), training=False)[: tf.shape(x)[0]]
+            return tf.cast(found, tf.float32)
+
+        return _outputs(in_parts(logits, request), config.classes)
 
     def from_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        return predict(tf.io.parse_example(examples, inputs))
-
-    def from_images(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        return predict({schemas.IMAGE: _as_parsed(image, inputs[schemas.IMAGE])})
+        return predict(
+            {EXAMPLES: examples}, lambda part: tf.io.parse_example(part[EXAMPLES], inputs)
+        )
 
     def from_columns(columns: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return predict({name: _as_parsed(columns[name], spec) for name, spec in inputs.items()})
+        return predict(
+            {name: columns[name] for name in inputs},
+            lambda part: {name: _as_parsed(part[name], spec) for name, spec in inputs.items()},
+        )
+
+    def from_images(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        return from_columns({schemas.IMAGE: image})
 
     def transform_features(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         features = labelled(tf.io.parse_example(examples, raw))
@@ -102,7 +120,7 @@ def _not_empty(x: tf.Tensor) -> tf.Tensor:
 
 
 def _outputs(logits: tf.Tensor, classes: tuple[str, ...]) -> dict[str, tf.Tensor]:
-    logits = tf.cast(logits, tf.float32)
+    logits = tf.ensure_shape(logits, [None, len(classes)])
     names = tf.constant(classes)
     return {
         "logits": logits,
@@ -111,6 +129,12 @@ def _outputs(logits: tf.Tensor, classes: tuple[str, ...]) -> dict[str, tf.Tensor
         "class": tf.gather(names, tf.argmax(logits, axis=1))[:, None],
         "classes": tf.tile(names[None, :], [tf.shape(logits)[0], 1]),
     }
+
+
+def _mapped(function: Callable[[tf.Tensor], tf.Tensor], values: Any) -> Any:
+    if isinstance(values, tf.SparseTensor):
+        return tf.sparse.map_values(function, values)
+    return function(values)
 
 
 def _as_parsed(values: tf.Tensor, spec: Any) -> Any:

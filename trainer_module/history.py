@@ -19,6 +19,8 @@ FILE_NAME = "history.jsonl"
 MAX_BYTES = 256 * 1024**2
 """Size of a file that is read; an epoch takes about half a KiB."""
 
+_SHOWN = 300
+
 
 @dataclass(frozen=True)
 class EpochRecord:
@@ -135,7 +137,7 @@ def read(path: Path) -> History:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"a training history must be a {FORMAT} file of version {VERSION}, "
-            f"got {path} ({error}). Train again to write a new one."
+            f"got {path} ({str(error)[:_SHOWN]}). Train again to write a new one."
         ) from error
 
 

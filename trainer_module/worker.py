@@ -28,6 +28,8 @@ DONE, ERROR, USAGE = 0, 1, 2
 MODEL = "model"
 TF_CONFIG = "TF_CONFIG"
 _CHIEF, _WORKER = "chief", "worker"
+_MAX_CONFIG = 1024**2
+_SHOWN = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +145,22 @@ def read(config: WorkerConfig) -> TrainConfig:
         str(config.config),
         "Give the .train_config.json that `plateau compile` writes.",
     )
-    return TrainConfig.from_json(config.config.read_text())
+    with config.config.open("rb") as file:
+        content = file.read(_MAX_CONFIG + 1)
+    require(
+        len(content) <= _MAX_CONFIG,
+        f"--config must have at most {_MAX_CONFIG:,} bytes",
+        "more",
+        "Give the .train_config.json that `plateau compile` writes.",
+    )
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"--config must be UTF-8 text, got {config.config} ({error}). "
+            "Give the .train_config.json that `plateau compile` writes."
+        ) from None
+    return TrainConfig.from_json(text)
 
 
 def locate(text: str) -> Place | None:
@@ -157,9 +174,9 @@ def locate(text: str) -> Place | None:
     """
     try:
         given = json.loads(text) if text else {}
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{TF_CONFIG} must be JSON, got {text!r} ({error}). "
+            f"{TF_CONFIG} must be JSON, got {text[:_SHOWN]!r} ({error}). "
             "Leave it unset to train with one process."
         ) from None
     form = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
@@ -188,7 +205,9 @@ def locate(text: str) -> Place | None:
         for index in range(len(hosts)):
             if isinstance(task, dict) and (task.get("type"), task.get("index")) == (kind, index):
                 return Place(kind, index, workers)
-    raise ValueError(f"{TF_CONFIG} must say which of its tasks this is, got {task!r}. {remedy}")
+    raise ValueError(
+        f"{TF_CONFIG} must say which of its tasks this is, got {repr(task)[:_SHOWN]}. {remedy}"
+    )
 
 
 def agreed(config: TrainConfig) -> TrainConfig:

@@ -7,17 +7,32 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from components.image_example_gen import header
+
 if TYPE_CHECKING:
     from PIL import Image
 
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 512 * 1024**2
 
+MAX_SCANS = 100
+"""Passes over the pixels of a JPEG, of which each may take as long as a whole decoding. Encoders
+write about ten, and a few bytes are enough for one."""
+GROUP = 64
+"""Pictures that `faults` decodes fastest."""
+
+# The pixels of more could fill the memory.
+_AT_ONCE = 2
+
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF")
 # Opening a JPEG gives MPO where further pictures follow, as in the .jpg files of many cameras.
-_KEPT_FORMATS = ("PNG", "JPEG", "MPO")
+_JPEG = ("JPEG", "MPO")
+_KEPT_FORMATS = ("PNG", *_JPEG)
 _KEPT_MODES = ("L", "RGB")
 _ORIENTATION = 0x0112
+# Markers of a JPEG that have a length, and its end; what else there is stands among the data.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+_JPEG_START, _SCAN, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 # Which node of which graph failed, around what TensorFlow says about the picture.
 _INTERNALS = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:\w+\].*")
 
@@ -42,6 +57,13 @@ def prepare(content: bytes) -> tuple[bytes, bool]:
     Raises:
         BadImageError: No picture, or too large, or broken in a way that shows without decoding.
     """
+    if header.is_plain(content, MAX_PIXELS) and not _may_have_too_many_scans(content):
+        return content, False
+    return prepare_with_pillow(content)
+
+
+def prepare_with_pillow(content: bytes) -> tuple[bytes, bool]:
+    """What `prepare` does about a picture whose header does not prove it to be plain."""
     from PIL import Image, UnidentifiedImageError
 
     if not content:
@@ -61,6 +83,8 @@ def prepare(content: bytes) -> tuple[bytes, bool]:
         raise BadImageError(
             f"it has {image.width:,} x {image.height:,} pixels, more than {MAX_PIXELS:,}"
         )
+    if image.format in _JPEG and _has_too_many_scans(content):
+        raise BadImageError(f"it has more than {MAX_SCANS} scans")
     try:
         if _is_plain(image):
             return content, False
@@ -80,9 +104,10 @@ def faults(contents: Sequence[bytes]) -> list[str | None]:
     """
     import tensorflow as tf
 
+    # One call for many pictures takes a fraction of the time; who it fails for, it cannot say.
+    decode = _decoder_of_group() if len(contents) == GROUP else _decoder_of_any()
     try:
-        # One call for many pictures takes a third of the time; who it fails for, it cannot say.
-        _decoder()(tf.constant(contents, tf.string))
+        decode(tf.constant(contents, tf.string))
     except tf.errors.OpError:
         return [_fault(content) for content in contents]
     return [None] * len(contents)
@@ -99,17 +124,40 @@ def _fault(content: bytes) -> str | None:
     return None
 
 
-@functools.cache
-def _decoder() -> Any:
+def _pixels(content: Any) -> Any:
+    """Number of values in a picture, a string tensor, after all of its file was decoded.
+
+    An eighth of the size changes what is computed from the coefficients of a JPEG, not which of
+    them are read, so it fails for the same files. PNG files come in full.
+    """
     import tensorflow as tf
 
-    def pixels(content: tf.Tensor) -> tf.Tensor:
-        return tf.size(tf.io.decode_image(content, channels=3, expand_animations=False))
+    return tf.size(tf.io.decode_jpeg(content, channels=3, ratio=8))
 
-    # Two at a time: the pixels of more could fill the memory.
+
+@functools.cache
+def _decoder_of_group() -> Any:
+    """Decodes `GROUP` pictures; an operation each, which costs less than turns of a loop."""
+    import tensorflow as tf
+
+    def sizes(contents: Any) -> Any:
+        found: list[Any] = []
+        for content in tf.unstack(contents, GROUP):
+            with tf.control_dependencies(found[-_AT_ONCE:][:1] if len(found) >= _AT_ONCE else []):
+                found.append(_pixels(content))
+        return tf.stack(found)
+
+    return tf.function(sizes, input_signature=[tf.TensorSpec([GROUP], tf.string)], autograph=False)
+
+
+@functools.cache
+def _decoder_of_any() -> Any:
+    """Decodes any number of pictures."""
+    import tensorflow as tf
+
     return tf.function(
         lambda contents: tf.map_fn(
-            pixels, contents, fn_output_signature=tf.int32, parallel_iterations=2
+            _pixels, contents, fn_output_signature=tf.int32, parallel_iterations=_AT_ONCE
         ),
         input_signature=[tf.TensorSpec([None], tf.string)],
         autograph=False,
@@ -123,6 +171,21 @@ def _is_plain(image: "Image.Image") -> bool:
         and "transparency" not in image.info
         and not ("exif" in image.info and image.getexif().get(_ORIENTATION, 1) != 1)
     )
+
+
+def _may_have_too_many_scans(content: bytes) -> bool:
+    return content.startswith(_JPEG_START) and content.count(_SCAN) > MAX_SCANS
+
+
+def _has_too_many_scans(content: bytes) -> bool:
+    if not _may_have_too_many_scans(content):
+        return False
+    scans, place = 0, len(_SCAN)
+    # What follows the end, such as a video, is no part of the picture.
+    while (found := _MARKER.search(content, place)) and found[0] != _END and scans <= MAX_SCANS:
+        scans += found[0] == _SCAN
+        place = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
+    return scans > MAX_SCANS
 
 
 def _as_png(image: "Image.Image") -> bytes:

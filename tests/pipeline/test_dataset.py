@@ -102,6 +102,10 @@ def test_missing_data_is_named(tmp_path: Path) -> None:
         dataset.resolve(images_run(tmp_path / "gone"), tmp_path / "out")
     with pytest.raises(ValueError, match="--data PATH"):
         dataset.resolve(presets.images(), tmp_path / "out")
+    (tmp_path / "loop").symlink_to("loop")
+    for place in (tmp_path / "loop", Path("~nobody-by-this-name"), Path("x" * 5000)):
+        with pytest.raises(ValueError, match="the data folder must exist, got .*Check --data"):
+            dataset.resolve(images_run(place), tmp_path / "out")
 
 
 def test_digits_are_made_under_the_output_folder(tmp_path: Path) -> None:

@@ -967,6 +967,15 @@ UNREADABLE = {
     "a bomb": (bomb().encode(), "no aliases, got *a0 at line 3"),
     "deep YAML": (b"root: " + b"[" * 100_000, "must not exceed 64 levels"),
     "deep JSON": (b'{"root":' + b"[" * 100_000, "must not exceed 64 levels"),
+    "somewhat deep JSON": (
+        b'{"root":' + b"[" * 100 + b"]" * 100 + b"}",
+        "must not exceed 64 levels",
+    ),
+    "a number of JSON": (b'{"root": ' + b"1" * 5000 + b"}", "got Exceeds the limit"),
+    # Each of these would take hours to compute with, or to print.
+    "a number to the base of 60": (b"root: 1" + b":1" * 2**20, "at most 100 characters, got one"),
+    "a number to the base of 16": (b"root: 0x" + b"f" * 2**20, "at most 100 characters, got one"),
+    "a tagged number": (b'root: !!int "1' + b":1" * 2**20 + b'"', "at most 100 characters"),
     "too large": (b"root: {}\n" + b"#" * 10 * 2**20, "at most 10 MB"),
 }
 

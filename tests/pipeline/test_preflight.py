@@ -1,10 +1,12 @@
+import shutil
+import tracemalloc
 from pathlib import Path
 
 import pytest
 import tfx
 
 import schemas
-from pipeline.preflight import SchemaError, TableError, check_table, count_rows
+from pipeline.preflight import SchemaError, TableError, check_table, count_rows, values
 from trainer_module.config import TableFeatures
 
 SCHEMA = """
@@ -50,7 +52,7 @@ def test_a_column_nothing_requires_may_be_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("", r"0\.csv: .*must have a header"),
+        ("", r"0\.csv, row 1: .*must have a header"),
         (HEADER, "must have rows"),
         ("age,weight,note,town\n", r"0\.csv, row 1, column 'label': each column of the schema"),
         (GOOD.replace(",", ";"), "column 'age'.*commas between names"),
@@ -69,11 +71,115 @@ def test_a_column_nothing_requires_may_be_missing(tmp_path: Path) -> None:
         (HEADER + "1,2,,Ulm,no\n", "column 'weight': a column of type FLOAT must hold a number"),
         (HEADER + "1,2.5,7,Ulm,no\n", "column 'note': a column of type BYTES must hold a value"),
         (GOOD + f"{2**63},1,,Ulm,no\n", "column 'age': it must be a whole number"),
+        # What the csv module reads, but CsvExampleGen cuts or counts in another way.
+        ("\n" + GOOD, "row 1: a CSV file must have a header, found an empty row"),
+        (GOOD.replace("age,", '"age",', 1), "row 1, column '\"age\"': a header may hold neither"),
+        (GOOD.replace("\n", "\r"), "a header may hold neither quotes nor single carriage"),
+        (GOOD + "1,1,a\rb,Ulm,no\n", "row 5: a row must be readable .*new-line"),
+        (GOOD + '1,1,5" pipe,Ulm,no\n1,1,6" pipe,Ulm,no\n', "row 5: a row must be readable"),
+        (GOOD + '1,1,"a"b,Ulm,no\n', "row 5: a row must be readable .*Put double quotes"),
+        (GOOD + '1,1,"a,Ulm,no\n', "row 5: quotes must be paired, found one alone"),
+        # The parser of CsvExampleGen would never come back from this row.
+        (GOOD + '1,1,x"y,"Ulm\nUlm",no\n', "row 5: a row must be readable"),
+        (GOOD + "1,1,\0,Ulm,no\n", "row 5: a row must be readable .*NUL"),
+        (GOOD + f"1,1,{'x' * 131_073},Ulm,no\n", "row 5: a cell may have at most 131,072 char"),
+        (GOOD + "\u0661,1,,Ulm,no\n", "row 5, column 'age': it must be a whole number"),
+        (GOOD + "1" * 5000 + ",1,,Ulm,no\n", "column 'age': it must be a whole number"),
+        (GOOD.encode("utf-16"), "row 1: a CSV file must be UTF-8"),
+        (GOOD.encode("utf-16-le"), "a header may hold|must have a header|must be in the"),
+        (GOOD.encode() + "1,1,é,Ulm,no\n".encode("latin-1"), "must be UTF-8"),
+        (HEADER.replace("note", ""), "column '': each column must be in the schema"),
     ],
 )
 def test_broken_rules(tmp_path: Path, table: str | bytes, message: str) -> None:
     with pytest.raises(TableError, match=message):
         check(tmp_path, table)
+
+
+def test_a_row_without_an_end_takes_no_memory(tmp_path: Path) -> None:
+    """A quote without its partner, below which everything is one cell."""
+    tracemalloc.start()
+    try:
+        for text in ("1,1,a\n", "x"):
+            with pytest.raises(TableError, match="a row may have at most 16,777,216 bytes"):
+                check(tmp_path, GOOD + '1,1,"' + text * (40 * 1024**2 // len(text)))
+            shutil.rmtree(tmp_path / "data")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The text is that of this test.
+    assert peak < 800 * 1024**2
+
+
+def test_numbers_of_every_kind(tmp_path: Path) -> None:
+    odd = ("nan", "inf", "-Infinity", "1e300", "1_000.5", " 2.5 ", "1e-400", "9" * 400 + ".0")
+    assert check(tmp_path, GOOD + "".join(f"1,{number},,Ulm,no\n" for number in odd)) == 10
+
+
+def test_a_long_cell_is_shown_in_part(tmp_path: Path) -> None:
+    with pytest.raises(TableError) as error:
+        check(tmp_path, GOOD + "x" * 100_000 + ",1,,Ulm,no\n")
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("1.CSV", r"1\.CSV: a table's name must end in \.csv, in small letters"),
+        (".1.csv", r"\.1\.csv: a table may not be hidden"),
+    ],
+)
+def test_files_that_csv_example_gen_sees_or_misses(tmp_path: Path, name: str, message: str) -> None:
+    check(tmp_path, GOOD)
+    (tmp_path / "data" / name).write_text(GOOD)
+    with pytest.raises(TableError, match=message):
+        check_table(tmp_path / "data", tmp_path / "schema.pbtxt")
+
+
+def test_a_folder_named_like_a_table(tmp_path: Path) -> None:
+    check(tmp_path, GOOD)
+    (tmp_path / "data" / "old.csv").mkdir()
+    with pytest.raises(TableError, match=r"old\.csv: what is named like a table must be a file"):
+        check_table(tmp_path / "data", tmp_path / "schema.pbtxt")
+
+
+def test_links_of_tables(tmp_path: Path) -> None:
+    check(tmp_path, GOOD)
+    link = tmp_path / "data" / "1.csv"
+    link.symlink_to("0.csv")
+    assert check_table(tmp_path / "data", tmp_path / "schema.pbtxt") == 4
+    (tmp_path / "secret.csv").write_text(GOOD)
+    for target in (tmp_path / "secret.csv", link, tmp_path / "gone.csv"):
+        link.unlink()
+        link.symlink_to(target)
+        with pytest.raises(TableError, match=r"1\.csv: links may not lead out"):
+            check_table(tmp_path / "data", tmp_path / "schema.pbtxt")
+
+
+@pytest.mark.parametrize("name", ["data[1]", "what?", "all*"])
+def test_a_path_that_would_be_a_pattern(tmp_path: Path, name: str) -> None:
+    check(tmp_path, GOOD)
+    (tmp_path / "data").rename(tmp_path / name)
+    with pytest.raises(TableError, match="the path of a table may hold none of"):
+        check_table(tmp_path / name, tmp_path / "schema.pbtxt")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"feature { struct_domain { " * 2000, b'feature { name: "\\377" }', b"\xff", b"\0"],
+    ids=["deep", "no UTF-8 within", "no UTF-8", "NUL"],
+)
+def test_schemas_that_cannot_be_read(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "schema.pbtxt").write_bytes(text)
+    with pytest.raises(SchemaError, match="readable TFMD schema as text .* Check --schema"):
+        values(tmp_path / "schema.pbtxt", "label")
+
+
+def test_a_schema_has_a_bound(tmp_path: Path) -> None:
+    with (tmp_path / "schema.pbtxt").open("wb") as file:
+        file.truncate(2**33)
+    with pytest.raises(SchemaError, match="more than 16,777,216 bytes"):
+        values(tmp_path / "schema.pbtxt", "label")
 
 
 def test_the_message_names_the_file_among_many(tmp_path: Path) -> None:

@@ -187,6 +187,7 @@ def test_defaults_that_are_false_are_sent_too(send: Submission) -> None:
         ("BOOLEAN", "1"),
         ("LIST", '{"a": 1}'),
         ("LIST", "[1"),
+        pytest.param("LIST", "[" * 100_000, id="deep"),
         ("STRUCT", "[1]"),
         ("STRUCT", '{"a": NaN}'),
         ("TASK_FINAL_STATUS", "x"),
@@ -199,6 +200,13 @@ def test_a_wrong_value_is_found_before_anything_is_sent(
     with pytest.raises(ValueError, match="parameter x must be"):
         send(param=(f"x={text}",))
     assert send.server.requests == []
+
+
+@pytest.mark.parametrize("found", ["some", ["some"], {1: {"parameterType": "STRING"}}])
+def test_parameters_that_are_none_are_refused(send: Submission, found: Any) -> None:
+    send.write(with_parameters(found))
+    with pytest.raises(ValueError, match="whose parameters have names, got .*plateau compile"):
+        send()
 
 
 @pytest.mark.parametrize("fields", [{"param": ("batch=1",)}, {"patience": 3}])

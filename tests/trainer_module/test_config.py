@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from trainer_module.config import (
@@ -41,6 +43,27 @@ def test_refuses_json_that_is_not_a_config_of_this_version(old, new):
     assert old in text + ", "
     with pytest.raises(ValueError):
         TrainConfig.from_json(text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "NaN", "[" * 100_000, '{"classes": ["\\ud800"]}', "x" * 10**6],
+    ids=["empty", "NaN", "deep", "half a character", "long"],
+)
+def test_json_that_is_no_config_is_named_in_short(text):
+    with pytest.raises(ValueError, match=r"a saved config must be JSON .* Write it anew") as error:
+        TrainConfig.from_json(text)
+    assert len(str(error.value)) < 2000
+
+
+def test_a_field_that_is_missing_or_unknown_is_named():
+    fields = json.loads(CONFIGS[0].to_json())
+    fields["classes"] = ["x" * 5000, "y"]
+    del fields["loop"]["seed"]
+    fields["network"]["deep"] = {"er": 1}
+    with pytest.raises(ValueError, match=r"got \['loop.seed', 'network.deep.er'\]") as error:
+        TrainConfig.from_json(json.dumps(fields))
+    assert len(str(error.value)) < 300
 
 
 def test_preprocessing_part_changes_with_features_only():

@@ -1,9 +1,13 @@
+import re
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from examples import IMAGE_CONFIG, TABLE_CONFIG, TABLE_ROWS, example
+from examples import IMAGE_CONFIG, TABLE_CONFIG, TABLE_ROWS, example, picture
 from trainer_module.export import export
 
 pytestmark = pytest.mark.component
@@ -117,6 +121,59 @@ def test_a_corrupt_picture_is_an_error_and_the_model_goes_on(images, image_recor
     with pytest.raises(tf.errors.InvalidArgumentError):
         loaded.signatures["serving_images"](image=tf.constant([b"no picture"]))
     loaded.signatures["serving_default"](examples=tf.constant(image_records[:1]))
+
+
+def test_one_bad_picture_among_good_ones_is_an_error_that_says_why(images, image_records):
+    signatures = tf.saved_model.load(images[1]).signatures
+    junk = example(image=b"no picture")
+    for name, key, good, bad, why in (
+        ("serving_images", "image", picture(9), b"no picture", "Unknown image file format"),
+        ("serving_images", "image", picture(9), b"", "Input is empty"),
+        ("serving_images", "image", picture(9), picture(9)[:-20], "Invalid PNG"),
+        ("serving_default", "examples", image_records[0], junk, "Unknown image file format"),
+        ("serving_default", "examples", image_records[0], b"/junk", "Could not parse example"),
+        ("serving_default", "examples", image_records[0], b"", "image.*is required"),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError) as error:
+            signatures[name](**{key: tf.constant([good, bad, good])})
+        assert re.search(why, str(error.value))
+        assert signatures[name](**{key: tf.constant([good])})["class"].shape == (1, 1)
+
+
+ASK = """
+import resource, sys
+sys.modules["keras"] = sys.modules["tf_keras"] = None
+import tensorflow as tf
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+folder, file = sys.argv[1:]
+picture = tf.io.read_file(file)
+ask = tf.saved_model.load(folder).signatures["serving_images"]
+ask(image=tf.fill([256], picture))
+before = peak()
+answer = ask(image=tf.fill([10_000], picture))
+assert answer["probabilities"].shape == (10_000, 2)
+print(peak() - before)
+"""
+
+
+def test_ten_thousand_pictures_take_the_memory_of_a_few(image_transform, tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    # 256 KB a picture, and so 2.5 GB for all of them at once.
+    wide = keras.layers.Dense(64_000)(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2)(wide))
+    export(model, image_transform, IMAGE_CONFIG, str(tmp_path / "model"))
+    (tmp_path / "picture").write_bytes(picture(9))
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, str(tmp_path / "model"), str(tmp_path / "picture")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 300
 
 
 def test_transform_signatures_keep_the_label(images, image_records):

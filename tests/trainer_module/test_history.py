@@ -49,13 +49,64 @@ def test_best_and_decisions():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{}\n{}\n", "not json\n", '{"format": "plateau-training-history", "version": 9}\n{}\n'],
+    [
+        "",
+        "{}\n{}\n",
+        "not json\n",
+        '{"format": "plateau-training-history", "version": 9}\n{}\n',
+        '{"format": "%s", "version": 1}\n{}\n' % ("x" * 9000),
+        "[" * 100_000 + "\n{}\n",
+        "[]\n[]\n",
+        "null\nnull\n",
+        "1" * 5000,
+    ],
+    ids=[
+        "empty",
+        "no header",
+        "text",
+        "version",
+        "long",
+        "deep",
+        "lists",
+        "nulls",
+        "a long number",
+    ],
 )
 def test_refuses_other_files(tmp_path, text):
     path = tmp_path / "h.jsonl"
     path.write_text(text)
-    with pytest.raises(ValueError, match="training history must be"):
+    with pytest.raises(ValueError, match="training history must be") as error:
         read(path)
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"epoch": 2', '"epoch": "two"'),
+        ('"epoch": 2', '"epoch": 2, "more": 1'),
+        (', "updates": 20', ""),
+        ('"metrics": {"accuracy": 0.4', '"metrics": {"accuracy": "<script>"'),
+        ('"reason": ""', '"reason": ["x"]'),
+        ('"monitor": "val_accuracy"', '"monitor": {}'),
+        ('"traces": {"train_step": 1}', '"traces": 7'),
+    ],
+)
+def test_refuses_values_of_other_types(tmp_path, old, new):
+    path = tmp_path / "h.jsonl"
+    write(HISTORY, path)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(ValueError, match=r"training history must be .*Train again"):
+        read(path)
+
+
+def test_a_history_has_a_bound(tmp_path):
+    with (tmp_path / "h.jsonl").open("wb") as file:
+        file.truncate(2**34)
+    with pytest.raises(ValueError, match="more than 268,435,456 bytes"):
+        read(tmp_path / "h.jsonl")
 
 
 def test_tensorboard_gets_a_point_an_epoch(tmp_path):

@@ -58,6 +58,11 @@ def test_tf_config_says_which_worker_this_is():
     ("text", "complaint"),
     [
         ("{cluster", "must be JSON"),
+        pytest.param("[" * 100_000, "must be JSON", id="deep"),
+        pytest.param("1" * 5000, "must be JSON", id="a long number"),
+        pytest.param(
+            json.dumps({"cluster": {"x" * 9000: ["a:1"]}}), "kinds chief and worker", id="long"
+        ),
         ("[]", "must be a JSON object"),
         ('{"cluster": {"worker": "127.0.0.1:1"}}', "must list the addresses"),
         ('{"cluster": ["127.0.0.1:1"]}', "must list the addresses"),
@@ -72,8 +77,9 @@ def test_tf_config_says_which_worker_this_is():
     ],
 )
 def test_a_tf_config_that_is_none_is_refused(text, complaint):
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(ValueError, match=complaint) as error:
         worker.locate(text)
+    assert len(str(error.value)) < 2000
 
 
 def test_workers_do_not_time_their_own_machines():
@@ -115,6 +121,21 @@ def test_reads_the_configuration(folders):
 def test_what_is_missing_is_named(folders, changed, complaint):
     with pytest.raises(ValueError, match=complaint):
         worker.read(replace(folders, **changed))
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "a saved config must be JSON"),
+        (b"\xff\xfe{}", "--config must be UTF-8 text, got .*train_config"),
+        (b" " * 2**21, "--config must have at most 1,048,576 bytes"),
+    ],
+    ids=["empty", "no UTF-8", "large"],
+)
+def test_a_configuration_that_is_none_is_refused(folders, content, complaint):
+    folders.config.write_bytes(content)
+    with pytest.raises(ValueError, match=complaint):
+        worker.read(folders)
 
 
 def test_bad_usage_is_told_without_a_traceback(folders, capsys, monkeypatch):

@@ -12,7 +12,8 @@ from tfx.types import Artifact, standard_artifacts
 
 import schemas
 from components.image_example_gen import logic
-from components.image_example_gen.executor import Executor, WriteShard
+from components.image_example_gen.executor import Executor
+from components.image_example_gen.shard import WriteShard
 
 pytestmark = pytest.mark.component
 
@@ -185,7 +186,7 @@ def test_a_shard_holds_few_pictures_at_once(
         held.append(len(contents))
         return [None] * len(contents)
 
-    monkeypatch.setattr("components.image_example_gen.executor._GROUP", 5)
+    monkeypatch.setattr("components.image_example_gen.picture.GROUP", 5)
     monkeypatch.setattr("components.image_example_gen.picture.faults", count)
     uris = {}
     for split in logic.SPLITS:

@@ -63,7 +63,8 @@ def test_names_in_other_normal_forms_are_one_class(tmp_path: Path) -> None:
         (["train/a/1.png", "train/b/1.png", "test/.keep"], "/test: a split must hold class"),
         (["train/a/1.png", "train/b/1.png", "val/a/1.png", "eval/a/1.png"], "second one for eval"),
         (["val/a/1.png", "test/a/1.png"], "need a train/ folder"),
-        (["a\nb/1.png", "c/1.png"], "no control characters"),
+        (["a\nb/1.png", "c/1.png"], r"/a\\nb: names may hold no control characters, got 'a\\nb'"),
+        (["a/1\r2.png", "c/1.png"], r"a/1\\r2\.png: names may hold no control characters"),
         (["\u00e9/1.png", "e\u0301/1.png"], "class names must differ"),
         ([f"{i}/1.png" for i in range(1001)], "at most 1000 classes, found 1001"),
     ],
@@ -99,6 +100,41 @@ def test_links(tmp_path: Path) -> None:
     (data / "c").symlink_to(tmp_path)
     with pytest.raises(logic.ImageFolderError, match=r"data/c: links"):
         logic.scan(data)
+
+
+@pytest.mark.parametrize("target", ["2.png", "../b/2.png", "gone.png", "../../nothing"])
+def test_links_to_themselves_or_to_nothing(tmp_path: Path, target: str) -> None:
+    data = touch(tmp_path / "data", "a/1.png", "b/1.png")
+    (data / "b" / "2.png").symlink_to(target)
+    with pytest.raises(logic.ImageFolderError, match=r"b/2\.png: links must lead to something"):
+        logic.scan(data)
+
+
+def test_a_pipe_is_no_picture(tmp_path: Path) -> None:
+    data = touch(tmp_path / "data", "a/1.png", "b/1.png")
+    os.mkfifo(data / "b" / "2.png")
+    with pytest.raises(logic.ImageFolderError, match=r"b/2\.png: a class folder may hold pictures"):
+        logic.scan(data)
+
+
+ODD_NAMES = (
+    "<script>",
+    "-rf",
+    "$(id)",
+    "a; b",
+    "%s{}",
+    "\u202egpj",
+    "\U0001f40e",
+    "n" * 255,
+    "C:\\x",
+)
+
+
+def test_any_other_name_is_a_class(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{name}/1.png" for name in ODD_NAMES))
+    folder = logic.scan(tmp_path)
+    assert folder.classes == tuple(sorted(ODD_NAMES))
+    assert {logic.class_of(path) for path in folder.files["train"]} == set(ODD_NAMES)
 
 
 def test_the_data_folder_itself_may_be_a_link(tmp_path: Path) -> None:

@@ -1,4 +1,8 @@
 import io
+import struct
+import tracemalloc
+import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -116,6 +120,61 @@ def test_a_bomb_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch) -> Non
         picture.prepare(bytes(huge))
 
 
+def png_of(width: int, height: int) -> bytes:
+    """A PNG whose header claims another size than its pixels have."""
+    content = encode(COLOUR, "PNG")
+    chunk = b"IHDR" + struct.pack(">II", width, height) + content[24:29]
+    return content[:12] + chunk + struct.pack(">I", zlib.crc32(chunk)) + content[33:]
+
+
+def jpeg_of(width: int, height: int) -> bytes:
+    content = encode(COLOUR, "JPEG")
+    place = content.index(b"\xff\xc0") + 5
+    return content[:place] + struct.pack(">HH", height, width) + content[place + 4 :]
+
+
+@pytest.mark.parametrize("make", [png_of, jpeg_of])
+def test_thirty_thousand_pixels_each_way_take_no_memory(make: Callable[[int, int], bytes]) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(picture.BadImageError, match="64,000,000"):
+            picture.prepare(make(30_000, 30_000))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1024**2
+
+
+def with_scans(more: int, after: bytes = b"") -> bytes:
+    """A progressive JPEG whose last scan is there several times."""
+    content = encode(GREY, "JPEG", progressive=True)
+    last = content[content.rindex(b"\xff\xda") : -2]
+    return content[:-2] + last * more + content[-2:] + after
+
+
+def test_a_jpeg_of_a_thousand_scans_is_refused() -> None:
+    with pytest.raises(picture.BadImageError, match="more than 100 scans"):
+        picture.prepare(with_scans(1000))
+    usual = with_scans(0).count(b"\xff\xda")
+    assert picture.prepare(with_scans(picture.MAX_SCANS - usual)) is not None
+    with pytest.raises(picture.BadImageError):
+        picture.prepare(with_scans(picture.MAX_SCANS - usual + 1))
+
+
+def test_what_follows_a_jpeg_is_not_counted() -> None:
+    """Some telephones put a video there."""
+    content = with_scans(0, after=b"\xff\xda\x00\x08" * 500)
+    assert picture.prepare(content) == (content, False)
+
+
+def test_the_suffix_says_nothing_an_animated_png_shows_its_first_picture() -> None:
+    moving = encode(COLOUR, "PNG", save_all=True, append_images=[COLOUR.rotate(180)])
+    assert b"acTL" in moving
+    stored, _ = picture.prepare(moving)
+    assert picture.faults([stored]) == [None]
+    np.testing.assert_array_equal(pixels(stored), np.asarray(COLOUR))
+
+
 @pytest.mark.parametrize("format", ["PNG", "JPEG"])
 def test_faults_tells_which_of_many_is_cut_short(format: str) -> None:
     whole = encode(COLOUR, format)
@@ -128,3 +187,57 @@ def test_faults_tells_which_of_many_is_cut_short(format: str) -> None:
     assert "cut short" in fault
     assert "{{" not in fault
     assert "[Op:" not in fault
+
+
+def damaged(content: bytes, seed: int) -> bytes:
+    """A file that was cut short, or in which bytes were changed, lost or put in."""
+    rng = np.random.default_rng(seed)
+    place = int(rng.integers(len(content)))
+    if seed % 4 == 0:
+        return content[:place]
+    new = rng.bytes(int(rng.integers(1, 20)))
+    lost = (0, len(new), len(new) + 9)[seed % 3]
+    return content[:place] + new + content[place + lost :]
+
+
+def can_be_decoded(content: bytes) -> bool:
+    try:
+        pixels(content)
+    except tf.errors.OpError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        encode(COLOUR.resize((70, 50)), "JPEG"),
+        encode(GREY.resize((70, 50)), "JPEG", progressive=True),
+        encode(COLOUR.resize((70, 50)), "JPEG", subsampling=0, restart_marker_rows=1),
+        encode(COLOUR.resize((70, 50)), "PNG"),
+    ],
+    ids=["jpeg", "progressive", "restarts", "png"],
+)
+def test_faults_are_those_of_decoding_at_full_size(whole: bytes) -> None:
+    verdicts = []
+    for seed in range(300):
+        content = damaged(whole, seed)
+        try:
+            picture.prepare(content)
+        except picture.BadImageError:
+            continue
+        (fault,) = picture.faults([content])
+        assert (fault is None) == can_be_decoded(content), seed
+        verdicts.append(fault)
+    assert len(verdicts) >= 50
+    assert None in verdicts or whole.startswith(b"\x89PNG"), "JPEG survives much"
+    assert any(verdicts)
+
+
+def test_a_full_group_is_decoded_like_any_other() -> None:
+    whole = encode(COLOUR, "JPEG")
+    contents = [whole] * picture.GROUP
+    assert picture.faults(contents) == [None] * picture.GROUP
+    contents[3] = contents[-1] = whole[:-40]
+    found = picture.faults(contents)
+    assert [i for i, fault in enumerate(found) if fault] == [3, picture.GROUP - 1]
