@@ -15,6 +15,7 @@ _HEADINGS = {
     "contest": "Schedules on CIFAR-10",
     "full": "Schedules on CIFAR-10, as many images as there are",
     "pipeline": "A run of the pipeline",
+    "scale": "More and more pictures",
 }
 
 
@@ -63,9 +64,9 @@ def page(parts: Sequence[Mapping[str, Any]]) -> str:
     """The Markdown page of the parts' JSON data."""
     sections = [
         "# Benchmark results\n\n"
-        "Written by `make bench` and `make bench-pipeline`. Contestants take turns within one run; "
-        "a ratio is taken within a turn, and the median over n turns (or seeds) is held against "
-        "the target."
+        "Written by `make bench`, `make bench-pipeline` and `make bench-scale`. Contestants take "
+        "turns within one run; a ratio is taken within a turn, and the median over n turns (or "
+        "seeds) is held against the target."
     ]
     for part in parts:
         warning = "**A quick run: it proves that the code works; its ratios are no evidence.**\n\n"

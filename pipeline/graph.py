@@ -35,7 +35,7 @@ from components.plateau_trainer.component import PlateauTrainer
 from components.servable.component import Servable
 from components.serving_pusher.component import ServingPusher
 from components.training_report.component import TrainingReport
-from pipeline import beam, evaluation, fingerprint, metadata
+from pipeline import beam, counting, evaluation, fingerprint, metadata
 from pipeline.config import RunConfig
 from pipeline.dataset import EVAL, TABLE_SPLITS, TEST, TRAIN
 from pipeline.metadata import Store
@@ -121,7 +121,9 @@ def create_pipeline(
 
     examples = _example_gen(config, paths.data)
     examples.with_beam_pipeline_args(beam.reading_args(config.beam))
-    statistics = StatisticsGen(examples=examples.outputs["examples"])
+    statistics = StatisticsGen(
+        examples=examples.outputs["examples"], stats_options=counting.options(config.features)
+    )
     contract = InlineSchemaGen(schema)
     validator = ExampleValidator(
         statistics=statistics.outputs["statistics"], schema=contract.outputs["schema"]

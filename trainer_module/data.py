@@ -1,5 +1,6 @@
 """Datasets: decoded once, cached as uint8 (pictures) or float32 (tables), shuffled by epoch."""
 
+import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -107,6 +108,22 @@ def _cache(batches: Iterable[tuple[npt.NDArray[Any], npt.NDArray[np.int64]]], bu
         return Split(np.array(x) if x.nbytes <= budget else x, y)
 
 
+def rows(x: npt.NDArray[Any], index: Any) -> npt.NDArray[Any]:
+    """A copy of some rows of a split's inputs.
+
+    Args:
+        x: The inputs; of a memory map, no page stays in the memory of the process.
+        index: What numpy takes for an index.
+    """
+    copied = np.array(x[index])
+    # numpy's types know no such base.
+    mapped: Any = x.base
+    if isinstance(mapped, mmap.mmap):
+        # Pages that were read would stay until all of the file is in memory.
+        mapped.madvise(mmap.MADV_DONTNEED)
+    return copied
+
+
 def _gather(split: Split) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """A function from indices [B] to (x [B, ...], y [B]), for use inside tf.data."""
     with tf.device("CPU"):
@@ -116,7 +133,7 @@ def _gather(split: Split) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
             return lambda index: (tf.gather(inputs, index), tf.gather(labels, index))
 
     def from_file(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        x = tf.numpy_function(lambda i: np.asarray(split.x[i]), [index], split.x.dtype)
+        x = tf.numpy_function(lambda i: rows(split.x, i), [index], split.x.dtype)
         x.set_shape([None, *split.x.shape[1:]])
         return x, tf.gather(labels, index)
 

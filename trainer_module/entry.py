@@ -18,7 +18,7 @@ from rich.console import Console
 
 from trainer_module import checkpoint, history, optimizer, precision, warm_start
 from trainer_module.config import ImageFeatures, TrainConfig, tuned
-from trainer_module.data import Split, evaluation_dataset, read_split, training_factory
+from trainer_module.data import Split, evaluation_dataset, read_split, rows, training_factory
 from trainer_module.export import export
 from trainer_module.loop import train
 from trainer_module.models import registry
@@ -220,7 +220,7 @@ def _checkpoints(
     for split in splits:
         digest.update(np.ascontiguousarray(split.y).data)
         for start in range(0, len(split.x), _HASHED_AT_ONCE):
-            digest.update(np.ascontiguousarray(split.x[start : start + _HASHED_AT_ONCE]).data)
+            digest.update(rows(split.x, slice(start, start + _HASHED_AT_ONCE)).data)
     name = digest.hexdigest()[:16]
     return checkpoint.claim(Path(root), name) if claimed else Path(root) / name
 

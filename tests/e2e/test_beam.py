@@ -1,6 +1,8 @@
 """The data part of a run on several engines of Apache Beam, with real processes: same artifacts."""
 
 import dataclasses
+import itertools
+import json
 import os
 import re
 import signal
@@ -14,12 +16,15 @@ from pathlib import Path
 import pytest
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from pipeline import dataset, digits, local_runner, logs, presets
+from components import evaluation
+from pipeline import dataset, digits, local_runner, logs, metadata, presets
 from pipeline.beam import BeamConfig
 from runs import ROOT, Done, plateau, records
 
 pytestmark = pytest.mark.e2e
 
+ROWS = 600
+BEAM_COMPONENTS = ("CsvExampleGen", "StatisticsGen", "Transform", "Evaluator")
 SPLITS = (dataset.TRAIN, dataset.EVAL, dataset.TEST)
 BEAM = "apache_beam.runners"
 
@@ -153,6 +158,30 @@ def test_several_processes(direct, pictures, tmp_path):
     assert_same(run(pictures, tmp_path, BeamConfig(beam="direct:2")), direct)
     workers = re.findall(r"Python sdk harness starting", (tmp_path / "log").read_text())
     assert len(workers) >= 2
+
+
+def test_a_table_and_the_evaluator_on_several_processes(tmp_path):
+    """By way of a comparison, which takes the engine as a run does."""
+    data = tmp_path / "table"
+    data.mkdir()
+    whole = dataset.resolve(presets.taxi(), tmp_path).folder / "data.csv"
+    with whole.open() as rows:
+        (data / "data.csv").write_text("".join(itertools.islice(rows, ROWS + 1)))
+    flags = ("--strategies", "lr_decay", "hybrid", "--seeds", 1, "--max-epochs", 1)
+    done = plateau(
+        "compare", "taxi", "--data", data, *flags, "--beam", "direct:2", output=tmp_path / "out"
+    )
+    assert done.status == 0, done.out + done.err
+    found = metadata.read(metadata.file_of(done.output))
+    (evaluator,) = [e for e in found.executions.values() if e.component == "Evaluator"][:1]
+    evaluated = evaluation.read(dict(found.outputs(evaluator))["evaluation"].uri)
+    tested = len(records(done.files("CsvExampleGen", "examples", dataset.TEST)))
+    assert evaluated.candidate.examples == tested > ROWS / 20
+    result = json.loads((done.output / "comparison" / "comparison.json").read_text())
+    assert result["runs"][0]["test_accuracy"] == evaluated.candidate["accuracy"]
+    (log,) = (done.output / "logs").glob("*.log")
+    workers = re.findall(r"Python sdk harness starting", log.read_text())
+    assert len(workers) >= 2 * len(BEAM_COMPONENTS)
 
 
 def test_a_job_server_and_a_worker_pool(direct, pictures, servers, tmp_path):

@@ -1,10 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from examples import example, picture, write_records
 from trainer_module.config import ImageFeatures
-from trainer_module.data import Split, evaluation_dataset, read_split, training_factory
+from trainer_module.data import Split, evaluation_dataset, read_split, rows, training_factory
 
 
 def numbered(count: int, side: int = 4) -> Split:
@@ -133,3 +135,28 @@ def test_evaluation_takes_every_example_in_order():
 def test_datasets_know_how_many_batches_they_hold():
     assert training_factory(numbered(50), ImageFeatures(), 0)(16, 1).cardinality() == 3
     assert isinstance(evaluation_dataset(numbered(3), 2), tf.data.Dataset)
+
+
+def mapped_mib() -> float:
+    """Pages of files that this process holds, in MiB."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["RssFile"].split()[0]) / 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells")
+def test_a_split_on_disk_takes_no_memory_when_it_has_been_read(tmp_path):
+    count, side = 6_000, 64
+    x = np.memmap(tmp_path / "x", np.uint8, "w+", shape=(count, side, side, 3))
+    x[:, 0, 0, 0] = np.arange(count) % 256
+    x.flush()
+    split = Split(np.memmap(tmp_path / "x", np.uint8, "r", shape=x.shape), np.zeros(count, int))
+    del x
+    assert split.x.nbytes > 70 * 2**20
+    before = mapped_mib()
+    batches = epoch_of(training_factory(split, ImageFeatures(), 0), 100, 1)
+    assert sum(int(x[:, 0, 0, 0].astype(int).sum()) for x, _ in batches) == sum(
+        i % 256 for i in range(count)
+    )
+    assert mapped_mib() - before < 20
+    assert sum(len(rows(split.x, slice(i, i + 1000))) for i in range(0, count, 1000)) == count
+    assert mapped_mib() - before < 20
