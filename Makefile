@@ -9,7 +9,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-byteco
 COMPILE := $(BIN)/uv pip compile --quiet --python-version $(VERSION) --generate-hashes \
 	--no-strip-extras --no-header --exclude-newer 2025-09-01
 
-.PHONY: run test unit component e2e lint format bench bench-quick bench-pipeline torture fuzz reproduce audit licences lock install install-dev clean
+.PHONY: run test unit component e2e lint format bench bench-quick bench-pipeline bench-scale torture fuzz reproduce audit licences lock install install-dev clean
 
 run: install ## Train the digits preset to a pushed model.
 	@$(BIN)/plateau run digits $(ARGS)
@@ -42,6 +42,9 @@ bench-quick: install-dev ## The same at toy size: minutes; results in runs/bench
 
 bench-pipeline: install-dev ## A run by component, against the smallest TFX pipeline: minutes; results in benchmarks/results.
 	$(BIN)/python -m benchmarks.pipeline $(ARGS)
+
+bench-scale: install-dev ## Each component on 1,000 to 200,000 pictures, and reading beside a plain writer: half an hour; results in benchmarks/results.
+	$(BIN)/python -m benchmarks.scale $(ARGS)
 
 torture: install-dev ## Kills, full disks and deleted artifacts, each component in turn: half an hour or more.
 	$(BIN)/python -m pytest -m torture tests $(ARGS)
