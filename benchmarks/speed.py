@@ -45,7 +45,7 @@ class _Size(NamedTuple):
     """How much of what is trained in an epoch, and which kinds of rivals are tried first."""
 
     batches: tuple[int, ...]
-    cnn_images: int
+    cnn_images: tuple[int, ...]
     vgg_batch: int
     vgg_images: int
     vgg_width: float
@@ -54,8 +54,10 @@ class _Size(NamedTuple):
 
 
 # VGG16's epochs are a few steps only: two cores take about a second for each.
-_FULL = _Size((32, 128, 512), 10240, 32, 512, 1.0, (2, 8, 32), tuple(_BARE_KINDS))
-_QUICK = _Size((32,), 256, 32, 64, 0.05, (8,), ("8 steps a call",))
+_FULL = _Size(
+    (32, 128, 512), (10_240, 10_240, 20_480), 32, 512, 1.0, (2, 8, 32), tuple(_BARE_KINDS)
+)
+_QUICK = _Size((32,), (256,), 32, 64, 0.05, (8,), ("8 steps a call",))
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,9 @@ def measure(settings: Settings) -> Result:
     data = cifar.load(settings.data)
     rows: list[Comparison] = []
     details: dict[str, Any] = {}
-    for batch_size in size.batches:
+    for batch_size, images in zip(size.batches, size.cnn_images, strict=True):
         network = NetworkConfig(model="cnn", width_multiplier=settings.width)
-        task = _task(data, network, size.cnn_images, batch_size)
+        task = _task(data, network, images, batch_size)
         found, details[f"cnn {batch_size}"] = _small_cnn(task, rounds, size)
         rows += found
         _forget()
@@ -273,10 +275,12 @@ def _forget() -> None:
 
 
 def _method(settings: Settings, size: _Size, rounds: int) -> str:
+    images = ", ".join(map("{:,}".format, size.cnn_images))
     return (
         f"Whole epochs of real CIFAR-10 images and an evaluation on a tenth as many: "
-        f"{size.cnn_images:,} for the small CNN (the registry's cnn at width {settings.width:g}; "
-        f"our side also keeps history and checkpoints), {size.vgg_images:,} in batches of "
+        f"{images} for the small CNN at its batches (the registry's cnn at width "
+        f"{settings.width:g}; our side also keeps history and checkpoints), "
+        f"{size.vgg_images:,} in batches of "
         f"{size.vgg_batch} for VGG16 at width {size.vgg_width:g} (no checkpoints). Same model, "
         "batches, SGD with momentum and metrics for all, and for the bare loop our kernels; `fit` "
         "is timed from the begin to the end of its epoch, and no rival's data set is made on the "
