@@ -4,7 +4,6 @@ Each component runs in a process of its own, as `plateau run` would run it, on f
 more pictures. What comes before it is found in the cache.
 """
 
-import subprocess
 import sys
 import tempfile
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import tyro
 
-from benchmarks import folders, hardware, report, step
+from benchmarks import child, folders, hardware, report, step
 from benchmarks.comparison import Comparison, ratios
 from benchmarks.report import Result
 from benchmarks.settings import ROOT
@@ -312,21 +311,9 @@ def _turns(data: Path, place: Path, rounds: int) -> Mapping[str, Sequence[float]
 
 
 def _written(data: Path, file: Path, decode: bool) -> float:
-    command = [sys.executable, "-m", "benchmarks.writer", str(data), str(file)]
-    done = subprocess.run(
-        [*command, *(["decode"] if decode else [])],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    require(
-        done.returncode == 0,
-        f"the plain writer must end well on {data.name} pictures",
-        f"exit status {done.returncode}",
-        f"It said last:\n{(done.stdout + done.stderr)[-2000:]}",
-    )
-    return float(done.stdout.splitlines()[-1])
+    arguments = [str(data), str(file), *(["decode"] if decode else [])]
+    what = f"the plain writer on {data.name} pictures"
+    return float(child.last_line("benchmarks.writer", arguments, what))
 
 
 def _tell(what: str) -> None:

@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import resource
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +12,8 @@ from typing import Any
 
 import tyro
 
+from benchmarks import child
 from benchmarks.memory import peak_mib
-from benchmarks.settings import ROOT
 from pipeline.beam import BeamConfig
 from pipeline.config import RunConfig
 from trainer_module.checks import require
@@ -96,20 +94,8 @@ def cost(step: Step) -> Cost:
         for name, value in vars(step).items()
         for part in (f"--{name.replace('_', '-')}", str(value))
     ]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.step", *flags],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    require(
-        done.returncode == 0,
-        f"{step.component} must end well on {step.data.name} pictures",
-        f"exit status {done.returncode}",
-        f"It said last:\n{(done.stdout + done.stderr)[-2000:]}",
-    )
-    return Cost(**json.loads(done.stdout.splitlines()[-1]))
+    what = f"{step.component} on {step.data.name} pictures"
+    return Cost(**json.loads(child.last_line("benchmarks.step", flags, what)))
 
 
 @contextmanager
