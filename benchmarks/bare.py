@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import keras
 import tensorflow as tf
 
-from trainer_module import normalization
+from trainer_module import view
 
 
 class BareLoop:
@@ -31,7 +31,7 @@ class BareLoop:
             momentum: Momentum.
             steps_per_call: Steps unrolled in one call; None runs a whole epoch in one graph.
         """
-        self._model = normalization.fused(model)
+        self._model = view.of(model)
         self._rate, self._momentum = learning_rate, momentum
         self._weights = [v.value for v in model.trainable_variables]
         self._velocities = [tf.Variable(tf.zeros_like(w), trainable=False) for w in self._weights]

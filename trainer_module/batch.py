@@ -27,8 +27,9 @@ def pieces(
 
     Returns:
         (x [b, ...], y [b, ...], total, last): total, float32, is the size of the global batch and
-        last, bool, whether this is the final piece of the batch. The batch dimension is None in
-        the element spec whatever it was in the dataset.
+        last, bool, whether this is the final piece of the batch. Where nothing is cut, whole
+        batches (x, y). The batch dimension is None in the element spec whatever it was in the
+        dataset.
     """
     require(
         isinstance(dataset.element_spec, tuple) and len(dataset.element_spec) == 2,
@@ -59,12 +60,11 @@ def pieces(
 
         return tf.data.Dataset.range(rounds * len(local)).map(plain(piece))
 
-    def whole(x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        x, y = _any_size(x), _any_size(y)
-        return x, y, tf.cast(tf.shape(x)[0], tf.float32), tf.constant(True)
-
     if micro_batch is None and replicas == 1:
-        return dataset.map(plain(whole)).prefetch(2)
+        # A function that does nothing would still be traced for each epoch.
+        if any(part.shape[:1] != [None] for part in dataset.element_spec):
+            dataset = dataset.map(plain(lambda x, y: (_any_size(x), _any_size(y))))
+        return dataset
     return dataset.flat_map(plain(cut)).prefetch(2)
 
 

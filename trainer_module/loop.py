@@ -293,23 +293,18 @@ class _Run:
     def _train(self, batches: tf.data.Dataset, told: Writers) -> tuple[dict[str, float], int, int]:
         """Mean loss and metrics over the examples of an epoch, how many there were, updates."""
         micro_batch = self._micro_batch_of(self.state.batch_size)
-        elements = iter(distributed(batches, self._strategy, micro_batch))
+        elements = distributed(batches, self._strategy, micro_batch)
         count = int(batches.cardinality().numpy())
         known = count if count >= 0 and micro_batch is None else None
-        self._noise, times = noise.due(self._noise, count if count > 0 else noise.EVERY)
-        probes = list(itertools.islice(elements, times))
-        for norms in self._steps.squared_norms(probes):
-            self._noise = noise.measured(self._noise, *norms)
+        self._noise, probes = noise.due(self._noise, count if count > 0 else noise.EVERY)
         before = int(self._optimizer.iterations.numpy())
-        done, sums = 0, []
-        for steps, values in self._steps.train_epoch(
-            elements,
-            first=probes,
-            batches=None if known is None else known - len(probes),
-            micro=micro_batch is not None,
+        done, sums, norms = 0, [], []
+        for call in self._steps.train_epoch(
+            elements, probes=probes, batches=known, micro=micro_batch is not None
         ):
-            done += steps
-            sums.append(values)
+            done += call.steps
+            sums.append(call.sums)
+            norms += [] if call.squared_norms is None else [call.squared_norms]
             told.batch(done, known)
         require(
             bool(sums),
@@ -317,6 +312,8 @@ class _Run:
             count,
             "Check that it does not drop a split smaller than the batch.",
         )
+        for values in norms:
+            self._noise = noise.measured(self._noise, *map(float, values))
         updates = int(self._optimizer.iterations.numpy()) - before
         return self._steps.means(sums), round(sum(float(value[-1]) for value in sums)), updates
 

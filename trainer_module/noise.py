@@ -9,8 +9,8 @@ ratio of averages is far less noisy than the average of ratios.
 
 from typing import NamedTuple
 
-EVERY = 64
-"""Updates between measurements: one costs about a step, so that all cost less than 2 %."""
+EVERY = 100
+"""Updates between measurements: one costs about a step, so that all cost about 1 %."""
 
 DECAY = 0.9
 """Weight of the past in the averages, for each measurement."""

@@ -15,59 +15,10 @@ _COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
 _LEAST_EPSILON = 1.001e-5
 
 
-def fused(model: keras.Model) -> keras.Model:
-    """A view of a model in which the kernel normalises pictures.
-
-    All layers, weights, random states and losses are the model's own; the outputs are equal to
-    float tolerance, those of training and moving averages included. A model or a layer of a class
-    that is not Keras's is left as it is, for it may compute by another rule.
-
-    Args:
-        model: Any built model.
-
-    Returns:
-        The view; the model itself if there is nothing to replace.
-    """
-    if not _has_graph(model) or not any(map(_replaceable, _layers(model))):
-        return model
-    # The clone of a compiled model would get an optimizer with slots of its own.
-    bare = keras.Model(*_ends(model), name=model.name)
-    return keras.models.clone_model(bare, clone_function=_replaced)
-
-
-def _replaced(layer: keras.Layer) -> keras.Layer:
-    if _replaceable(layer):
-        return _FusedBatchNormalization(layer)
-    return fused(layer) if isinstance(layer, keras.Model) else layer
-
-
-def _layers(model: keras.Model) -> list[keras.Layer]:
-    """The layers of a model and of the models in it."""
-    inner = [
-        deeper
-        for layer in model.layers
-        if isinstance(layer, keras.Model) and _has_graph(layer)
-        for deeper in _layers(layer)
-    ]
-    return [*model.layers, *inner]
-
-
-def _has_graph(model: keras.Model) -> bool:
-    """Whether the model does what its graph of layers says and nothing else."""
-    return type(model).__module__.startswith("keras.") and bool(getattr(model, "inputs", None))
-
-
-def _ends(model: keras.Model) -> tuple[Any, Any]:
-    """Inputs and outputs in the structure of a call."""
-    if isinstance(model, keras.Sequential):
-        return model.inputs[0], model.outputs[0]
-    return model.input, model.output
-
-
-def _replaceable(layer: keras.Layer) -> bool:
+def replaceable(layer: keras.Layer) -> bool:
+    """Whether `Fused` computes what a built layer does."""
     return (
         type(layer) is keras.layers.BatchNormalization
-        and layer.built
         and layer.input_spec.ndim == 4
         and layer.axis in (-1, 3)
         and not layer.synchronized
@@ -76,17 +27,20 @@ def _replaceable(layer: keras.Layer) -> bool:
     )
 
 
-class _FusedBatchNormalization(keras.layers.Wrapper):  # type: ignore[misc]
+class Fused(keras.layers.Wrapper):  # type: ignore[misc]
     """Computes what the wrapped layer does, with its weights."""
 
     def __init__(self, layer: keras.layers.BatchNormalization) -> None:
+        """Wrap a layer that is `replaceable`."""
         super().__init__(layer, name=layer.name, dtype=layer.dtype_policy)
         self.supports_masking = True
 
     def compute_output_shape(self, input_shape: Any) -> Any:
+        """The inputs'."""
         return input_shape
 
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask: Any = None) -> tf.Tensor:
+        """[N, H, W, C] -> the same shape; with a mask, by the layer itself."""
         layer = self.layer
         if mask is not None:
             return layer(inputs, training=training, mask=mask)

@@ -1,14 +1,13 @@
 """train_step and eval_step as graphs, each traced once for the whole run."""
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer_module import fused, normalization
+from trainer_module import fused, view
 
 PerExample = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -21,6 +20,22 @@ def cross_entropy(y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 def accuracy(y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Whether the largest logit is the label's: int64 [B], float [B, C] -> float32 [B]."""
     return tf.cast(tf.equal(tf.argmax(logits, axis=-1, output_type=y.dtype), y), tf.float32)
+
+
+class Call(NamedTuple):
+    """What one call of a training function did; reading a tensor of it waits for the device.
+
+    Attributes:
+        steps: Elements of the dataset trained on.
+        sums: float32 [1 + metrics + 1]: of the loss, of each metric, of examples.
+        squared_norms: float32 [3] where the noise was measured: examples in the batch of one
+            replica, the mean squared length of the gradients of its halves, and that of the
+            batch's; under a strategy, means over the replicas.
+    """
+
+    steps: int
+    sums: tf.Tensor
+    squared_norms: tf.Tensor | None
 
 
 class Steps:
@@ -49,8 +64,8 @@ class Steps:
         Args:
             model: Model from [B, ...] to the output that loss and metrics take.
             optimizer: Built on the model's trainable variables.
-            element_spec: Spec of the elements (x [None, ...], y [None, ...], total, last) of
-                `batch.distributed`.
+            element_spec: Spec of the elements of `batch.distributed` without micro-batches:
+                (x [None, ...], y [None, ...]), or with several replicas (x, y, total, last).
             loss: (y, output) -> loss of each example [B].
             metrics: (y, output) -> value of each example [B], by name; accuracy if not given.
             steps_per_call: Steps unrolled in one call.
@@ -59,25 +74,33 @@ class Steps:
         metrics = {"accuracy": accuracy} if metrics is None else metrics
         self.metric_names = ("loss", *metrics)
         self._model = model
-        self._fused = normalization.fused(model)
+        self._view = view.of(model)
         # On a GPU the kernel's gradient in inference mode is not deterministic.
-        self._probed = model if tf.config.list_physical_devices("GPU") else self._fused
+        self._probed = model if tf.config.list_physical_devices("GPU") else self._view
         self._optimizer = optimizer
         self._functions = (loss, *metrics.values())
         self._steps_per_call = steps_per_call
         self._strategy = strategy or tf.distribute.get_strategy()
-        self._spec = tuple(element_spec)
         self._accumulators: list[tf.Variable] = []
-        update = self._body(self._update)
-        self._train_step = self._traced(update)
-        self._accumulate_step = self._traced(self._body(self._accumulate))
-        self._eval_step = self._traced(self._body(self._evaluate))
-        self._noise_step = self._traced(
-            self._body(self._squared_norms), tf.distribute.ReduceOp.MEAN
-        )
+        spec = tuple(element_spec)
+        rest = (tf.TensorSpec((), tf.float32), tf.TensorSpec((), tf.bool))
+        update, norms = self._body(self._update, spec), self._body(self._squared_norms, spec[:2])
+        self._train_step = self._traced(update, spec)
+        accumulate = self._body(self._accumulate, spec[:2] + (spec[2:] or rest))
+        self._accumulate_step = self._traced(accumulate, spec[:2] + (spec[2:] or rest))
+        self._eval_step = self._traced(self._body(self._evaluate, spec[:2]), spec[:2])
+        self._noise_step = self._traced(norms, spec[:2], tf.distribute.ReduceOp.MEAN)
 
-        def unrolled(iterator: Any) -> tf.Tensor:
-            return tf.add_n([self._reduced(update, next(iterator)) for _ in range(steps_per_call)])
+        def unrolled(iterator: Any, probed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            first = next(iterator)
+            measured = tf.cond(
+                probed,
+                lambda: self._reduced(norms, first[:2], tf.distribute.ReduceOp.MEAN),
+                lambda: tf.zeros(3),
+            )
+            sums = [self._reduced(update, first)]
+            sums += [self._reduced(update, next(iterator)) for _ in range(1, steps_per_call)]
+            return tf.add_n(sums), measured
 
         self._train_steps = tf.function(unrolled, autograph=False)
         self._apply_step = tf.function(
@@ -88,59 +111,47 @@ class Steps:
         self,
         dataset: Any,
         *,
-        first: Sequence[Any] = (),
+        probes: int = 0,
         batches: int | None = None,
         micro: bool = False,
-    ) -> Iterator[tuple[int, tf.Tensor]]:
+    ) -> Iterator[Call]:
         """Train on every element of a dataset.
 
         Args:
             dataset: Elements of the spec given at construction (per replica under a strategy), or
                 an iterator over the rest of them.
-            first: Elements already taken from that iterator, trained on before.
-            batches: How many the dataset still has, if known; several are then run by one call.
-            micro: Whether the elements are micro-batches.
+            probes: Calls, the first ones, that also measure the noise of the gradient, on their
+                first element before it is trained on. That changes nothing else: the model runs
+                in inference mode, so that neither averages nor random states move.
+            batches: How many the dataset has, if known; several are then run by one call.
+            micro: Whether the elements are micro-batches, (x, y, total, last).
 
         Yields:
-            Elements done in the call and their sums, float32 [1 + metrics + 1]: of the loss, of
-            each metric, of examples. Reading the sums waits for the device; holding them does not.
+            What was done, call by call.
         """
         iterator = iter(dataset)
+        several = (batches or 0) // self._steps_per_call if self._steps_per_call > 1 else 0
         if micro:
+            several = 0
             self._accumulators = self._accumulators or self._zeros()
             # An epoch that was broken off may have left half a batch in them.
             self._clear()
-            for element in itertools.chain(first, iterator):
-                yield 1, self._accumulate_step(*element)
-                if self._strategy.experimental_local_results(element[-1])[0]:
-                    self._apply_step()
-            return
-        for element in first:
-            yield 1, self._train_step(*element)
-        if self._steps_per_call > 1:
-            for _ in range((batches or 0) // self._steps_per_call):
-                yield self._steps_per_call, self._train_steps(iterator)
-        for element in iterator:
-            yield 1, self._train_step(*element)
+        for call in range(several):
+            probed = call < probes
+            sums, norms = self._train_steps(iterator, tf.constant(probed))
+            yield Call(self._steps_per_call, sums, norms if probed else None)
+        for call, element in enumerate(iterator, several):
+            norms = self._noise_step(*element[:2]) if call < probes else None
+            if not micro:
+                yield Call(1, self._train_step(*element), norms)
+                continue
+            yield Call(1, self._accumulate_step(*element), norms)
+            if self._strategy.experimental_local_results(element[-1])[0]:
+                self._apply_step()
 
     def evaluate(self, dataset: Any) -> dict[str, float]:
         """Mean loss and metrics over a dataset, each example weighing the same."""
-        return self.means([self._eval_step(*element) for element in dataset])
-
-    def squared_norms(self, elements: Iterable[Any]) -> list[tuple[float, float, float]]:
-        """Squared lengths of the gradients of batches and of their halves; changes nothing.
-
-        The model runs in inference mode, so that neither averages nor random states move.
-
-        Args:
-            elements: Of the spec given at construction, of two examples at least.
-
-        Returns:
-            For each element: examples in the batch of one replica, the mean of the halves' squared
-            lengths, and the batch's; under a strategy, means over the replicas.
-        """
-        values = [self._noise_step(*element) for element in elements]
-        return [(float(size), float(small), float(big)) for size, small, big in values]
+        return self.means([self._eval_step(*element[:2]) for element in dataset])
 
     def means(self, sums: Sequence[tf.Tensor]) -> dict[str, float]:
         """Means over all examples of the sums that calls returned, by metric name."""
@@ -164,7 +175,9 @@ class Steps:
             name: function.experimental_get_tracing_count() for name, function in functions.items()
         }
 
-    def _body(self, body: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+    def _body(
+        self, body: Callable[..., tf.Tensor], spec: Sequence[Any]
+    ) -> Callable[..., tf.Tensor]:
         """The computation of a replica.
 
         On one device it is a function of its own, so that unrolling it costs one trace; a strategy
@@ -174,13 +187,14 @@ class Steps:
             if tf.distribute.has_strategy():
                 return body
         function: Callable[..., tf.Tensor] = tf.function(
-            body, input_signature=self._spec, autograph=False
+            body, input_signature=spec, autograph=False
         )
         return function
 
     def _traced(
         self,
         body: Callable[..., tf.Tensor],
+        spec: Sequence[Any],
         how: tf.distribute.ReduceOp = tf.distribute.ReduceOp.SUM,
     ) -> Any:
         """A function of an element: what `body` returns, reduced over the replicas."""
@@ -189,7 +203,7 @@ class Steps:
             return self._reduced(body, element, how)
 
         # AutoGraph would convert Keras's own source for nothing: seconds at start-up.
-        return tf.function(run, input_signature=self._spec, autograph=False)
+        return tf.function(run, input_signature=spec, autograph=False)
 
     def _reduced(
         self,
@@ -212,8 +226,14 @@ class Steps:
                 for v in self._model.trainable_variables
             ]
 
-    def _update(self, x: tf.Tensor, y: tf.Tensor, total: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
-        del last  # Every piece is a whole batch here.
+    def _update(
+        self,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        total: tf.Tensor | None = None,
+        last: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        del last  # Every piece is a replica's whole share here.
         sums, gradients = self._gradients(x, y, total)
         fused.apply(self._optimizer, self._model.trainable_variables, gradients)
         return sums
@@ -221,6 +241,7 @@ class Steps:
     def _accumulate(
         self, x: tf.Tensor, y: tf.Tensor, total: tf.Tensor, last: tf.Tensor
     ) -> tf.Tensor:
+        del last  # Whoever calls applies the gradients after it.
         sums, gradients = self._gradients(x, y, total)
         for accumulator, gradient in zip(self._accumulators, gradients, strict=True):
             accumulator.assign_add(gradient)
@@ -236,10 +257,7 @@ class Steps:
         for accumulator in self._accumulators:
             accumulator.assign(tf.zeros(accumulator.shape, accumulator.dtype))
 
-    def _squared_norms(
-        self, x: tf.Tensor, y: tf.Tensor, total: tf.Tensor, last: tf.Tensor
-    ) -> tf.Tensor:
-        del total, last
+    def _squared_norms(self, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         half = tf.shape(y)[0] // 2
         first = self._gradient(x[:half], y[:half])
         second = self._gradient(x[half : 2 * half], y[half : 2 * half])
@@ -254,22 +272,25 @@ class Steps:
             loss = tf.reduce_mean(self._functions[0](y, output))
         return self._of_weights(tape, loss)
 
-    def _evaluate(self, x: tf.Tensor, y: tf.Tensor, total: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
-        del total, last
-        output = self._fused(tf.cast(x, tf.float32), training=False)
+    def _evaluate(self, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        output = self._view(tf.cast(x, tf.float32), training=False)
         return self._sums(y, output)[0]
 
     def _gradients(
-        self, x: tf.Tensor, y: tf.Tensor, total: tf.Tensor
+        self, x: tf.Tensor, y: tf.Tensor, total: tf.Tensor | None
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Sums over the piece, and its share of the gradient of the mean loss of the batch."""
+        """Sums over the piece, and its share of the gradient of the mean loss of the batch.
+
+        Without `total`, the piece is the whole batch.
+        """
+        total = tf.cast(tf.shape(y)[0], tf.float32) if total is None else total
         with tf.GradientTape() as tape:
-            output = self._fused(tf.cast(x, tf.float32), training=True)
+            output = self._view(tf.cast(x, tf.float32), training=True)
             sums, loss = self._sums(y, output)
             loss = loss / total
-            if self._fused.losses:
+            if self._view.losses:
                 share = tf.cast(tf.shape(y)[0], tf.float32) / total
-                loss += share * tf.add_n(self._fused.losses)
+                loss += share * tf.add_n(self._view.losses)
         return sums, self._of_weights(tape, loss)
 
     def _of_weights(self, tape: tf.GradientTape, loss: tf.Tensor) -> list[tf.Tensor]:

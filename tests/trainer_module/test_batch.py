@@ -21,16 +21,19 @@ def cut(*sizes, **options):
     return [[part.numpy() for part in element] for element in pieces(dataset(*sizes), **options)]
 
 
-def test_whole_batches_pass_with_their_size():
-    parts = cut(4, 3)
-    assert [(len(x), total, last) for x, _, total, last in parts] == [(4, 4, True), (3, 3, True)]
+def test_whole_batches_pass_as_they_are():
+    assert [(list(x), list(y)) for x, y in cut(4, 3)] == [
+        (list(x), list(y)) for x, y in batches((4, 3))
+    ]
 
 
 def test_a_static_batch_size_is_forgotten():
     fixed = tf.data.Dataset.range(8).batch(4, drop_remainder=True)
-    spec = pieces(tf.data.Dataset.zip(fixed, fixed)).element_spec
-    assert [part.shape.rank for part in spec] == [1, 1, 0, 0]
-    assert spec[0].shape[0] is None
+    both = tf.data.Dataset.zip(fixed, fixed)
+    for micro_batch, ranks in ((None, [1, 1]), (3, [1, 1, 0, 0])):
+        spec = pieces(both, micro_batch=micro_batch).element_spec
+        assert [part.shape.rank for part in spec] == ranks
+        assert spec[0].shape[0] is None
 
 
 @pytest.mark.parametrize("micro_batch", [1, 3, 4, 7, 100])

@@ -29,12 +29,13 @@ def batches(size):
 def trained(size, *, micro_batch=None, epochs=2, steps_per_call=4, regularizer=None):
     model, optimizer = dense(regularizer=regularizer)
     data = pieces(batches(size), micro_batch=micro_batch)
-    steps = Steps(model, optimizer, data.element_spec, steps_per_call=steps_per_call)
+    spec = pieces(batches(size)).element_spec
+    steps = Steps(model, optimizer, spec, steps_per_call=steps_per_call)
     micro = micro_batch is not None
     count = None if micro else int(batches(size).cardinality())
     values = None
     for _ in range(epochs):
-        sums = [s for _, s in steps.train_epoch(data, batches=count, micro=micro)]
+        sums = [call.sums for call in steps.train_epoch(data, batches=count, micro=micro)]
         values = steps.means(sums)
     return model, optimizer, steps, values
 
@@ -80,7 +81,7 @@ def test_micro_batches_equal_the_big_batch(micro_batch):
 def test_an_epoch_broken_off_leaves_nothing_behind():
     model, optimizer = dense()
     data = pieces(batches(48), micro_batch=16)
-    steps = Steps(model, optimizer, data.element_spec)
+    steps = Steps(model, optimizer, pieces(batches(48)).element_spec)
     half_a_batch = steps.train_epoch(data, micro=True)
     next(half_a_batch)
     half_a_batch.close()
@@ -98,51 +99,49 @@ def test_one_trace_whatever_learning_rate_and_batch_do():
         for micro_batch in (None, 5):
             data = pieces(batches(size), micro_batch=micro_batch)
             count = None if micro_batch else int(batches(size).cardinality())
-            list(steps.train_epoch(data, batches=count, micro=micro_batch is not None))
+            micro = micro_batch is not None
+            list(steps.train_epoch(data, probes=9, batches=count, micro=micro))
         steps.evaluate(pieces(batches(size)))
-        steps.squared_norms(pieces(batches(size)))
     assert set(steps.traces().values()) == {1}
 
 
 @pytest.mark.parametrize("micro_batch", [None, 5])
-def test_elements_taken_in_advance_are_trained_on_first(micro_batch):
+@pytest.mark.parametrize("steps_per_call", [1, 2])
+def test_measuring_the_noise_changes_nothing(micro_batch, steps_per_call):
     found = []
-    for taken in (0, 3):
+    for probes in (0, 3):
         model, optimizer = dense()
         data = pieces(batches(12), micro_batch=micro_batch)
-        steps = Steps(model, optimizer, data.element_spec, steps_per_call=2)
-        elements = iter(data)
-        first = [next(elements) for _ in range(taken)]
-        rest = None if micro_batch else 8 - taken
-        done = sum(
-            n
-            for n, _ in steps.train_epoch(
-                elements, first=first, batches=rest, micro=micro_batch is not None
-            )
-        )
-        found.append((done, int(optimizer.iterations), weights(model)))
+        spec = pieces(batches(12)).element_spec
+        steps = Steps(model, optimizer, spec, steps_per_call=steps_per_call)
+        micro = micro_batch is not None
+        count = None if micro else 8
+        calls = list(steps.train_epoch(data, probes=probes, batches=count, micro=micro))
+        assert [call.squared_norms is not None for call in calls[:4]] == [probes > 0] * 3 + [False]
+        steps_done = sum(call.steps for call in calls)
+        found.append((steps_done, int(optimizer.iterations), weights(model)))
     assert found[0][:2] == found[1][:2] == (24 if micro_batch else 8, 8)
     np.testing.assert_array_equal(found[0][2], found[1][2])
 
 
-def test_squared_norms_are_those_of_the_gradients_and_change_nothing():
+@pytest.mark.parametrize("steps_per_call", [1, 3])
+def test_squared_norms_are_those_of_the_gradients(steps_per_call):
     model, optimizer = dense()
-    steps = Steps(model, optimizer, pieces(batches(8)).element_spec)
-    before = weights(model)
-    (size, small, big), *_ = steps.squared_norms(pieces(batches(8)))
+    expected, _ = dense()
+    steps = Steps(model, optimizer, pieces(batches(8)).element_spec, steps_per_call=steps_per_call)
+    call = next(steps.train_epoch(pieces(batches(8)), probes=1, batches=12))
+    size, small, big = call.squared_norms.numpy()
 
     def squared(rows):
         with tf.GradientTape() as tape:
-            logits = model(X[rows])
+            logits = expected(X[rows])
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(Y[rows], logits)
-        gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
+        gradients = tape.gradient(loss, [v.value for v in expected.trainable_variables])
         return sum(float(tf.reduce_sum(g * g)) for g in gradients)
 
     assert size == 8
     assert small == pytest.approx((squared(slice(4)) + squared(slice(4, 8))) / 2, rel=1e-4)
     assert big == pytest.approx(squared(slice(8)), rel=1e-4)
-    np.testing.assert_array_equal(before, weights(model))
-    assert int(optimizer.iterations) == 0
 
 
 def test_evaluation_weighs_examples_not_batches():
