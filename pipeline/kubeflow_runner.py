@@ -18,7 +18,7 @@ from pipeline import beam, dataset, doctor, logs
 from pipeline.config import RunConfig
 from pipeline.database import MetadataConfig
 from pipeline.doctor import Target
-from trainer_module import environment, files
+from trainer_module import collector, environment, files
 from trainer_module.checks import check_choices, require
 from trainer_module.config import ImageFeatures
 
@@ -276,13 +276,14 @@ def compile_spec(config: CompileConfig, command: str = "") -> Spec:
     environment.prepare(config.run.verbose)
     # What TFX says while it compiles concerns nobody.
     with logs.capture(Path(os.devnull), config.run.verbose):
-        from tfx.orchestration.data_types import RuntimeParameter
-        from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import (
-            KubeflowV2DagRunner,
-            KubeflowV2DagRunnerConfig,
-        )
+        with collector.paused():
+            from tfx.orchestration.data_types import RuntimeParameter
+            from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import (
+                KubeflowV2DagRunner,
+                KubeflowV2DagRunnerConfig,
+            )
 
-        from pipeline import graph
+            from pipeline import graph
 
         logs.silence_libraries()
         parameters = {

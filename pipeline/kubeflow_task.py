@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline import beam
-from trainer_module import environment
+from trainer_module import collector, environment
 from trainer_module.preemption import leaving_on_sigterm
 
 STAGED = {"minio://": "/minio/", "s3://": "/s3/", "gs://": "/gcs/"}
@@ -191,10 +191,11 @@ def _drive(arguments: Arguments, invocation: Json) -> None:
 
 
 def _execute(arguments: Arguments, invocation: Json) -> None:
-    from tfx.orchestration.kubeflow.v2 import compiler_utils
-    from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
+    with collector.paused():
+        from tfx.orchestration.kubeflow.v2 import compiler_utils
+        from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 
-    from components import artifacts
+        from components import artifacts
 
     # TFX's table from the title of an artifact type to the class that restores it.
     compiler_utils.TITLE_TO_CLASS_PATH.update(artifacts.class_paths())

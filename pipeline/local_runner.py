@@ -16,7 +16,7 @@ from rich.console import Console
 from pipeline import beam, cache, dataset, disk, logs, metadata, progress, run_lock
 from pipeline.config import RunConfig
 from pipeline.result import RunResult
-from trainer_module import environment
+from trainer_module import collector, environment
 
 _log = logging.getLogger(__name__)
 
@@ -180,12 +180,13 @@ def execute(
         command: Command that repeats the run, for its report.
         to_nodes: Nodes to stop at; the whole pipeline if none are given.
     """
-    from tfx.dsl.compiler import constants
-    from tfx.orchestration.local.local_dag_runner import LocalDagRunner
-    from tfx.orchestration.portable import runtime_parameter_utils
-    from tfx.proto.orchestration import pipeline_pb2
+    with collector.paused():
+        from tfx.dsl.compiler import constants
+        from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+        from tfx.orchestration.portable import runtime_parameter_utils
+        from tfx.proto.orchestration import pipeline_pb2
 
-    ir = compile_pipeline(config, data, output, command)
+        ir = compile_pipeline(config, data, output, command)
     logs.silence_libraries()
     # LocalDagRunner draws an id of its own only where none is set, and does not tell it.
     run_id = metadata.mark(datetime.now().isoformat(), metadata.store_of(output))

@@ -18,6 +18,7 @@ MAY_IMPORT = {
 }
 # Rooms may read these of a room they otherwise leave alone.
 OPEN_TO_COMPONENTS = {
+    "trainer_module.collector",
     "trainer_module.config",
     "trainer_module.history",
     "trainer_module.plateau",
@@ -27,6 +28,7 @@ OPEN_TO_COMPONENTS = {
 OPEN_TO_PIPELINE = {
     "trainer_module",
     "trainer_module.checks",
+    "trainer_module.collector",
     "trainer_module.config",
     "trainer_module.decision",
     "trainer_module.environment",

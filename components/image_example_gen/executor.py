@@ -14,12 +14,12 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_component_specs
 
 from components.image_example_gen import logic
-from components.image_example_gen.shard import WriteShard
+from components.image_example_gen.shard import WriteShard, hand_out
 
 ON_BAD_IMAGE_KEY = "on_bad_image"
 SHARD_SIZE = 4096
 
-_REPORTS = ".reports"
+_SHARDS = ".shards"
 _SHOWN = 10
 
 
@@ -50,32 +50,33 @@ class Executor(base_beam_executor.BaseBeamExecutor):  # type: ignore[misc]
         )
         examples.split_names = artifact_utils.encode_split_names(list(logic.SPLITS))
         uris = {s: artifact_utils.get_split_uri([examples], s) for s in logic.SPLITS}
-        reports = f"{examples.uri}/{_REPORTS}"
-        for uri in (*uris.values(), reports):
+        between = f"{examples.uri}/{_SHARDS}"
+        for uri in (*uris.values(), between):
             fileio.makedirs(uri)
 
         shards = logic.shards(folder, SHARD_SIZE)
+        hand_out(shards, between)
         with self._make_beam_pipeline() as pipeline:
             _ = (
                 pipeline
-                | "Shards" >> beam.Create(shards, reshuffle=True)
+                | "Shards" >> beam.Create(range(len(shards)), reshuffle=True)
                 | "ReadCheckWrite"
                 >> beam.ParDo(
-                    WriteShard(str(folder.root), folder.carved, uris, reports, len(shards))
+                    WriteShard(str(folder.root), folder.carved, uris, between, len(shards))
                 )
             )
 
         counts: dict[str, Counter[str]] = {split: Counter() for split in logic.SPLITS}
         bad: list[tuple[str, str]] = []
         converted = 0
-        for shard in shards:
-            with fileio.open(f"{reports}/{shard.index:05d}.json") as file:
+        for index in range(len(shards)):
+            with fileio.open(f"{between}/{index:05d}.report.json") as file:
                 report = json.loads(file.read())
             for split, by_class in report["counts"].items():
                 counts[split].update(by_class)
             bad += report["bad"]
             converted += report["converted"]
-        fileio.rmtree(reports)
+        fileio.rmtree(between)
 
         if bad:
             _judge(sorted(bad), folder, exec_properties[ON_BAD_IMAGE_KEY])

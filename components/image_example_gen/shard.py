@@ -12,10 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import apache_beam as beam
-import tensorflow as tf
 
 import schemas
 from components.image_example_gen import logic, picture
+from trainer_module import collector
+
+# Workers start with it, and end when all their objects are freed.
+with collector.paused():
+    import tensorflow as tf
 
 # Bytes that the pictures of a group may have together.
 _GROUP_BYTES = 32 * 1024**2
@@ -28,24 +32,37 @@ class _Prepared(NamedTuple):
     converted: bool
 
 
+def hand_out(shards: Sequence[logic.Shard], folder: str) -> None:
+    """Write what is to be read where `WriteShard` finds it.
+
+    Beam would pickle and compress the paths, which takes as long as reading a quarter of the
+    pictures.
+    """
+    for shard in shards:
+        with tf.io.gfile.GFile(f"{folder}/{shard.index:05d}.json", "w") as file:
+            file.write(json.dumps(shard.files))
+
+
 class WriteShard(beam.DoFn):  # type: ignore[misc]
     """Reads the pictures of a shard and writes the good ones, one file for each split.
 
-    Only paths travel between Beam's stages: pictures are read, checked and written by the dozen,
-    so memory does not grow with the data, and the files are the same on every run.
+    Only numbers of shards travel between Beam's stages: pictures are read, checked and written by
+    the dozen, so memory does not grow with the data, and the files are the same on every run.
     """
 
     def __init__(
-        self, root: str, carved: tuple[str, ...], uris: dict[str, str], reports: str, shards: int
+        self, root: str, carved: tuple[str, ...], uris: dict[str, str], folder: str, shards: int
     ) -> None:
         self._root = root
         self._carved = carved
         self._uris = uris
-        self._reports = reports
+        self._folder = folder
         self._shards = shards
 
-    def process(self, shard: logic.Shard) -> Iterator[None]:
+    def process(self, index: int) -> Iterator[None]:
         """Write `data_tfrecord-<shard>-of-<shards>.gz` where a split has examples, and a report."""
+        with tf.io.gfile.GFile(f"{self._folder}/{index:05d}.json") as file:
+            files = json.load(file)
         counts: dict[str, Counter[str]] = {split: Counter() for split in logic.SPLITS}
         bad: list[tuple[str, str]] = []
         converted = 0
@@ -54,12 +71,12 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
         # Encoded pictures hardly shrink any further, so the fastest level will do.
         options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
         try:
-            for entry, fault in _decoded(self._prepared(shard, bad)):
+            for entry, fault in _decoded(self._prepared(files, bad)):
                 if fault:
                     bad.append((entry.path, fault))
                     continue
                 if entry.split not in writers:
-                    name = f"data_tfrecord-{shard.index:05d}-of-{self._shards:05d}.gz"
+                    name = f"data_tfrecord-{index:05d}-of-{self._shards:05d}.gz"
                     file = f"{self._uris[entry.split]}/{name}"
                     writers[entry.split] = tf.io.TFRecordWriter(file, options)
                 label = logic.class_of(entry.path)
@@ -70,12 +87,14 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
             for writer in writers.values():
                 writer.close()
         report = {"counts": counts, "bad": bad, "converted": converted}
-        with tf.io.gfile.GFile(f"{self._reports}/{shard.index:05d}.json", "w") as file:
+        with tf.io.gfile.GFile(f"{self._folder}/{index:05d}.report.json", "w") as file:
             file.write(json.dumps(report))
         return iter(())
 
-    def _prepared(self, shard: logic.Shard, bad: list[tuple[str, str]]) -> Iterator[_Prepared]:
-        for split, path in shard.files:
+    def _prepared(
+        self, files: Sequence[tuple[str, str]], bad: list[tuple[str, str]]
+    ) -> Iterator[_Prepared]:
+        for split, path in files:
             try:
                 content = self._read(path)
                 if split == logic.TRAIN and (drawn := logic.split_of(content)) in self._carved:
@@ -86,7 +105,7 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
 
     def _read(self, path: str) -> bytes:
         try:
-            with open(f"{self._root}/{path}", "rb") as file:  # noqa: PTH123  (twice as fast)
+            with open(f"{self._root}/{path}", "rb", buffering=0) as file:  # noqa: PTH123
                 if os.fstat(file.fileno()).st_size > picture.MAX_BYTES:
                     raise picture.BadImageError(f"it has more than {picture.MAX_BYTES:,} bytes")
                 return file.read()

@@ -13,7 +13,7 @@ from tfx.types import Artifact, standard_artifacts
 import schemas
 from components.image_example_gen import logic
 from components.image_example_gen.executor import Executor
-from components.image_example_gen.shard import WriteShard
+from components.image_example_gen.shard import WriteShard, hand_out
 
 pytestmark = pytest.mark.component
 
@@ -192,6 +192,6 @@ def test_a_shard_holds_few_pictures_at_once(
     for split in logic.SPLITS:
         uris[split] = str(tmp_path / split)
         Path(uris[split]).mkdir()
-    (shard,) = logic.shards(logic.scan(data), 100)
-    WriteShard(str(data), (), uris, str(tmp_path), 1).process(shard)
+    hand_out(logic.shards(logic.scan(data), 100), str(tmp_path))
+    WriteShard(str(data), (), uris, str(tmp_path), 1).process(0)
     assert held == [5, 5, 5, 5, 4]
