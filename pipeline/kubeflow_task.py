@@ -9,6 +9,7 @@ restored; and an output cannot be left out. This does them, and has TFX's entryp
 import argparse
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,13 +32,13 @@ class Arguments(NamedTuple):
     Attributes:
         executor: Dotted path of the executor's class.
         invocation: ExecutorInput of Kubeflow's pipeline specification, as JSON.
-        inputs_spec: ComponentInputsSpec, as JSON text.
+        inputs_spec: ComponentInputsSpec, as JSON.
         beam: Flags for Apache Beam.
     """
 
     executor: str
     invocation: Json
-    inputs_spec: str
+    inputs_spec: Json
     beam: list[str]
 
 
@@ -61,7 +62,7 @@ def _run(arguments: Arguments) -> None:
     local = without_absent(given)
     output_file = Path(local["outputs"]["outputFile"])
     output_file.parent.mkdir(parents=True, exist_ok=True)
-    if has_driver(json.loads(arguments.inputs_spec)):
+    if has_driver(arguments.inputs_spec):
         _drive(arguments, local)
         local = with_driven(local, json.loads(output_file.read_text()))
     _execute(arguments, local)
@@ -168,15 +169,29 @@ def unstaged(made: Json, invocation: Json, only_page: Callable[[str], str | None
 def _parse(argv: list[str]) -> Arguments:
     parser = argparse.ArgumentParser(prog="python -m pipeline.kubeflow_task", description=__doc__)
     parser.add_argument("--executor_class_path", required=True)
-    parser.add_argument("--json_serialized_invocation_args", required=True)
-    parser.add_argument("--json_serialized_inputs_spec_args", default="{}")
+    parser.add_argument("--json_serialized_invocation_args", required=True, type=_json)
+    parser.add_argument("--json_serialized_inputs_spec_args", default={}, type=_json)
     known, beam = parser.parse_known_args(argv)
     return Arguments(
         known.executor_class_path,
-        json.loads(known.json_serialized_invocation_args),
+        known.json_serialized_invocation_args,
         known.json_serialized_inputs_spec_args,
         beam,
     )
+
+
+def _json(text: str) -> Json:
+    try:
+        value = json.loads(text)
+    # What is nested too deeply.
+    except (ValueError, RecursionError) as error:
+        value = error
+    if not isinstance(value, dict):
+        shown = textwrap.shorten(text, 80, placeholder=" ...")
+        raise argparse.ArgumentTypeError(
+            f"must be a JSON object, as Kubeflow's launcher writes it, got {shown!r}"
+        )
+    return value
 
 
 def _drive(arguments: Arguments, invocation: Json) -> None:
@@ -185,7 +200,7 @@ def _drive(arguments: Arguments, invocation: Json) -> None:
     driver.main(
         argparse.Namespace(
             json_serialized_invocation_args=json.dumps(invocation),
-            json_serialized_inputs_spec_args=arguments.inputs_spec,
+            json_serialized_inputs_spec_args=json.dumps(arguments.inputs_spec),
         )
     )
 
@@ -204,7 +219,7 @@ def _execute(arguments: Arguments, invocation: Json) -> None:
             argparse.Namespace(
                 executor_class_path=arguments.executor,
                 json_serialized_invocation_args=json.dumps(invocation),
-                json_serialized_inputs_spec_args=arguments.inputs_spec,
+                json_serialized_inputs_spec_args=json.dumps(arguments.inputs_spec),
             ),
             arguments.beam,
         )

@@ -89,7 +89,7 @@ def session(config: RunConfig) -> Iterator[Session]:
         RunFailedError: ML Metadata cannot be opened for writing.
     """
     beam.check(config.beam)
-    output = config.output.resolve()
+    output = _resolved(config.output)
     with disk.named(output), run_lock.hold(output):
         log = logs.path_for(output, datetime.now())
         with logs.capture(log, config.verbose):
@@ -103,6 +103,17 @@ def session(config: RunConfig) -> Iterator[Session]:
                 except Exception as cause:
                     raise found.failed(cause, None) from cause
                 yield found
+
+
+def _resolved(output: Path) -> Path:
+    try:
+        return output.resolve()
+    # What pathlib raises at links in a circle.
+    except RuntimeError:
+        raise ValueError(
+            f"--output must be a folder or lead to one, got {output}, a link that leads in a "
+            "circle. Remove the link, or name another folder."
+        ) from None
 
 
 def run(config: RunConfig, console: Console, command: str = "") -> RunResult:

@@ -71,10 +71,16 @@ class TableFeatures:
             (),
             "Name some with --numeric, --bucketized or --categorical.",
         )
-        require(self.buckets >= 2, "buckets must be at least 2", self.buckets, "Try --buckets 10.")
+        # Each is a column of what the model takes, for each of the table's own columns.
         require(
-            self.vocabulary_size >= 1,
-            "vocabulary_size must be at least 1",
+            2 <= self.buckets <= 1000,
+            "buckets must be 2 to 1,000",
+            self.buckets,
+            "Try --buckets 10.",
+        )
+        require(
+            1 <= self.vocabulary_size <= 100_000,
+            "vocabulary_size must be 1 to 100,000",
             self.vocabulary_size,
             "Try --vocabulary-size 1000.",
         )
@@ -189,7 +195,13 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name in ("batch_size", "eval_batch_size", "steps_per_call", "cache_mib"):
+        require(
+            1 <= self.steps_per_call <= 256,
+            "steps_per_call must be 1 to 256, for each is a part of the graph",
+            self.steps_per_call,
+            "Try --steps-per-call 8.",
+        )
+        for name in ("batch_size", "eval_batch_size", "cache_mib"):
             value = getattr(self, name)
             require(
                 value >= 1,

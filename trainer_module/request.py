@@ -13,8 +13,8 @@ MAX_PIXELS = 64_000_000
 FREE_SCANS = 100
 """Scans of a JPEG file; each one more counts as all its pixels once again."""
 
-# As far as the sizes of a PNG, a GIF or a BMP reach.
-_HEADER = 26
+# As far as the sizes of a PNG reach.
+_HEADER = 24
 _PNG, _GIF, _JPEG = b"\x89PNG", b"GIF8", b"\xff\xd8\xff"
 _SCAN = b"\xff\xda"
 
@@ -54,17 +54,24 @@ def bounded(images: tf.Tensor) -> tf.Tensor:
     """Encoded pictures as they are, or an error where one would take too much to decode.
 
     A few hundred bytes can be a picture of gigabytes. The sizes are read from the files' headers.
+    Those of a GIF's frames stand all over the file, and TensorFlow decodes every frame to give the
+    first, so that a GIF is refused whatever its size.
 
     Args:
         images: Strings of any shape.
     """
-    check = tf.debugging.assert_less_equal(
-        _cost(tf.reshape(images, [-1])),
+    flat = tf.reshape(images, [-1])
+    is_still = tf.debugging.Assert(
+        tf.reduce_all(tf.not_equal(tf.strings.substr(flat, 0, 4), _GIF)),
+        ["a picture must be a PNG, a JPEG or a BMP; send the first frame of a GIF as a PNG"],
+    )
+    is_small = tf.debugging.assert_less_equal(
+        _cost(flat),
         tf.constant(MAX_PIXELS, tf.int64),
         message=f"a picture must have at most {MAX_PIXELS:,} pixels (and a JPEG, whose scans are "
         f"counted beyond {FREE_SCANS}, so many in all); send a smaller one",
     )
-    with tf.control_dependencies([check]):
+    with tf.control_dependencies([is_still, is_small]):
         return tf.identity(images)
 
 
@@ -73,8 +80,7 @@ def _cost(images: tf.Tensor) -> tf.Tensor:
     header = tf.cast(tf.io.decode_raw(images, tf.uint8, fixed_length=_HEADER), tf.int64)
     start = tf.strings.substr(images, 0, 4)
     png = _number(header, 19, 18, 17, 16) * _number(header, 23, 22, 21, 20)
-    gif = _number(header, 6, 7) * _number(header, 8, 9)
-    cost = tf.where(tf.equal(start, _PNG), png, tf.where(tf.equal(start, _GIF), gif, 0))
+    cost = tf.where(tf.equal(start, _PNG), png, 0)
     # Only a JPEG has to be searched for its size.
     jpeg = tf.where(tf.equal(tf.strings.substr(images, 0, 3), _JPEG))
     sizes = tf.map_fn(_cost_of_jpeg, tf.gather_nd(images, jpeg), fn_output_signature=tf.int64)

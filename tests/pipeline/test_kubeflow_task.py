@@ -105,6 +105,18 @@ def test_a_page_is_told_as_the_file() -> None:
     }
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, '{"a": ' * 100_000])
+def test_what_is_no_json_object_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        task.main(
+            [f"--json_serialized_invocation_args={text}", "--executor_class_path", "a.Executor"]
+        )
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "must be a JSON object" in told
+    assert len(told) < 1000
+
+
 @pytest.mark.component
 def test_a_task_runs_from_its_command_line(tmp_path: Path) -> None:
     """TFX's entrypoint, a component of ours and an artifact type of ours, on local paths."""

@@ -51,6 +51,14 @@ def test_output_in_use_is_refused_before_anything_is_written(config: RunConfig) 
         assert files(config.output) == before
 
 
+@pytest.mark.parametrize("below", ["", "out"])
+def test_output_behind_links_in_a_circle_is_refused(config: RunConfig, below: str) -> None:
+    config.output.symlink_to(config.output)
+    config = dataclasses.replace(config, output=config.output / below)
+    with pytest.raises(ValueError, match=r"--output must be a folder .*circle\. Remove the link"):
+        local_runner.run(config, Console(file=io.StringIO()))
+
+
 def test_records_that_cannot_be_opened_are_told_before_anything_runs(config: RunConfig) -> None:
     config.output.mkdir()
     metadata.file_of(config.output).write_bytes(b"not a database at all")

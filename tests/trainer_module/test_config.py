@@ -79,7 +79,14 @@ def test_preprocessing_part_changes_with_features_only():
     [
         (lambda: ImageFeatures(height=4), r"height must be 8 to 1024 pixels, got 4\. .*--height"),
         (lambda: TableFeatures(), "at least one feature column"),
-        (lambda: TableFeatures(numeric=("x",), buckets=1), "buckets must be at least 2, got 1"),
+        (lambda: TableFeatures(numeric=("x",), buckets=1), "buckets must be 2 to 1,000, got 1"),
+        (lambda: TableFeatures(numeric=("x",), buckets=1001), "buckets must be 2 to 1,000"),
+        (
+            lambda: TableFeatures(numeric=("x",), vocabulary_size=100_001),
+            "vocabulary_size must be 1 to 100,000, got 100001",
+        ),
+        (lambda: LoopConfig(steps_per_call=0), "steps_per_call must be 1 to 256"),
+        (lambda: LoopConfig(steps_per_call=257), "steps_per_call must be 1 to 256.*, got 257"),
         (lambda: NetworkConfig(dropout=1.0), r"dropout must be in \[0, 1\), got 1.0"),
         (lambda: OptimizerConfig(learning_rate=0.0), "learning_rate must be in"),
         (lambda: OptimizerConfig(momentum=1.0), "momentum must be in"),
