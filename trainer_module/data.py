@@ -15,7 +15,10 @@ from trainer_module.checks import require
 from trainer_module.config import ImageFeatures
 from trainer_module.preprocessing import INPUT, LABEL_INDEX
 
+# Records that are decoded together, and what they may have together, in bytes.
 _READ_BATCH = 256
+_READ_BYTES = 16 * 2**20
+_LOOKED_AT = 16
 _CROP_PADDING = 4
 _PARALLEL_CALLS = min(os.cpu_count() or 1, 8)
 
@@ -64,9 +67,9 @@ def read_split(
         x = features[INPUT]
         return tf.cast(x, tf.uint8) if picture else x, features[LABEL_INDEX][:, 0]
 
+    records = tf.data.TFRecordDataset(sorted(files), compression_type="GZIP")
     batches = (
-        tf.data.TFRecordDataset(sorted(files), compression_type="GZIP")
-        .batch(_READ_BATCH)
+        records.batch(records_at_once(map(len, records.take(_LOOKED_AT).as_numpy_iterator())))
         # AutoGraph would read the layer's whole source, for seconds and nothing.
         .map(
             tf.autograph.experimental.do_not_convert(preprocess),
@@ -83,6 +86,15 @@ def read_split(
         "Add the missing class to the schema, or take those examples out.",
     )
     return split
+
+
+def records_at_once(sizes: Iterable[int]) -> int:
+    """How many records to decode together: many small ones, few large ones.
+
+    Args:
+        sizes: Bytes of some of them.
+    """
+    return max(min(_READ_BATCH, _READ_BYTES // max(sizes, default=1)), 1)
 
 
 def _cache(batches: Iterable[tuple[npt.NDArray[Any], npt.NDArray[np.int64]]], budget: int) -> Split:

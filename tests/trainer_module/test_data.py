@@ -6,7 +6,14 @@ import tensorflow as tf
 
 from examples import example, picture, write_records
 from trainer_module.config import ImageFeatures
-from trainer_module.data import Split, evaluation_dataset, read_split, rows, training_factory
+from trainer_module.data import (
+    Split,
+    evaluation_dataset,
+    read_split,
+    records_at_once,
+    rows,
+    training_factory,
+)
 
 
 def numbered(count: int, side: int = 4) -> Split:
@@ -47,6 +54,13 @@ def test_a_split_over_the_budget_stays_a_file_and_gives_the_same_batches(
     ):
         np.testing.assert_array_equal(x, other_x)
         np.testing.assert_array_equal(y, other_y)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count"), [([900] * 16, 256), ([10**6, 4 * 10**6], 4), ([10**8], 1), ([], 256)]
+)
+def test_few_large_records_are_decoded_together(sizes, count):
+    assert records_at_once(sizes) == count
 
 
 def test_an_unknown_label_is_counted_and_refused(tmp_path, image_transform):
