@@ -7,6 +7,15 @@ from benchmarks.settings import ROOT
 from trainer_module.checks import require
 
 
+def flags(config: object) -> list[str]:
+    """The fields of a config as flags of a command line."""
+    return [
+        part
+        for name, value in vars(config).items()
+        for part in (f"--{name.replace('_', '-')}", str(value))
+    ]
+
+
 def last_line(module: str, arguments: list[str], what: str) -> str:
     """Run a module, and give the last line that it prints.
 

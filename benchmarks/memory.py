@@ -2,7 +2,6 @@
 
 import json
 import resource
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,10 @@ from pathlib import Path
 import tyro
 from absl import logging
 
-from benchmarks import cifar
+from benchmarks import child, cifar
 from benchmarks.comparison import Comparison, ratios
 from benchmarks.report import Result
-from benchmarks.settings import ROOT, Settings
+from benchmarks.settings import Settings
 from trainer_module import environment
 
 _SMALL, _LARGE = 64, 4096
@@ -64,14 +63,9 @@ def measure(settings: Settings) -> Result:
 
 
 def _peak_of(epoch: Epoch) -> float:
-    flags = [
-        part
-        for name, value in vars(epoch).items()
-        for part in (f"--{name.replace('_', '-')}", str(value))
-    ]
-    command = [sys.executable, "-m", "benchmarks.memory", *flags]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    return float(json.loads(done.stdout.splitlines()[-1])["peak_mib"])
+    what = f"an epoch in batches of {epoch.batch_size:,}"
+    told = child.last_line("benchmarks.memory", child.flags(epoch), what)
+    return float(json.loads(told)["peak_mib"])
 
 
 def _train(epoch: Epoch) -> None:

@@ -89,13 +89,8 @@ def cost(step: Step) -> Cost:
     Raises:
         ValueError: It failed.
     """
-    flags = [
-        part
-        for name, value in vars(step).items()
-        for part in (f"--{name.replace('_', '-')}", str(value))
-    ]
     what = f"{step.component} on {step.data.name} pictures"
-    return Cost(**json.loads(child.last_line("benchmarks.step", flags, what)))
+    return Cost(**json.loads(child.last_line("benchmarks.step", child.flags(step), what)))
 
 
 @contextmanager

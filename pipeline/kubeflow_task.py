@@ -184,8 +184,8 @@ def _json(text: str) -> Json:
     try:
         value = json.loads(text)
     # What is nested too deeply.
-    except (ValueError, RecursionError) as error:
-        value = error
+    except (ValueError, RecursionError):
+        value = None
     if not isinstance(value, dict):
         shown = textwrap.shorten(text, 80, placeholder=" ...")
         raise argparse.ArgumentTypeError(

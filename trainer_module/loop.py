@@ -304,7 +304,8 @@ class _Run:
         ):
             done += call.steps
             sums.append(call.sums)
-            norms += [] if call.squared_norms is None else [call.squared_norms]
+            if call.squared_norms is not None:
+                norms.append(call.squared_norms)
             told.batch(done, known)
         require(
             bool(sums),

@@ -83,11 +83,10 @@ class Steps:
         self._strategy = strategy or tf.distribute.get_strategy()
         self._accumulators: list[tf.Variable] = []
         spec = tuple(element_spec)
-        rest = (tf.TensorSpec((), tf.float32), tf.TensorSpec((), tf.bool))
+        cut = spec[:2] + (spec[2:] or (tf.TensorSpec((), tf.float32), tf.TensorSpec((), tf.bool)))
         update, norms = self._body(self._update, spec), self._body(self._squared_norms, spec[:2])
         self._train_step = self._traced(update, spec)
-        accumulate = self._body(self._accumulate, spec[:2] + (spec[2:] or rest))
-        self._accumulate_step = self._traced(accumulate, spec[:2] + (spec[2:] or rest))
+        self._accumulate_step = self._traced(self._body(self._accumulate, cut), cut)
         self._eval_step = self._traced(self._body(self._evaluate, spec[:2]), spec[:2])
         self._noise_step = self._traced(norms, spec[:2], tf.distribute.ReduceOp.MEAN)
 
@@ -130,9 +129,9 @@ class Steps:
             What was done, call by call.
         """
         iterator = iter(dataset)
-        several = (batches or 0) // self._steps_per_call if self._steps_per_call > 1 else 0
+        in_calls = not micro and self._steps_per_call > 1
+        several = (batches or 0) // self._steps_per_call if in_calls else 0
         if micro:
-            several = 0
             self._accumulators = self._accumulators or self._zeros()
             # An epoch that was broken off may have left half a batch in them.
             self._clear()
@@ -140,13 +139,11 @@ class Steps:
             probed = call < probes
             sums, norms = self._train_steps(iterator, tf.constant(probed))
             yield Call(self._steps_per_call, sums, norms if probed else None)
+        step = self._accumulate_step if micro else self._train_step
         for call, element in enumerate(iterator, several):
             norms = self._noise_step(*element[:2]) if call < probes else None
-            if not micro:
-                yield Call(1, self._train_step(*element), norms)
-                continue
-            yield Call(1, self._accumulate_step(*element), norms)
-            if self._strategy.experimental_local_results(element[-1])[0]:
+            yield Call(1, step(*element), norms)
+            if micro and self._strategy.experimental_local_results(element[-1])[0]:
                 self._apply_step()
 
     def evaluate(self, dataset: Any) -> dict[str, float]:

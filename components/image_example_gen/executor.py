@@ -1,6 +1,5 @@
 """Runs the ingestion of pictures on Beam."""
 
-import json
 from collections import Counter
 from typing import Any
 
@@ -14,7 +13,7 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_component_specs
 
 from components.image_example_gen import logic
-from components.image_example_gen.shard import WriteShard, hand_out
+from components.image_example_gen.shard import WriteShard, hand_out, report
 
 ON_BAD_IMAGE_KEY = "on_bad_image"
 SHARD_SIZE = 4096
@@ -70,12 +69,11 @@ class Executor(base_beam_executor.BaseBeamExecutor):  # type: ignore[misc]
         bad: list[tuple[str, str]] = []
         converted = 0
         for index in range(len(shards)):
-            with fileio.open(f"{between}/{index:05d}.report.json") as file:
-                report = json.loads(file.read())
-            for split, by_class in report["counts"].items():
+            done = report(between, index)
+            for split, by_class in done["counts"].items():
                 counts[split].update(by_class)
-            bad += report["bad"]
-            converted += report["converted"]
+            bad += done["bad"]
+            converted += done["converted"]
         fileio.rmtree(between)
 
         if bad:

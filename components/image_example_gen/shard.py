@@ -39,8 +39,22 @@ def hand_out(shards: Sequence[logic.Shard], folder: str) -> None:
     pictures.
     """
     for shard in shards:
-        with tf.io.gfile.GFile(f"{folder}/{shard.index:05d}.json", "w") as file:
-            file.write(json.dumps(shard.files))
+        _write_json(_paths(folder, shard.index), shard.files)
+
+
+def report(folder: str, index: int) -> dict[str, Any]:
+    """What `WriteShard` tells of a shard that is done.
+
+    Args:
+        folder: Where the shards were handed out.
+        index: Number of the shard.
+
+    Returns:
+        "counts", pictures by split and class; "bad", (path, what is wrong) of each picture left
+        out; "converted", how many were stored as PNG instead.
+    """
+    found: dict[str, Any] = _read_json(_report(folder, index))
+    return found
 
 
 class WriteShard(beam.DoFn):  # type: ignore[misc]
@@ -61,8 +75,7 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
 
     def process(self, index: int) -> Iterator[None]:
         """Write `data_tfrecord-<shard>-of-<shards>.gz` where a split has examples, and a report."""
-        with tf.io.gfile.GFile(f"{self._folder}/{index:05d}.json") as file:
-            files = json.load(file)
+        files = _read_json(_paths(self._folder, index))
         counts: dict[str, Counter[str]] = {split: Counter() for split in logic.SPLITS}
         bad: list[tuple[str, str]] = []
         converted = 0
@@ -86,9 +99,8 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
         finally:
             for writer in writers.values():
                 writer.close()
-        report = {"counts": counts, "bad": bad, "converted": converted}
-        with tf.io.gfile.GFile(f"{self._folder}/{index:05d}.report.json", "w") as file:
-            file.write(json.dumps(report))
+        done = {"counts": counts, "bad": bad, "converted": converted}
+        _write_json(_report(self._folder, index), done)
         return iter(())
 
     def _prepared(
@@ -112,6 +124,24 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
                 return file.read()
         except OSError as error:
             raise picture.BadImageError(f"it cannot be read: {error.strerror}") from error
+
+
+def _paths(folder: str, index: int) -> str:
+    return f"{folder}/{index:05d}.json"
+
+
+def _report(folder: str, index: int) -> str:
+    return f"{folder}/{index:05d}.report.json"
+
+
+def _read_json(path: str) -> Any:
+    with tf.io.gfile.GFile(path) as file:
+        return json.load(file)
+
+
+def _write_json(path: str, value: object) -> None:
+    with tf.io.gfile.GFile(path, "w") as file:
+        file.write(json.dumps(value))
 
 
 def _decoded(pictures: Iterator[_Prepared]) -> Iterator[tuple[_Prepared, str | None]]:

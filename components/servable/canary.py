@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 if __name__ == "__main__":
     # TensorFlow imports Keras where it finds it; a model server has none.
     sys.modules["keras"] = sys.modules["tf_keras"] = None  # type: ignore[assignment]
-    # A third of its import would go to looking for garbage where there is none.
+    # A third of its import would go to looking for garbage where there is none; it is what
+    # `trainer_module.collector` does, which a model server has not.
     gc.disable()
 
 import numpy as np

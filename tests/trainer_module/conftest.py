@@ -4,6 +4,17 @@ import pytest
 from examples import IMAGE_CONFIG, TABLE_CONFIG, TABLE_ROWS, analyze, example, picture
 
 
+@pytest.fixture
+def mixed_precision():
+    """Keras's policy of mixed bfloat16, for models made within the test."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    yield
+    keras.config.set_dtype_policy(before)
+
+
 @pytest.fixture(scope="session")
 def image_records() -> list[bytes]:
     random = np.random.default_rng(0)

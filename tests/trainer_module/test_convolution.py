@@ -16,14 +16,6 @@ def normal(*shape):
     return tf.constant(RANDOM.normal(size=shape), tf.float32)
 
 
-@pytest.fixture
-def mixed_precision():
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    yield
-    keras.config.set_dtype_policy(before)
-
-
 def network(height=3, width=2, channels=CHANNELS, **options):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((height, width, channels))

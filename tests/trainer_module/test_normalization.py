@@ -3,12 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.trainer_module.views import assert_alike, scattered
+from tests.trainer_module.views import assert_alike, pictures, scattered
 from trainer_module import normalization, view
-
-
-def pictures(n=6):
-    return tf.constant(np.random.default_rng(0).normal(2, 3, (n, 5, 4, 3)), tf.float32)
 
 
 def normalized(x, **options):
@@ -68,13 +64,9 @@ def test_one_picture_of_one_pixel():
         np.testing.assert_allclose(mine, its, atol=1e-6)
 
 
+@pytest.mark.usefixtures("mixed_precision")
 def test_in_mixed_precision_as_close_as_bfloat16_is():
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        assert_alike(network, pictures(), rtol=0.1, atol=0.2)
-    finally:
-        keras.config.set_dtype_policy(before)
+    assert_alike(network, pictures(), rtol=0.1, atol=0.2)
 
 
 def test_its_graph_has_the_kernel_and_no_other_normalisation():

@@ -1,14 +1,9 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from tests.trainer_module.views import assert_alike, scattered
+from tests.trainer_module.views import assert_alike, pictures, scattered
 from trainer_module import view
-
-
-def pictures(n=6):
-    return tf.constant(np.random.default_rng(0).normal(2, 3, (n, 5, 4, 3)), tf.float32)
 
 
 def normalized(x, **options):
