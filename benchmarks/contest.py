@@ -9,9 +9,10 @@ import gc
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import keras
@@ -24,8 +25,8 @@ from benchmarks.runs import Epoch, Run
 from benchmarks.settings import Settings
 from pipeline import fingerprint, presets
 from pipeline.comparison import Comparison as SideBySide
-from trainer_module import optimizer, train
-from trainer_module.config import ImageFeatures, TrainConfig
+from trainer_module import optimizer, precision, train
+from trainer_module.config import ImageFeatures, Precision, TrainConfig
 from trainer_module.data import Split, evaluation_dataset, training_factory
 from trainer_module.history import EpochRecord, History
 from trainer_module.models import registry
@@ -34,7 +35,6 @@ from trainer_module.scaling import Problem
 KERAS = "Keras ReduceLROnPlateau"
 Strategy = Literal["lr_decay", "batch_increase", "hybrid"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
-CONTESTANTS: tuple[str, ...] = (*STRATEGIES, KERAS)
 _CURVE_IMAGES = 1_000
 _MIN_DELTA = 0.01
 PART = "contest"
@@ -103,44 +103,76 @@ def compete(settings: Settings, part: str = PART) -> tuple[Result, SideBySide]:
     """
     course = _course(settings)
     common = course.settings(settings)
-    path, figure = settings.output / runs_file(part), f"{part}.png"
-    finished = runs.read(path, common)
+    figure = f"{part}.png"
     seeds = 1 if settings.quick else settings.seeds
-    for seed in range(seeds):
-        for contestant in CONTESTANTS:
-            if any((run.contestant, run.seed) == (contestant, seed) for run in finished):
-                continue
-            run = _run(course, contestant, seed, common)
-            runs.append(path, run)
-            finished.append(run)
-            _say(run)
-    finished = [run for run in finished if run.seed < seeds]
+    finished = run_missing(settings.output / runs_file(part), course, common, seeds, CONTESTANTS)
     # One run of each is no evidence for or against.
-    targets = {"updates": 0.45, "seconds": 0.75} if seeds > 1 else {}
-    rows = [
-        *runs.compare(finished, "batch_increase", "lr_decay", targets),
-        *runs.compare(finished, "batch_increase", KERAS, targets),
-        *runs.compare(finished, "hybrid", "lr_decay", {}),
-        *runs.compare(finished, "lr_decay", KERAS, {}),
-    ]
-    lines = "mean and s.d. over seeds" if seeds > 1 else "one run of each"
-    title = f"Small CNN, {len(course.training.y):,} CIFAR-10 images; {lines}"
+    targets = {"updates": 0.45, "seconds": 0.75, "accuracy": 1.0} if seeds > 1 else {}
+    rows = []
+    for own, other, bounds in (
+        ("batch_increase", "lr_decay", targets),
+        ("batch_increase", KERAS, targets),
+        ("hybrid", "lr_decay", {}),
+        ("lr_decay", KERAS, {}),
+    ):
+        rows += runs.compare(finished, own, other, bounds)
+        rows += runs.compare_on_the_way(finished, own, other)
+    title = f"Small CNN, {len(course.training.y):,} CIFAR-10 images; {what_lines_are(seeds)}"
     side_by_side = runs.comparison(finished, course.problem)
     plot.draw(side_by_side, runs.TEST, settings.output / figure, title)
     method = _method(course, seeds, runs_file(part))
     return Result(part, method, rows, common, figure), side_by_side
 
 
-def _run(course: Course, contestant: str, seed: int, common: Mapping[str, Any]) -> Run:
+def run_missing(
+    path: Path,
+    course: Course,
+    common: Mapping[str, Any],
+    seeds: int,
+    contestants: Sequence["Contestant"],
+) -> list[Run]:
+    """Run what the file of finished runs lacks; all runs, in turns within a seed.
+
+    Args:
+        path: The file; each run is added as it ends.
+        course: What they run over.
+        common: What runs must have in common to be compared.
+        seeds: Runs of each contestant.
+        contestants: Who runs.
+    """
+    finished = runs.read(path, common)
+    for seed in range(seeds):
+        for contestant in contestants:
+            if any((run.contestant, run.seed) == (contestant.name, seed) for run in finished):
+                continue
+            run = _run(course, contestant, seed, common)
+            runs.append(path, run)
+            finished.append(run)
+            _say(run)
+    return [run for run in finished if run.seed < seeds]
+
+
+def _run(course: Course, contestant: "Contestant", seed: int, common: Mapping[str, Any]) -> Run:
     keras.backend.clear_session()
     gc.collect()
     keras.utils.set_random_seed(seed)
-    model = registry.build(course.training.x.shape[1:], 10, course.config.network)
+    with precision.policy(contestant.precision):
+        model = registry.build(course.training.x.shape[1:], 10, course.config.network)
     clock = Clock()
     judge = Judge(model, course.curve, clock)
-    epochs, stop_reason = _COMPETE[contestant](course, model, judge, seed)
+    epochs, stop_reason = contestant.train(course, model, judge, seed)
     final = Judge(model, course.test, clock)()
-    return Run(contestant, seed, common, tuple(epochs), final, stop_reason)
+    return Run(contestant.name, seed, common, tuple(epochs), final, stop_reason)
+
+
+def what_lines_are(seeds: int) -> str:
+    """What a figure's lines show, in words."""
+    return "mean and s.d. over seeds" if seeds > 1 else "one run of each"
+
+
+def which_seeds(seeds: int) -> str:
+    """Which seeds were run, in words."""
+    return "Seed 0" if seeds == 1 else f"Seeds 0 to {seeds - 1}"
 
 
 class Clock:
@@ -217,9 +249,10 @@ class _Curve:
         """Nothing to close."""
 
 
-def _plateau(
+def plateau(
     course: Course, model: keras.Model, judge: Judge, seed: int, *, strategy: Strategy
 ) -> tuple[list[Epoch], str]:
+    """Train with our loop; the epochs, and why it stopped."""
     config, curve = course.config, _Curve(judge)
     history = train(
         model,
@@ -317,10 +350,25 @@ class _KerasCurve(keras.callbacks.Callback):  # type: ignore[misc]
         ]
 
 
-_COMPETE: dict[str, Callable[[Course, keras.Model, Judge, int], tuple[list[Epoch], str]]] = {
-    KERAS: _keras,
-    **{name: functools.partial(_plateau, strategy=name) for name in STRATEGIES},
-}
+@dataclass(frozen=True)
+class Contestant:
+    """Who runs.
+
+    Attributes:
+        name: Name in tables and files.
+        train: Trains a model; the epochs, and why it stopped.
+        precision: Arithmetic of the model.
+    """
+
+    name: str
+    train: Callable[[Course, keras.Model, Judge, int], tuple[list[Epoch], str]]
+    precision: Precision = precision.FLOAT32
+
+
+CONTESTANTS = (
+    *(Contestant(name, functools.partial(plateau, strategy=name)) for name in STRATEGIES),
+    Contestant(KERAS, _keras),
+)
 
 
 def concatenated(datasets: list[tf.data.Dataset]) -> tf.data.Dataset:
@@ -357,8 +405,19 @@ def _course(settings: Settings) -> Course:
     config = replace(
         config, network=replace(config.network, width_multiplier=width), schedule=schedule
     )
-    held_out = images // 5
-    rest = slice(images, images + held_out)
+    return course_of(data, config, images, test_images)
+
+
+def course_of(data: cifar.Cifar, config: TrainConfig, images: int, test_images: int) -> Course:
+    """A course on the first of CIFAR-10's images; a fifth as many further ones steer the schedule.
+
+    Args:
+        data: CIFAR-10.
+        config: The training run.
+        images: Training images.
+        test_images: Test images.
+    """
+    rest = slice(images, images + images // 5)
     return Course(
         config,
         Split(np.array(data.train_x[:images]), np.array(data.train_y[:images])),
@@ -378,7 +437,6 @@ def _say(run: Run) -> None:
 
 def _method(course: Course, seeds: int, file: str) -> str:
     schedule, network = course.config.schedule, course.config.network
-    which = "Seed 0" if seeds == 1 else f"Seeds 0 to {seeds - 1}"
     return (
         f"The cifar10 preset (patience {schedule.plateau.patience}, an improvement counts from "
         f"{schedule.plateau.min_delta:g}, factor {schedule.factor:g}, "
@@ -388,7 +446,7 @@ def _method(course: Course, seeds: int, file: str) -> str:
         f"{network.width_multiplier:g}, without augmentation and on {len(course.training.y):,} of "
         f"the 50,000 training images; {len(course.validation.y):,} others steer the schedule, "
         f"{len(course.test.y):,} test images judge the kept weights, the first "
-        f"{len(course.curve.y):,} of them the curves. {which}; contestants take "
+        f"{len(course.curve.y):,} of them the curves. {which_seeds(seeds)}; contestants take "
         "turns within a seed. Seconds hold tracing, training and validation, not the test "
         f"evaluations. {KERAS} gets the same batches as lr_decay, as many cuts by the same factor "
         "at the same patience and least improvement, and EarlyStopping at "

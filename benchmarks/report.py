@@ -10,6 +10,7 @@ from benchmarks.comparison import Comparison
 
 _HEADINGS = {
     "speed": "Images a second",
+    "precision": "Accuracy in bfloat16",
     "stage": "A change of stage",
     "memory": "Memory",
     "contest": "Schedules on CIFAR-10",

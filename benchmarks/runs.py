@@ -107,18 +107,15 @@ def compare(
         runs: Runs of any contestants.
         own: Contestant whose figures are the numerators.
         other: The contestant it is compared with.
-        targets: What the ratios of "updates" and "seconds" must not exceed.
+        targets: What the ratios of "updates" and "seconds" must not exceed, and what "accuracy"
+            may lack, in standard deviations over the seeds.
 
     Returns:
-        Whole runs: updates, seconds and test accuracy. Then updates and seconds until the test
-        accuracy first reached the highest level that both runs of a seed came to.
+        Whole runs: updates, seconds and test accuracy.
     """
-    mine = {run.seed: run for run in runs if run.contestant == own}
-    others = {run.seed: run for run in runs if run.contestant == other}
-    seeds = sorted(mine.keys() & others.keys())
-    if not seeds:
+    pairs = _pairs(runs, own, other)
+    if not pairs:
         return []
-    pairs = [(mine[seed], others[seed]) for seed in seeds]
     rows = [
         Comparison(
             f"{name} of a whole run, {own}",
@@ -129,8 +126,22 @@ def compare(
         )
         for name in ("updates", "seconds")
     ]
-    rows.append(_accuracy(own, other, pairs, target=1.0 if targets else None))
-    for name in ("updates", "seconds"):
+    return [*rows, _accuracy(own, other, pairs, targets.get("accuracy"))]
+
+
+def compare_on_the_way(runs: Sequence[Run], own: str, other: str) -> list[Comparison]:
+    """Updates and seconds until the test accuracy first reached a level.
+
+    It is the highest that both runs of a seed came to.
+
+    Args:
+        runs: Runs of any contestants.
+        own: Contestant whose figures are the numerators.
+        other: The contestant it is compared with.
+    """
+    pairs = _pairs(runs, own, other)
+    rows = []
+    for name in ("updates", "seconds") if pairs else ():
         values = []
         for a, b in pairs:
             level = min(max(e.test_accuracy for e in run.epochs) for run in (a, b))
@@ -145,6 +156,12 @@ def compare(
             )
         )
     return rows
+
+
+def _pairs(runs: Sequence[Run], own: str, other: str) -> list[tuple[Run, Run]]:
+    mine = {run.seed: run for run in runs if run.contestant == own}
+    others = {run.seed: run for run in runs if run.contestant == other}
+    return [(mine[seed], others[seed]) for seed in sorted(mine.keys() & others.keys())]
 
 
 def _accuracy(

@@ -8,7 +8,7 @@ import tyro
 
 from trainer_module.checks import require
 
-Part = Literal["speed", "stage", "memory", "contest", "full"]
+Part = Literal["speed", "precision", "stage", "memory", "contest", "full"]
 PARTS: tuple[Part, ...] = get_args(Part)
 ROOT = Path(__file__).parents[1]
 MOST_IMAGES = 40_000

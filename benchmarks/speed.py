@@ -1,11 +1,9 @@
 """Images a second: our loop whole, against Keras `fit` and a bare loop."""
 
-import contextlib
 import functools
 import gc
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -22,13 +20,13 @@ from benchmarks.race import OWN, EpochTimer, fastest, race
 from benchmarks.report import Result
 from benchmarks.settings import Settings
 from trainer_module import PlateauConfig, ScheduleConfig, optimizer, train
-from trainer_module.config import NetworkConfig, OptimizerConfig
+from trainer_module.config import NetworkConfig, OptimizerConfig, Precision
 from trainer_module.data import DatasetFactory, Split, evaluation_dataset, training_factory
 from trainer_module.history import Writer
 from trainer_module.models import registry
+from trainer_module.precision import BFLOAT16, FLOAT32, policy
 
 OPTIMIZATION = OptimizerConfig(learning_rate=0.01, momentum=0.9)
-FLOAT32, BFLOAT16 = "float32", "mixed_bfloat16"
 _FIT = "Keras fit"
 _FIT_BEST = "Keras fit, best steps_per_execution"
 _BARE = "bare loop, fastest kind"
@@ -76,10 +74,10 @@ class Task:
     validation: Split
     batch_size: int
 
-    def model(self, precision: str = FLOAT32) -> keras.Model:
+    def model(self, precision: Precision = FLOAT32) -> keras.Model:
         """The model with its first weights, the same for each contestant."""
         keras.utils.set_random_seed(0)
-        with _policy(precision):
+        with policy(precision):
             return registry.build(self.training.x.shape[1:], 10, self.network)
 
     def factory(self) -> DatasetFactory:
@@ -140,7 +138,8 @@ def _small_cnn(task: Task, rounds: int, size: _Size) -> tuple[list[Comparison], 
 
 
 def _vgg16(task: Task, rounds: int) -> tuple[list[Comparison], dict[str, Any]]:
-    rows, details = [], {}
+    rows: list[Comparison] = []
+    details: dict[str, Any] = {}
     auto = auto_precision()
     for precision, what, target in ((FLOAT32, FLOAT32, 1.0), (auto, "precision auto", 1.8)):
         if what != FLOAT32 and precision == FLOAT32:
@@ -159,7 +158,7 @@ def _vgg16(task: Task, rounds: int) -> tuple[list[Comparison], dict[str, Any]]:
     return rows, details
 
 
-def auto_precision() -> str:
+def auto_precision() -> Precision:
     """The precision that `precision auto` of the loop stands for on this machine."""
     return BFLOAT16 if hardware.fast_bfloat16() else FLOAT32
 
@@ -170,7 +169,7 @@ def own_run(
     writer: Writer,
     *,
     folder: Path | None = None,
-    precision: str = FLOAT32,
+    precision: Precision = FLOAT32,
 ) -> None:
     """Train with our loop for a warm-up epoch and `rounds` more, whatever the metric does."""
     epochs = rounds + 1
@@ -239,16 +238,6 @@ class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: object = None) -> None:
         self.seconds = time.perf_counter() - self._start
-
-
-@contextlib.contextmanager
-def _policy(name: str) -> Iterator[None]:
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def _task(data: cifar.Cifar, network: NetworkConfig, images: int, batch_size: int) -> Task:

@@ -1,7 +1,8 @@
 """Which arithmetic to compute in: float32, or bfloat16 with float32 weights where it is faster."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 
@@ -61,6 +62,17 @@ def choose(
     return choice
 
 
+@contextlib.contextmanager
+def policy(name: Precision) -> Iterator[None]:
+    """Within the context, models are built under that dtype policy of Keras."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 def hardware_has_bfloat16() -> bool:
     """Whether the GPU (compute capability 8.0 on) or else the processor computes in bfloat16."""
     gpus = tf.config.list_physical_devices("GPU")
@@ -79,12 +91,8 @@ def _seconds(
     clock: Callable[[], float],
 ) -> float:
     """Median seconds of a training step; the first, which traces, is not counted."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
+    with policy(name):
         model, optimizer = build()
-    finally:
-        keras.config.set_dtype_policy(before)
     optimizer.build(model.trainable_variables)
     one = pieces(batches.take(1).cache())
     steps = Steps(model, optimizer, one.element_spec, steps_per_call=1)

@@ -73,13 +73,15 @@ def test_whole_runs_are_compared_seed_by_seed():
 
 def test_updates_to_the_same_accuracy_take_the_highest_level_both_reached():
     own, other = run("own", 0, [0.5, 0.7, 0.9]), run("other", 0, [0.6, 0.7, 0.7, 0.8], steps=20)
-    rows = by_name(runs.compare([own, other], "own", "other", {}))
+    rows = by_name(runs.compare_on_the_way([own, other], "own", "other"))
     # Level 0.8: own reaches it in epoch 3 (30 updates), other in epoch 4 (80).
     assert rows["updates to the same test accuracy"].values == pytest.approx((30 / 80,))
 
 
 def test_without_a_common_seed_there_is_nothing_to_compare():
-    assert runs.compare([run("own", 0, [0.5]), run("other", 1, [0.5])], "own", "other", {}) == []
+    found = [run("own", 0, [0.5]), run("other", 1, [0.5])]
+    assert runs.compare(found, "own", "other", {}) == []
+    assert runs.compare_on_the_way(found, "own", "other") == []
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,7 @@ def test_accuracy_may_lack_no_more_than_the_spread(own, other, reached):
         for name, values in (("own", own), ("other", other))
         for seed, value in enumerate(values)
     ]
-    row = by_name(runs.compare(found, "own", "other", {"updates": 0.45}))[
+    row = by_name(runs.compare(found, "own", "other", {"accuracy": 1.0}))[
         "test accuracy that own lacks"
     ]
     assert row.reached is reached
@@ -106,7 +108,7 @@ def test_accuracy_may_lack_no_more_than_the_spread(own, other, reached):
 
 def test_one_seed_shows_no_spread_to_judge_by():
     found = [run("own", 0, [0.5], final=0.7), run("other", 0, [0.5], final=0.75)]
-    row = by_name(runs.compare(found, "own", "other", {"updates": 0.45}))[
+    row = by_name(runs.compare(found, "own", "other", {"accuracy": 1.0}))[
         "test accuracy that own lacks"
     ]
     assert row.reached is None and row.values == pytest.approx((0.05,))

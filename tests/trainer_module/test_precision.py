@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer_module.precision import ROUNDS, choose
+from trainer_module.precision import ROUNDS, choose, policy
 
 BATCHES = tf.data.Dataset.from_tensor_slices(
     (np.ones((8, 4), np.float32), np.zeros(8, np.int64))
@@ -80,3 +80,11 @@ def test_a_resumed_run_makes_the_same_choice(tmp_path):
     again = choose("auto", build, make_batches, memory=memory, has_bfloat16=lambda: False)
     assert first == again == "mixed_bfloat16"
     assert build.policies == []
+
+
+def test_a_policy_ends_with_its_context_even_after_an_error():
+    before = keras.config.dtype_policy().name
+    with pytest.raises(KeyError), policy("mixed_bfloat16"):
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+        raise KeyError
+    assert keras.config.dtype_policy().name == before

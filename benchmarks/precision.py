@@ -1,0 +1,76 @@
+"""VGG16 in float32 and in bfloat16, by the same schedule: is the accuracy the same?"""
+
+import functools
+from dataclasses import replace
+
+from benchmarks import cifar, contest, plot, runs, speed
+from benchmarks.contest import Contestant, Course
+from benchmarks.report import Result
+from benchmarks.settings import Settings
+from pipeline import presets
+from trainer_module.config import ImageFeatures, NetworkConfig
+from trainer_module.precision import BFLOAT16, FLOAT32
+
+PART = "precision"
+CONTESTANTS = tuple(
+    Contestant(name, functools.partial(contest.plateau, strategy="lr_decay"), name)
+    for name in (FLOAT32, BFLOAT16)
+)
+_TEST_IMAGES = 10_000
+
+
+def measure(settings: Settings) -> Result:
+    """Run what is missing, then compare."""
+    course = _course(settings)
+    common = course.settings(settings)
+    seeds = 1 if settings.quick else settings.seeds
+    file, figure = contest.runs_file(PART), f"{PART}.png"
+    finished = contest.run_missing(settings.output / file, course, common, seeds, CONTESTANTS)
+    # One run of each is no evidence for or against.
+    targets = {"accuracy": 1.0} if seeds > 1 else {}
+    rows = runs.compare(finished, BFLOAT16, FLOAT32, targets)
+    title = f"VGG16, {len(course.training.y):,} CIFAR-10 images; {contest.what_lines_are(seeds)}"
+    side_by_side = runs.comparison(finished, course.problem)
+    plot.draw(side_by_side, runs.TEST, settings.output / figure, title)
+    return Result(PART, _method(course, seeds, file), rows, common, figure)
+
+
+def _course(settings: Settings) -> Course:
+    preset = presets.cifar10()
+    images, test_images, width, max_epochs = settings.images, _TEST_IMAGES, 0.25, 16
+    if settings.quick:
+        images, test_images, width, max_epochs = 256, 256, 0.05, 3
+    config = replace(
+        preset,
+        features=ImageFeatures(height=32, width=32, channels=3),
+        classes=tuple(map(str, range(10))),
+        network=NetworkConfig(model="vgg16", width_multiplier=width),
+        optimization=speed.OPTIMIZATION,
+        schedule=replace(
+            preset.schedule,
+            actions=2,
+            max_epochs=max_epochs,
+            plateau=replace(preset.schedule.plateau, patience=2),
+        ),
+        loop=replace(preset.loop, batch_size=64),
+    ).train_config()
+    return contest.course_of(cifar.load(settings.data), config, images, test_images)
+
+
+def _method(course: Course, seeds: int, file: str) -> str:
+    config = course.config
+    schedule, optimization = config.schedule, config.optimization
+    chosen = speed.auto_precision()
+    return (
+        f"VGG16 at width {config.network.width_multiplier:g} on {len(course.training.y):,} of "
+        f"CIFAR-10's 50,000 training images in batches of {config.loop.batch_size}, SGD with "
+        f"momentum {optimization.momentum:g} and learning rate {optimization.learning_rate:g}, "
+        f"which lr_decay divides by {schedule.factor:g} at a stall (patience "
+        f"{schedule.plateau.patience}, {schedule.actions} actions, at most {schedule.max_epochs} "
+        f"epochs); {len(course.validation.y):,} others steer the schedule, "
+        f"{len(course.test.y):,} test images judge the kept weights, the first "
+        f"{len(course.curve.y):,} of them the curves. {contest.which_seeds(seeds)}, with "
+        "the same first weights and order for both; contestants take turns within a seed. Seconds "
+        "hold tracing, training and validation, not the test evaluations. `precision auto` takes "
+        f"{chosen} for the full VGG16 here. Every run: [{file}]({file})."
+    )
