@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 
 import schemas
+from components.group import groups
 from components.image_example_gen import logic, picture
 from trainer_module import collector
 
@@ -152,26 +153,15 @@ def _decoded(pictures: Iterator[_Prepared]) -> Iterator[tuple[_Prepared, str | N
     """
     with ThreadPoolExecutor(max_workers=1) as decoder:
         pending: tuple[Sequence[_Prepared], Any] | None = None
-        for group in _groups(pictures):
+        for group in groups(
+            pictures, lambda entry: len(entry.content), picture.GROUP, _GROUP_BYTES
+        ):
             faults = decoder.submit(picture.faults, [entry.content for entry in group])
             if pending:
                 yield from zip(pending[0], pending[1].result(), strict=True)
             pending = group, faults
         if pending:
             yield from zip(pending[0], pending[1].result(), strict=True)
-
-
-def _groups(pictures: Iterator[_Prepared]) -> Iterator[list[_Prepared]]:
-    group: list[_Prepared] = []
-    size = 0
-    for entry in pictures:
-        group.append(entry)
-        size += len(entry.content)
-        if len(group) == picture.GROUP or size >= _GROUP_BYTES:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
 
 
 class _Example:

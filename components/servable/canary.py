@@ -27,6 +27,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from components.group import groups
 from components.servable import prediction, request
 from components.servable.comparison import difference, is_floating
 from components.servable.logic import tolerance
@@ -48,7 +49,10 @@ from components.servable.measurement import (
 from components.servable.signature import Answers, Tried, choose
 
 BATCH = 256
-"""Examples in the large request."""
+"""Examples in the large request, if they are small."""
+
+BATCH_BYTES = 32 * 2**20
+"""Bytes that its examples may have together: of large pictures a few say as much as many."""
 
 SINGLES = 16
 """Rows of it that are also sent alone."""
@@ -59,8 +63,8 @@ WARM_UP, MIN_TIMED, MAX_TIMED = 10, 50, 200
 TIMED_SECONDS = 5.0
 """After so long no more requests than MIN_TIMED are timed."""
 
-# Examples among which those with all values are looked for.
-_LOOKED_AT = 4 * BATCH
+# Examples with all values are looked for among as many as so many large requests hold.
+_LOOKED_AT = 4
 _HALVES = {tf.bfloat16.as_datatype_enum: "bfloat16", tf.float16.as_datatype_enum: "float16"}
 
 Record = Callable[[Measurement], None]
@@ -93,8 +97,7 @@ def run(job: Job, record: Record) -> None:
     """
     started = time.perf_counter()
     record(Stage("reading the examples"))
-    first = records(job.files).take(_LOOKED_AT).as_numpy_iterator()
-    rows = [request.parse(serialized) for serialized in first]
+    rows = _first(job.files)
     record(Read(len(rows)))
     model, close = _load(job.model, record) if rows else (None, 0.0)
     if model is not None:
@@ -108,9 +111,10 @@ def _measure(
     tried, suitable, signatures = choose(model.signatures, parsed, job.leave_out)
     for found in signatures:
         record(found)
-    rows = suitable[:BATCH]
+    size = batch_size(max(len(row.serialized) for row in parsed))
+    rows = suitable[:size]
     record(Requests(len(rows)))
-    single, large = rows[:1], [rows[i % len(rows)] for i in range(BATCH)]
+    single, large = rows[:1], [rows[i % len(rows)] for i in range(size)]
 
     answers: dict[str, Answers] = {}
     for signature in tried:
@@ -135,12 +139,28 @@ def _measure(
             prediction.predict(
                 {signature.name: signature.function for signature in tried},
                 {signature.name for signature in tried if signature.form == request.EXAMPLES},
-                records(job.files).batch(BATCH),
+                records(job.files).batch(size),
                 prediction.Evaluation(**job.evaluation),
                 job.label,
                 close,
             )
         )
+
+
+def batch_size(largest: int) -> int:
+    """Number of examples in the large request.
+
+    Args:
+        largest: Bytes of the largest example.
+    """
+    return max(min(BATCH, BATCH_BYTES // max(largest, 1)), 2)
+
+
+def _first(files: Sequence[str]) -> list[request.Row]:
+    found = groups(
+        records(files).as_numpy_iterator(), len, _LOOKED_AT * BATCH, _LOOKED_AT * BATCH_BYTES
+    )
+    return [request.parse(serialized) for serialized in next(found, [])]
 
 
 def records(files: Sequence[str]) -> Any:
@@ -231,7 +251,7 @@ def _compare_singles(
     record: Record,
 ) -> None:
     record(Stage(f"asking {signature.name} about single examples"))
-    chosen = range(0, len(rows), len(rows) // SINGLES)
+    chosen = range(0, len(rows), max(len(rows) // SINGLES, 1))
     try:
         alone = [signature.ask([rows[i]]) for i in chosen]
     except Exception as error:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import schemas
+from components.group import groups
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -25,6 +26,7 @@ LABEL_SIGNATURE = "transform_labels"
 PROBABILITIES = "probabilities"
 
 _BATCH = 32
+_BATCH_BYTES = 32 * 2**20
 _THUMBNAIL = 160
 _VALUES_SHOWN = 8
 _TEXT_SHOWN = 80
@@ -185,11 +187,11 @@ def find(
         UnfitModelError: The model or the labels do not fit.
     """
     every = max(-(-total // look_at), 1)
-    chosen = islice(enumerate(records), 0, None, every)
+    chosen = islice(islice(enumerate(records), 0, None, every), look_at)
     # (confidence, -position) orders them, and ties go to the first example.
     best: list[tuple[float, int, str, str, float | None, bytes]] = []
     looked_at = wrong = 0
-    while batch := list(islice(chosen, min(_BATCH, look_at - looked_at))):
+    for batch in groups(chosen, lambda entry: len(entry[1]), _BATCH, _BATCH_BYTES):
         looked_at += len(batch)
         contents = [record for _, record in batch]
         probabilities = classifier.probabilities(contents)

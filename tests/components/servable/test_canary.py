@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from components.servable import canary, logic, process
 from components.servable.measurement import (
+    Answer,
     Corrupt,
     Latency,
     Loaded,
@@ -19,6 +20,12 @@ from components.servable.measurement import (
     Signature,
 )
 
+EVALUATION = {
+    "signature": "serving_default",
+    "prediction_key": "probabilities",
+    "label_key": "label_xf",
+    "preprocessing": ["labels"],
+}
 ENDED = logic.Ending(logic.CLEAN)
 
 
@@ -50,13 +57,7 @@ def one(found: list[Measurement], kind: type[Any]) -> Any:
 
 
 def test_a_good_model(measure: Any, make_model: Any) -> None:
-    evaluation = {
-        "signature": "serving_default",
-        "prediction_key": "probabilities",
-        "label_key": "label_xf",
-        "preprocessing": ["labels"],
-    }
-    found = measure(make_model(), evaluation=evaluation)
+    found = measure(make_model(), evaluation=EVALUATION)
     assert failed(found) == {}
     loaded = one(found, Loaded)
     assert (loaded.tensorflow, loaded.arithmetic) == (tf.__version__, "float32")
@@ -75,6 +76,27 @@ def test_a_good_model(measure: Any, make_model: Any) -> None:
     predictions = one(found, Predictions)
     assert predictions.examples == 40
     assert predictions.accuracy == predictions.accuracy_by_name == 0.75
+
+
+@pytest.mark.parametrize(
+    ("largest", "size"),
+    [(0, 256), (100, 256), (2**17, 256), (2**18, 128), (2**22, 8), (2**24, 2), (2**30, 2)],
+)
+def test_the_large_request_is_bounded_in_bytes(largest: int, size: int) -> None:
+    assert canary.batch_size(largest) == size
+
+
+def test_of_large_examples_a_few_are_enough(
+    measure: Any, make_model: Any, examples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest = max(map(len, canary.records([str(examples)]).as_numpy_iterator()))
+    monkeypatch.setattr(canary, "BATCH_BYTES", 4 * largest)
+    found = measure(make_model(), evaluation=EVALUATION)
+    assert failed(found) == {}
+    assert 16 <= one(found, Read).examples < 40, "as many as have the bytes of four requests"
+    assert one(found, Requests).examples == 4
+    assert {each.rows for each in found if isinstance(each, Answer)} == {0, 1, 4}
+    assert one(found, Predictions).examples == 40, "the whole split, four at a time"
 
 
 def nan(x: Any) -> Any:

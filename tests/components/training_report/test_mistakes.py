@@ -181,3 +181,17 @@ def test_a_model_of_another_kind_is_told_apart(
 ) -> None:
     with pytest.raises(UnfitModelError, match=message):
         saved(Module(**outputs), tmp_path, *names).probabilities([b""])
+
+
+def test_few_large_examples_are_asked_about_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    records = [record(label="cat", sure=0.75, picture=bytes(1000)) for _ in range(10)]
+    monkeypatch.setattr(mistakes, "_BATCH_BYTES", 3 * len(records[0]))
+    sizes = []
+
+    class Counting(Doggish):
+        def probabilities(self, records: Sequence[bytes]) -> np.ndarray:
+            sizes.append(len(records))
+            return super().probabilities(records)
+
+    assert find(records, Counting(), look_at=8).looked_at == 8
+    assert sizes == [3, 3, 2]
