@@ -37,7 +37,7 @@ def measure(settings: Settings) -> Result:
 
 def _course(settings: Settings) -> Course:
     preset = presets.cifar10()
-    images, test_images, width, max_epochs = settings.images, _TEST_IMAGES, 0.25, 16
+    images, test_images, width, max_epochs = settings.images, _TEST_IMAGES, 0.25, 60
     if settings.quick:
         images, test_images, width, max_epochs = 256, 256, 0.05, 3
     config = replace(
@@ -50,7 +50,7 @@ def _course(settings: Settings) -> Course:
             preset.schedule,
             actions=2,
             max_epochs=max_epochs,
-            plateau=replace(preset.schedule.plateau, patience=2),
+            plateau=replace(preset.schedule.plateau, patience=3),
         ),
         loop=replace(preset.loop, batch_size=64),
     ).train_config()
