@@ -1,10 +1,12 @@
 """Runs the ingestion of pictures on Beam."""
 
+import os
 from collections import Counter
 from typing import Any
 
 import apache_beam as beam
 from absl import logging
+from apache_beam.options.pipeline_options import DirectOptions
 from tfx import types
 from tfx.components.example_gen import write_split
 from tfx.components.util import examples_utils
@@ -56,13 +58,21 @@ class Executor(base_beam_executor.BaseBeamExecutor):  # type: ignore[misc]
         shards = logic.shards(folder, SHARD_SIZE)
         hand_out(shards, between)
         with self._make_beam_pipeline() as pipeline:
+            # Beam takes 0 for as many workers as there are cores.
+            cores = os.cpu_count() or 1
+            workers = pipeline.options.view_as(DirectOptions).direct_num_workers or cores
+            write = WriteShard(
+                str(folder.root),
+                folder.carved,
+                uris,
+                between,
+                len(shards),
+                overlapping=workers < cores,
+            )
             _ = (
                 pipeline
                 | "Shards" >> beam.Create(range(len(shards)), reshuffle=True)
-                | "ReadCheckWrite"
-                >> beam.ParDo(
-                    WriteShard(str(folder.root), folder.carved, uris, between, len(shards))
-                )
+                | "ReadCheckWrite" >> beam.ParDo(write)
             )
 
         counts: dict[str, Counter[str]] = {split: Counter() for split in logic.SPLITS}

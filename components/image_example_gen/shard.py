@@ -6,9 +6,11 @@ thousands of pictures.
 
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -18,8 +20,30 @@ from components.group import groups
 from components.image_example_gen import logic, picture
 from trainer_module import collector
 
+_WORKER = "apache_beam.runners.worker.sdk_worker_main"
+
+
+@contextmanager
+def _without_keras() -> Iterator[None]:
+    """In a process that is a worker of Beam, hide Keras from TensorFlow.
+
+    TensorFlow imports it for the optimizers in SavedModels, which takes longer than reading tens
+    of thousands of pictures, and these workers load none.
+    """
+    program = getattr(sys.modules["__main__"], "__spec__", None)
+    hidden = {"keras", "tf_keras"} - sys.modules.keys()
+    if program is None or program.name != _WORKER or "tensorflow" in sys.modules:
+        hidden = set()
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
 # Workers start with it, and end when all their objects are freed.
-with collector.paused():
+with collector.paused(), _without_keras():
     import tensorflow as tf
 
 # Bytes that the pictures of a group may have together.
@@ -66,8 +90,27 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
     """
 
     def __init__(
-        self, root: str, carved: tuple[str, ...], uris: dict[str, str], folder: str, shards: int
+        self,
+        root: str,
+        carved: tuple[str, ...],
+        uris: dict[str, str],
+        folder: str,
+        shards: int,
+        *,
+        overlapping: bool = True,
     ) -> None:
+        """Take what all shards have in common.
+
+        Args:
+            root: The data folder.
+            carved: Splits that are drawn from "train".
+            uris: Folder of each split.
+            folder: Where the shards were handed out.
+            shards: Number of them.
+            overlapping: Whether to decode on a thread of its own, which costs a tenth where other
+                workers use all cores already.
+        """
+        self._overlapping = overlapping
         self._root = root
         self._carved = carved
         self._uris = uris
@@ -85,7 +128,7 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
         # Encoded pictures hardly shrink any further, so the fastest level will do.
         options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
         try:
-            for entry, fault in _decoded(self._prepared(files, bad)):
+            for entry, fault in self._decoded(self._prepared(files, bad)):
                 if fault:
                     bad.append((entry.path, fault))
                     continue
@@ -118,13 +161,48 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
 
     def _read(self, path: str) -> bytes:
         try:
-            # Half the time of Path.open, and a buffer takes a fifth more.
-            with open(f"{self._root}/{path}", "rb", buffering=0) as file:  # noqa: PTH123
-                if os.fstat(file.fileno()).st_size > picture.MAX_BYTES:
-                    raise picture.BadImageError(f"it has more than {picture.MAX_BYTES:,} bytes")
-                return file.read()
+            # Half the time of a file object.
+            descriptor = os.open(f"{self._root}/{path}", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return _content(descriptor)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise picture.BadImageError(f"it cannot be read: {error.strerror}") from error
+
+    def _decoded(self, pictures: Iterator[_Prepared]) -> Iterator[tuple[_Prepared, str | None]]:
+        """Each picture, and what is wrong with it."""
+        found = groups(pictures, lambda entry: len(entry.content), picture.GROUP, _GROUP_BYTES)
+        if not self._overlapping:
+            for group in found:
+                yield from zip(group, _faults(group), strict=True)
+            return
+        # A group is decoded, outside of Python's lock, while the one before it is written and the
+        # one after it is read.
+        with ThreadPoolExecutor(max_workers=1) as decoder:
+            pending: tuple[Sequence[_Prepared], Any] | None = None
+            for group in found:
+                faults = decoder.submit(_faults, group)
+                if pending:
+                    yield from zip(pending[0], pending[1].result(), strict=True)
+                pending = group, faults
+            if pending:
+                yield from zip(pending[0], pending[1].result(), strict=True)
+
+
+def _content(descriptor: int) -> bytes:
+    size = os.fstat(descriptor).st_size
+    if size > picture.MAX_BYTES:
+        raise picture.BadImageError(f"it has more than {picture.MAX_BYTES:,} bytes")
+    content = os.read(descriptor, size)
+    # Some file systems give less than was asked for.
+    while len(content) < size and (more := os.read(descriptor, size - len(content))):
+        content += more
+    return content
+
+
+def _faults(group: Sequence[_Prepared]) -> list[str | None]:
+    return picture.faults([entry.content for entry in group])
 
 
 def _paths(folder: str, index: int) -> str:
@@ -143,25 +221,6 @@ def _read_json(path: str) -> Any:
 def _write_json(path: str, value: object) -> None:
     with tf.io.gfile.GFile(path, "w") as file:
         file.write(json.dumps(value))
-
-
-def _decoded(pictures: Iterator[_Prepared]) -> Iterator[tuple[_Prepared, str | None]]:
-    """Each picture, and what is wrong with it.
-
-    A group is decoded, outside of Python's lock, while the one before it is written and the one
-    after it is read.
-    """
-    with ThreadPoolExecutor(max_workers=1) as decoder:
-        pending: tuple[Sequence[_Prepared], Any] | None = None
-        for group in groups(
-            pictures, lambda entry: len(entry.content), picture.GROUP, _GROUP_BYTES
-        ):
-            faults = decoder.submit(picture.faults, [entry.content for entry in group])
-            if pending:
-                yield from zip(pending[0], pending[1].result(), strict=True)
-            pending = group, faults
-        if pending:
-            yield from zip(pending[0], pending[1].result(), strict=True)
 
 
 class _Example:

@@ -1,4 +1,5 @@
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -177,8 +178,9 @@ def test_skipping_may_not_empty_a_split(data: Path, tmp_path: Path) -> None:
         ingest(data, tmp_path / "out", "skip")
 
 
+@pytest.mark.parametrize("overlapping", [True, False])
 def test_a_shard_holds_few_pictures_at_once(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overlapping: bool
 ) -> None:
     held: list[int] = []
 
@@ -193,5 +195,16 @@ def test_a_shard_holds_few_pictures_at_once(
         uris[split] = str(tmp_path / split)
         Path(uris[split]).mkdir()
     hand_out(logic.shards(logic.scan(data), 100), str(tmp_path))
-    WriteShard(str(data), (), uris, str(tmp_path), 1).process(0)
+    WriteShard(str(data), (), uris, str(tmp_path), 1, overlapping=overlapping).process(0)
     assert held == [5, 5, 5, 5, 4]
+
+
+def test_a_file_system_may_give_a_picture_in_parts(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(data, tmp_path / "whole")
+    read = os.read
+    monkeypatch.setattr(os, "read", lambda descriptor, size: read(descriptor, min(size, 10)))
+    ingest(data, tmp_path / "parts")
+    (whole,), (parts,) = ((tmp_path / d).rglob("Split-train/*.gz") for d in ("whole", "parts"))
+    assert whole.read_bytes() == parts.read_bytes()
