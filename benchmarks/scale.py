@@ -241,7 +241,24 @@ def compare(measured: Measured) -> list[Comparison]:
                     target=target,
                 )
             )
+    for (start, before), (end, after) in pairwise(measured.writing.items()):
+        which = f"from {start:,} to {end:,} pictures"
+        for engine in ENGINES:
+            rows.append(
+                Comparison(
+                    f"pictures a second of {READER} on {engine}, {which}",
+                    PLAIN,
+                    ratios(_more(before, after, PLAIN), _more(before, after, engine)),
+                    note="what it takes to start apart",
+                )
+            )
     return rows
+
+
+def _more(
+    before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]], name: str
+) -> list[float]:
+    return [b - a for a, b in zip(before[name], after[name], strict=True)]
 
 
 def tables(measured: Measured) -> str:

@@ -65,6 +65,14 @@ def test_pictures_a_second_are_held_against_the_writer_of_the_same_turn() -> Non
     assert (decoding.values, decoding.target) == ((4.0, 1.6), None)
 
 
+def test_further_pictures_are_compared_without_what_it_takes_to_start() -> None:
+    few = {PLAIN: (1.0, 1.0), DECODING: (4.0, 4.0), ENGINES[0]: (1.5, 1.0), ENGINES[1]: (3.0, 3.5)}
+    both = dataclasses.replace(measured(), writing={1_000: few, **measured().writing})
+    start = f"pictures a second of ImageExampleGen on {ENGINES[1]}, from 1,000 to 10,000"
+    assert row(start, both).values == (1.0, 6.0), "(2 - 1) / (4 - 3) and (4 - 1) / (4 - 3.5)"
+    assert row(start, both).reached is None
+
+
 def test_tables_have_a_line_a_size() -> None:
     found = scale.tables(measured())
     assert "| 10,000 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 | 4.0 |" in found
