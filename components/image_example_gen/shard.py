@@ -162,7 +162,7 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
     def _read(self, path: str) -> bytes:
         try:
             # Half the time of a file object.
-            descriptor = os.open(f"{self._root}/{path}", os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(f"{self._root}/{path}", os.O_RDONLY)
             try:
                 return _content(descriptor)
             finally:
