@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import keras
@@ -94,6 +93,11 @@ def runs_file(part: str = PART) -> str:
     return f"{part}-runs.jsonl"
 
 
+def figure_file(part: str) -> str:
+    """Name of the file of a part's figure."""
+    return f"{part}.png"
+
+
 def compete(settings: Settings, part: str = PART) -> tuple[Result, SideBySide]:
     """Run what is missing; what it comes to, and the runs themselves.
 
@@ -103,11 +107,8 @@ def compete(settings: Settings, part: str = PART) -> tuple[Result, SideBySide]:
     """
     course = _course(settings)
     common = course.settings(settings)
-    figure = f"{part}.png"
-    seeds = 1 if settings.quick else settings.seeds
-    finished = run_missing(settings.output / runs_file(part), course, common, seeds, CONTESTANTS)
-    # One run of each is no evidence for or against.
-    targets = {"updates": 0.45, "seconds": 0.75, "accuracy": 1.0} if seeds > 1 else {}
+    finished = run_missing(settings, part, course, common, CONTESTANTS)
+    targets = {"updates": 0.45, "seconds": 0.75, "accuracy": 1.0}
     rows = []
     for own, other, bounds in (
         ("batch_increase", "lr_decay", targets),
@@ -117,29 +118,28 @@ def compete(settings: Settings, part: str = PART) -> tuple[Result, SideBySide]:
     ):
         rows += runs.compare(finished, own, other, bounds)
         rows += runs.compare_on_the_way(finished, own, other)
-    title = f"Small CNN, {len(course.training.y):,} CIFAR-10 images; {what_lines_are(seeds)}"
-    side_by_side = runs.comparison(finished, course.problem)
-    plot.draw(side_by_side, runs.TEST, settings.output / figure, title)
-    method = _method(course, seeds, runs_file(part))
-    return Result(part, method, rows, common, figure), side_by_side
+    side_by_side = draw(settings, part, "Small CNN", course, finished)
+    method = _method(course, settings, runs_file(part))
+    return Result(part, method, rows, common, figure_file(part)), side_by_side
 
 
 def run_missing(
-    path: Path,
+    settings: Settings,
+    part: str,
     course: Course,
     common: Mapping[str, Any],
-    seeds: int,
     contestants: Sequence["Contestant"],
 ) -> list[Run]:
     """Run what the file of finished runs lacks; all runs, in turns within a seed.
 
     Args:
-        path: The file; each run is added as it ends.
+        settings: Seeds and folder.
+        part: Name that the runs are filed under; each is added as it ends.
         course: What they run over.
         common: What runs must have in common to be compared.
-        seeds: Runs of each contestant.
         contestants: Who runs.
     """
+    path, seeds = settings.output / runs_file(part), _seeds(settings)
     finished = runs.read(path, common)
     for seed in range(seeds):
         for contestant in contestants:
@@ -165,14 +165,33 @@ def _run(course: Course, contestant: "Contestant", seed: int, common: Mapping[st
     return Run(contestant.name, seed, common, tuple(epochs), final, stop_reason)
 
 
-def what_lines_are(seeds: int) -> str:
-    """What a figure's lines show, in words."""
-    return "mean and s.d. over seeds" if seeds > 1 else "one run of each"
+def draw(
+    settings: Settings, part: str, what: str, course: Course, finished: Sequence[Run]
+) -> SideBySide:
+    """Draw a part's figure; the runs as `plateau compare` shows them.
+
+    Args:
+        settings: Seeds and folder.
+        part: Name that the figure is filed under.
+        what: What was trained.
+        course: What they ran over.
+        finished: All runs.
+    """
+    lines = "mean and s.d. over seeds" if _seeds(settings) > 1 else "one run of each"
+    title = f"{what}, {len(course.training.y):,} CIFAR-10 images; {lines}"
+    side_by_side = runs.comparison(finished, course.problem)
+    plot.draw(side_by_side, runs.TEST, settings.output / figure_file(part), title)
+    return side_by_side
 
 
-def which_seeds(seeds: int) -> str:
-    """Which seeds were run, in words."""
+def which_seeds(settings: Settings) -> str:
+    """Which seeds are run, in words."""
+    seeds = _seeds(settings)
     return "Seed 0" if seeds == 1 else f"Seeds 0 to {seeds - 1}"
+
+
+def _seeds(settings: Settings) -> int:
+    return 1 if settings.quick else settings.seeds
 
 
 class Clock:
@@ -435,7 +454,7 @@ def _say(run: Run) -> None:
     )
 
 
-def _method(course: Course, seeds: int, file: str) -> str:
+def _method(course: Course, settings: Settings, file: str) -> str:
     schedule, network = course.config.schedule, course.config.network
     return (
         f"The cifar10 preset (patience {schedule.plateau.patience}, an improvement counts from "
@@ -446,7 +465,7 @@ def _method(course: Course, seeds: int, file: str) -> str:
         f"{network.width_multiplier:g}, without augmentation and on {len(course.training.y):,} of "
         f"the 50,000 training images; {len(course.validation.y):,} others steer the schedule, "
         f"{len(course.test.y):,} test images judge the kept weights, the first "
-        f"{len(course.curve.y):,} of them the curves. {which_seeds(seeds)}; contestants take "
+        f"{len(course.curve.y):,} of them the curves. {which_seeds(settings)}; contestants take "
         "turns within a seed. Seconds hold tracing, training and validation, not the test "
         f"evaluations. {KERAS} gets the same batches as lr_decay, as many cuts by the same factor "
         "at the same patience and least improvement, and EarlyStopping at "

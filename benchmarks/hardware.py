@@ -40,13 +40,6 @@ def extensions(cpuinfo: str) -> list[str]:
     return [flag for flag in _FLAGS if flag in flags]
 
 
-def fast_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 matrices in hardware."""
-    path = Path("/proc/cpuinfo")
-    found = extensions(path.read_text() if path.exists() else "")
-    return bool({"amx_bf16", "avx512_bf16"} & set(found))
-
-
 def _field(cpuinfo: str, name: str) -> str:
     lines = (line.partition(":") for line in cpuinfo.splitlines())
     return next((value.strip() for key, _, value in lines if key.strip() == name), "")

@@ -3,7 +3,7 @@
 import functools
 from dataclasses import replace
 
-from benchmarks import cifar, contest, plot, runs, speed
+from benchmarks import cifar, contest, runs, speed
 from benchmarks.contest import Contestant, Course
 from benchmarks.report import Result
 from benchmarks.settings import Settings
@@ -23,16 +23,10 @@ def measure(settings: Settings) -> Result:
     """Run what is missing, then compare."""
     course = _course(settings)
     common = course.settings(settings)
-    seeds = 1 if settings.quick else settings.seeds
-    file, figure = contest.runs_file(PART), f"{PART}.png"
-    finished = contest.run_missing(settings.output / file, course, common, seeds, CONTESTANTS)
-    # One run of each is no evidence for or against.
-    targets = {"accuracy": 1.0} if seeds > 1 else {}
-    rows = runs.compare(finished, BFLOAT16, FLOAT32, targets)
-    title = f"VGG16, {len(course.training.y):,} CIFAR-10 images; {contest.what_lines_are(seeds)}"
-    side_by_side = runs.comparison(finished, course.problem)
-    plot.draw(side_by_side, runs.TEST, settings.output / figure, title)
-    return Result(PART, _method(course, seeds, file), rows, common, figure)
+    finished = contest.run_missing(settings, PART, course, common, CONTESTANTS)
+    rows = runs.compare(finished, BFLOAT16, FLOAT32, {"accuracy": 1.0})
+    contest.draw(settings, PART, "VGG16", course, finished)
+    return Result(PART, _method(course, settings), rows, common, contest.figure_file(PART))
 
 
 def _course(settings: Settings) -> Course:
@@ -57,10 +51,9 @@ def _course(settings: Settings) -> Course:
     return contest.course_of(cifar.load(settings.data), config, images, test_images)
 
 
-def _method(course: Course, seeds: int, file: str) -> str:
-    config = course.config
+def _method(course: Course, settings: Settings) -> str:
+    config, file = course.config, contest.runs_file(PART)
     schedule, optimization = config.schedule, config.optimization
-    chosen = speed.auto_precision()
     return (
         f"VGG16 at width {config.network.width_multiplier:g} on {len(course.training.y):,} of "
         f"CIFAR-10's 50,000 training images in batches of {config.loop.batch_size}, SGD with "
@@ -69,8 +62,8 @@ def _method(course: Course, seeds: int, file: str) -> str:
         f"{schedule.plateau.patience}, {schedule.actions} actions, at most {schedule.max_epochs} "
         f"epochs); {len(course.validation.y):,} others steer the schedule, "
         f"{len(course.test.y):,} test images judge the kept weights, the first "
-        f"{len(course.curve.y):,} of them the curves. {contest.which_seeds(seeds)}, with "
+        f"{len(course.curve.y):,} of them the curves. {contest.which_seeds(settings)}, with "
         "the same first weights and order for both; contestants take turns within a seed. Seconds "
-        "hold tracing, training and validation, not the test evaluations. `precision auto` takes "
-        f"{chosen} for the full VGG16 here. Every run: [{file}]({file})."
+        "hold tracing, training and validation, not the test evaluations. Every run: "
+        f"[{file}]({file})."
     )

@@ -108,7 +108,8 @@ def compare(
         own: Contestant whose figures are the numerators.
         other: The contestant it is compared with.
         targets: What the ratios of "updates" and "seconds" must not exceed, and what "accuracy"
-            may lack, in standard deviations over the seeds.
+            may lack, in standard deviations over the seeds. One run of each is no evidence for or
+            against, so they count from two seeds on.
 
     Returns:
         Whole runs: updates, seconds and test accuracy.
@@ -116,17 +117,18 @@ def compare(
     pairs = _pairs(runs, own, other)
     if not pairs:
         return []
+    bounds = targets if len(pairs) > 1 else {}
     rows = [
         Comparison(
             f"{name} of a whole run, {own}",
             other,
             tuple(getattr(a, name) / getattr(b, name) for a, b in pairs),
             "at most",
-            targets.get(name),
+            bounds.get(name),
         )
         for name in ("updates", "seconds")
     ]
-    return [*rows, _accuracy(own, other, pairs, targets.get("accuracy"))]
+    return [*rows, _accuracy(own, other, pairs, bounds.get("accuracy"))]
 
 
 def compare_on_the_way(runs: Sequence[Run], own: str, other: str) -> list[Comparison]:

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks import cifar, hardware
+from benchmarks import cifar
 from benchmarks.bare import BareLoop
 from benchmarks.comparison import Comparison, ratios
 from benchmarks.race import OWN, EpochTimer, fastest, race
@@ -24,7 +24,7 @@ from trainer_module.config import NetworkConfig, OptimizerConfig, Precision
 from trainer_module.data import DatasetFactory, Split, evaluation_dataset, training_factory
 from trainer_module.history import Writer
 from trainer_module.models import registry
-from trainer_module.precision import BFLOAT16, FLOAT32, policy
+from trainer_module.precision import BFLOAT16, FLOAT32, hardware_has_bfloat16, policy
 
 OPTIMIZATION = OptimizerConfig(learning_rate=0.01, momentum=0.9)
 _FIT = "Keras fit"
@@ -160,7 +160,7 @@ def _vgg16(task: Task, rounds: int) -> tuple[list[Comparison], dict[str, Any]]:
 
 def auto_precision() -> Precision:
     """The precision that `precision auto` of the loop stands for on this machine."""
-    return BFLOAT16 if hardware.fast_bfloat16() else FLOAT32
+    return BFLOAT16 if hardware_has_bfloat16() else FLOAT32
 
 
 def own_run(

@@ -187,7 +187,7 @@ def find(
         UnfitModelError: The model or the labels do not fit.
     """
     every = max(-(-total // look_at), 1)
-    chosen = islice(islice(enumerate(records), 0, None, every), look_at)
+    chosen = islice(enumerate(records), 0, every * look_at, every)
     # (confidence, -position) orders them, and ties go to the first example.
     best: list[tuple[float, int, str, str, float | None, bytes]] = []
     looked_at = wrong = 0
