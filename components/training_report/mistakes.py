@@ -28,6 +28,7 @@ PROBABILITIES = "probabilities"
 _BATCH = 32
 _BATCH_BYTES = 32 * 2**20
 _THUMBNAIL = 160
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF")
 _VALUES_SHOWN = 8
 _TEXT_SHOWN = 80
 
@@ -291,12 +292,12 @@ def thumbnail(content: bytes) -> tuple[str | None, int]:
     """A picture as a small data URI, and its width in pixels; None where it cannot be read.
 
     Args:
-        content: Encoded picture, of any format that Pillow reads.
+        content: Encoded picture, of a format that TensorFlow decodes.
     """
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(content)) as picture:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
             has_alpha = "A" in picture.getbands() or "transparency" in picture.info
             image = picture.convert("RGBA" if has_alpha else "RGB")
     except (OSError, ValueError, Image.DecompressionBombError):

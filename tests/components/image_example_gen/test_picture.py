@@ -11,6 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from components.image_example_gen import picture
+from tests.fuzz.readers.image import run_length_bmp
 
 RNG = np.random.default_rng(0)
 GREY = Image.fromarray(RNG.integers(0, 256, (12, 9), dtype=np.uint8))
@@ -165,6 +166,59 @@ def test_what_follows_a_jpeg_is_not_counted() -> None:
     """Some telephones put a video there."""
     content = with_scans(0, after=b"\xff\xda\x00\x08" * 500)
     assert picture.prepare(content) == (content, False)
+
+
+def test_a_bmp_is_not_blown_up_by_its_run_lengths() -> None:
+    """A step of four bytes, 255 rows up, once made Pillow write zeros for them all: 16 GB."""
+    step, end = b"\0\2\0\xff", b"\0\1"
+    tracemalloc.start()
+    try:
+        with pytest.raises(picture.BadImageError, match=r"run lengths.*65,536 x 2 pixels"):
+            picture.prepare(run_length_bmp(65_536, 2, step + end))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1024**2
+    stored, converted = picture.prepare(run_length_bmp(4, 2, b"\4\0\0\0\4\0" + end))
+    assert converted
+    assert pixels(stored).shape == (2, 4, 3)
+
+
+def with_exif(format: str, headers: int) -> bytes:
+    """A picture whose EXIF data begins with its header so many times."""
+    header = b"Exif\0\0"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encode(COLOUR, format, exif=header * headers + exif.tobytes().removeprefix(header))
+    assert header * headers in content or format == "PNG"
+    return content
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_a_repeated_exif_header_is_refused(format: str) -> None:
+    """Pillow copies all that follows each; 1.8 MB of them took it 14 seconds."""
+    stored, converted = picture.prepare(with_exif(format, 1))
+    assert converted
+    assert pixels(stored).shape == (9, 12, 3)
+    with pytest.raises(picture.BadImageError, match="EXIF header is repeated"):
+        picture.prepare(with_exif(format, 9))
+
+
+def framed(content: bytes, width: int, layers: int = 3) -> bytes:
+    """A JPEG that is turned by EXIF, with a second frame header in a comment."""
+    frame = struct.pack(">HHBHHB", 0xFFC0, 8 + 3 * layers, 8, 9, width, layers) + bytes(3 * layers)
+    comment = b"\xff\xfe" + struct.pack(">H", 2 + len(frame)) + frame
+    return content[:2] + comment + content[2:]
+
+
+def test_a_jpeg_whose_frames_may_differ_is_not_left_to_pillow() -> None:
+    """Its decoder once wrote rows as long as one header says into those that another made."""
+    turned = with_exif("JPEG", 1)
+    assert picture.prepare(framed(turned, COLOUR.width))[1]
+    with pytest.raises(picture.BadImageError, match="size"):
+        picture.prepare(framed(turned, COLOUR.width + 1))
+    with pytest.raises(picture.BadImageError, match="size"):
+        picture.prepare(framed(turned, COLOUR.width, layers=4))
 
 
 def test_the_suffix_says_nothing_an_animated_png_shows_its_first_picture() -> None:

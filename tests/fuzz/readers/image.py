@@ -36,6 +36,7 @@ def reader() -> Reader:
         encode(COLOUR, "BMP"),
         encode(palette, "BMP"),
         encode(grey.convert("1"), "BMP"),
+        run_length_bmp(4, 2, b"\4\0\0\0\0\2\2\0\2\1\0\1"),
         with_size(png, 30_000, 30_000),
         with_size(png, 8_000, 8_000),
         encode(COLOUR, "TIFF"),
@@ -54,6 +55,16 @@ def with_size(png: bytes, width: int, height: int) -> bytes:
     """A PNG that claims another size."""
     chunk = b"IHDR" + struct.pack(">II", width, height) + png[24:29]
     return png[:12] + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[33:]
+
+
+def run_length_bmp(width: int, height: int, data: bytes) -> bytes:
+    """A BMP of 8 bits a pixel, compressed by run lengths."""
+    palette = bytes(4 * 256)
+    start = 14 + 40 + len(palette)
+    size = len(data)
+    file = struct.pack("<2sIHHI", b"BM", start + size, 0, 0, start)
+    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, size, 0, 0, 256, 0)
+    return file + info + palette + data
 
 
 def check(data: bytes) -> None:
