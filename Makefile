@@ -7,7 +7,7 @@ BIN := .venv/bin
 UV_VERSION := 0.13.9
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode
 COMPILE := $(BIN)/uv pip compile --quiet --python-version $(VERSION) --generate-hashes \
-	--no-strip-extras --no-header --exclude-newer 2025-09-01
+	--no-strip-extras --no-header --exclude-newer 2026-10-27
 
 .PHONY: run test unit component e2e lint format bench bench-quick bench-pipeline bench-scale torture fuzz reproduce audit licences lock install install-dev clean
 

@@ -138,7 +138,8 @@ def accepted(page: str) -> tuple[Accepted, ...]:
     """The findings that were accepted, as the table of a page lists them.
 
     Args:
-        page: Markdown with a table of three columns under `## Accepted findings`.
+        page: Markdown with a table of three columns under `## Accepted findings`; a row may name
+            several findings, with commas between them.
 
     Raises:
         ValueError: There is no such table, or a row is not one.
@@ -151,7 +152,11 @@ def accepted(page: str) -> tuple[Accepted, ...]:
             " | ".join(row),
             "Write it as the other rows of the table are.",
         )
-    return tuple(Accepted(name, canonical(package), reason) for name, package, reason in rows)
+    return tuple(
+        Accepted(name, canonical(package), reason)
+        for names, package, reason in rows
+        for name in names.split(", ")
+    )
 
 
 def table(page: str, heading: str) -> list[tuple[str, ...]]:

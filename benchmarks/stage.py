@@ -89,7 +89,7 @@ class Published:
         self._train_step(*next(self._batches)).numpy()
 
     def _define(self) -> None:
-        @tf.function  # type: ignore[misc]
+        @tf.function  # type: ignore[untyped-decorator]
         def train_step(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
             with tf.GradientTape() as tape:
                 logits = self._model(images, training=True)

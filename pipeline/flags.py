@@ -1,12 +1,13 @@
 """The flags of `plateau run` and `plateau plan`, laid out flat from the fields of a config."""
 
+import contextlib
 import dataclasses
+import io
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import tyro
-from tyro import _argparse_formatter
 
 T = TypeVar("T")
 
@@ -28,16 +29,17 @@ def parse(default: T, args: Sequence[str], prog: str, description: str) -> T:
     """
     if _HELP.intersection(args):
         # To lay out the help takes longer than all else, so not in silence first.
-        return _parse(default, args, prog, description, console_outputs=True)
+        return _parse(default, args, prog, description)
     try:
-        return _parse(default, args, prog, description, console_outputs=False)
+        with contextlib.redirect_stderr(io.StringIO()):
+            return _parse(default, args, prog, description)
     except ValueError as error:
         raise ValueError(spell(str(error), default)) from None
     except SystemExit as stop:
         broken = _broken_rule(stop)
         if broken is not None:
             raise ValueError(spell(broken, default)) from None
-    return _parse(default, args, prog, description, console_outputs=True)
+    return _parse(default, args, prog, description)
 
 
 def spell(message: str, config: Any) -> str:
@@ -56,18 +58,13 @@ def spell(message: str, config: Any) -> str:
     return re.sub(pattern, lambda found: "--" + found[0].replace("_", "-"), message)
 
 
-def _parse(
-    default: T, args: Sequence[str], prog: str, description: str, console_outputs: bool
-) -> T:
-    # Where the program's name has a space, tyro still knows the unknown options of the last parse.
-    _argparse_formatter.global_unrecognized_arg_and_prog.clear()
+def _parse(default: T, args: Sequence[str], prog: str, description: str) -> T:
     return tyro.cli(
         type(default),
         prog=prog,
         description=description,
         args=args,
         default=default,
-        console_outputs=console_outputs,
         config=(
             tyro.conf.OmitArgPrefixes,
             tyro.conf.AvoidSubcommands,
@@ -79,6 +76,8 @@ def _parse(
 def _broken_rule(stop: SystemExit) -> str | None:
     """What a config's own check said, which tyro reports by group of flags and not by flag."""
     report = stop.__context__
+    if isinstance(report, ValueError):
+        return str(report)
     # For a value of the wrong type, which tyro itself found, `arg` is a definition and no name.
     if isinstance(getattr(report, "arg", None), str) and report is not None:
         cause = report.__context__

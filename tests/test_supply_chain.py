@@ -79,7 +79,7 @@ def test_every_line_is_a_version_with_hashes_and_nothing_else(name):
     ],
 )
 def test_what_is_no_pin_is_refused(line):
-    with pytest.raises(ValueError, match="must be.*Run make lock"):
+    with pytest.raises(ValueError, match=r"must be.*Run make lock"):
         locks.parse(f"absl-py==1.0 {HASH}\n{line}\n")
 
 
@@ -200,6 +200,15 @@ def test_accepted_findings_are_of_locked_packages():
     assert len({(each.name, each.package) for each in found}) == len(found)
 
 
+def test_findings_may_share_a_reason():
+    page = (
+        f"{audit.HEADING}\n\n| finding | package | why |\n| --- | --- | --- |\n"
+        "| CVE-2024-0001, CVE-2024-0002 | Six | no |\n"
+    )
+    names = ("CVE-2024-0001", "CVE-2024-0002")
+    assert audit.accepted(page) == tuple(Accepted(name, "six", "no") for name in names)
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -231,7 +240,7 @@ def test_what_is_behind_is_told_of_the_versions_that_are_locked():
         assert pins[package].version == locked, f"{package}: measure again"
         assert newest != locked
     ways = {row[0] for row in audit.table(page, "## What contains them")}
-    assert {row[3] for row in behind} <= ways
+    assert {row[4] for row in held} | {row[3] for row in behind} <= ways
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def convolve(x: tf.Tensor, kernel: tf.Tensor, padding: Literal["same", "valid"])
         [N, H', W', D].
     """
 
-    @tf.custom_gradient  # type: ignore[misc]
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
     def convolution(x: tf.Tensor, kernel: tf.Tensor) -> Any:
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             by_inputs = tf.raw_ops.Conv2DBackpropInput(

@@ -79,7 +79,7 @@ def build() -> Any:
 def serving(model: Any, transform: tft.TFTransformOutput) -> Any:
     """The signature that answers serialized examples, which need no label."""
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])  # type: ignore[misc]
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])  # type: ignore[untyped-decorator]
     def serve(examples: Any) -> Any:
         spec = transform.raw_feature_spec()
         spec.pop("label")
@@ -91,7 +91,7 @@ def serving(model: Any, transform: tft.TFTransformOutput) -> Any:
 def transforming(model: Any, transform: tft.TFTransformOutput) -> Any:
     """The signature by which the Evaluator transforms examples."""
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])  # type: ignore[misc]
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])  # type: ignore[untyped-decorator]
     def transform_features(examples: Any) -> Any:
         return model.tft_layer(tf.io.parse_example(examples, transform.raw_feature_spec()))
 

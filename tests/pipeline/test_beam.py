@@ -252,12 +252,12 @@ def test_a_missing_jar_or_java_is_refused(tmp_path: Path) -> None:
         beam.check(config("flink://local", job_server_jar=jar))
     jar.touch()
     java = ("job_server_java_launcher=/no/java",)
-    with pytest.raises(ValueError, match="flink must find Java.*'/no/java'"):
+    with pytest.raises(ValueError, match=r"flink must find Java.*'/no/java'"):
         beam.check(config("flink://local", job_server_jar=jar, beam_args=java))
 
 
 def test_a_run_on_this_machine_is_nothing_for_dataflow() -> None:
-    with pytest.raises(ValueError, match="whose files Dataflow cannot see.*plateau compile"):
+    with pytest.raises(ValueError, match=r"whose files Dataflow cannot see.*plateau compile"):
         beam.check(config("dataflow", beam_args=DATAFLOW))
 
 
@@ -288,7 +288,7 @@ def test_flags_reach_the_config_and_errors_name_them() -> None:
     given = ["--beam", "portable://localhost:8099", "--beam-args", "a=1", "b"]
     run = flags.parse(presets.digits(), given, "plateau", "")
     assert run.beam == config("portable://localhost:8099", beam_args=("a=1", "b"))
-    with pytest.raises(ValueError, match="^--beam must name at least 1 worker"):
+    with pytest.raises(ValueError, match=r"^--beam must name at least 1 worker"):
         flags.parse(presets.digits(), ["--beam", "direct:0"], "plateau", "")
-    with pytest.raises(ValueError, match="^--job-server-jar must be given"):
+    with pytest.raises(ValueError, match=r"^--job-server-jar must be given"):
         flags.parse(presets.digits(), ["--beam", "flink://local"], "plateau", "")

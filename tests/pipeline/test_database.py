@@ -80,7 +80,7 @@ def test_another_form_is_refused(url: str, got: str) -> None:
 )
 def test_a_password_in_the_url_is_refused_and_not_repeated(url: str) -> None:
     default = presets.get("digits").build()
-    with pytest.raises(ValueError, match="^--metadata must be ") as error:
+    with pytest.raises(ValueError, match=r"^--metadata must be ") as error:
         flags.parse(default, ["--metadata", url], "plateau run", "")
     assert SECRET not in str(error.value)
 
@@ -157,7 +157,7 @@ def test_a_folder_with_a_file_gets_no_database(archive: Any) -> None:
 
 
 def test_a_password_file_needs_a_database(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="^metadata_password_file needs a database"):
+    with pytest.raises(ValueError, match=r"^metadata_password_file needs a database"):
         choose(tmp_path, file=Path("password"))
 
 

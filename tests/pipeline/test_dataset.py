@@ -104,7 +104,7 @@ def test_missing_data_is_named(tmp_path: Path) -> None:
         dataset.resolve(presets.images(), tmp_path / "out")
     (tmp_path / "loop").symlink_to("loop")
     for place in (tmp_path / "loop", Path("~nobody-by-this-name"), Path("x" * 5000)):
-        with pytest.raises(ValueError, match="the data folder must exist, got .*Check --data"):
+        with pytest.raises(ValueError, match=r"the data folder must exist, got .*Check --data"):
             dataset.resolve(images_run(place), tmp_path / "out")
 
 

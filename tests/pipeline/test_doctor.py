@@ -1149,7 +1149,7 @@ def test_the_flags() -> None:
     ],
 )
 def test_bad_flags_are_explained(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match="Try|Drop|Leave") as error:
+    with pytest.raises(ValueError, match=r"Try|Drop|Leave") as error:
         dataclasses.replace(DoctorConfig(Path("a.yaml")), **changes)
     assert message in str(error.value)
 

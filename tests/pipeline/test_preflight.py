@@ -171,7 +171,7 @@ def test_a_path_that_would_be_a_pattern(tmp_path: Path, name: str) -> None:
 )
 def test_schemas_that_cannot_be_read(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "schema.pbtxt").write_bytes(text)
-    with pytest.raises(SchemaError, match="readable TFMD schema as text .* Check --schema"):
+    with pytest.raises(SchemaError, match=r"readable TFMD schema as text .* Check --schema"):
         values(tmp_path / "schema.pbtxt", "label")
 
 

@@ -25,7 +25,7 @@ def test_preset_survives_the_way_to_the_trainer(name: str) -> None:
 
 
 def test_unknown_preset_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="'imagenet'.*digits, cifar10, cifar10-vgg16, taxi"):
+    with pytest.raises(ValueError, match=r"'imagenet'.*digits, cifar10, cifar10-vgg16, taxi"):
         presets.get("imagenet")
 
 

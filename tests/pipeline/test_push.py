@@ -243,7 +243,7 @@ def test_what_cannot_be_done_is_explained(
     archive: Any, make: Callable[[Any], int | None], rule: str, value: str, remedy: str
 ) -> None:
     wanted = make(archive)
-    with pytest.raises(ValueError, match="(?i)version|model") as error:
+    with pytest.raises(ValueError, match=r"(?i)version|model") as error:
         push.plan(archive.output, wanted)
     for part in (rule, value, remedy):
         assert part in str(error.value)

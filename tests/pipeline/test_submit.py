@@ -205,7 +205,7 @@ def test_a_wrong_value_is_found_before_anything_is_sent(
 @pytest.mark.parametrize("found", ["some", ["some"], {1: {"parameterType": "STRING"}}])
 def test_parameters_that_are_none_are_refused(send: Submission, found: Any) -> None:
     send.write(with_parameters(found))
-    with pytest.raises(ValueError, match="whose parameters have names, got .*plateau compile"):
+    with pytest.raises(ValueError, match=r"whose parameters have names, got .*plateau compile"):
         send()
 
 

@@ -91,5 +91,5 @@ def test_a_numeric_label_must_vary_too() -> None:
 def test_anomalies_of_the_data_set_as_a_whole() -> None:
     info = anomalies_pb2.Anomalies()
     info.dataset_anomaly_info.description = "Too few examples."
-    with pytest.raises(logic.AnomalyError, match="split train: .*Too few examples"):
+    with pytest.raises(logic.AnomalyError, match=r"split train: .*Too few examples"):
         logic.check({"train": info}, {"train": statistics()}, SCHEMA, "label")

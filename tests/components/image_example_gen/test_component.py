@@ -76,7 +76,7 @@ def test_a_failure_publishes_nothing_and_its_error_is_clean(
     data: Path, run: Callable[..., str], tmp_path: Path
 ) -> None:
     (data / "train/a/bad.png").touch()
-    with pytest.raises(logic.ImageFolderError, match="bad.png: the file is empty"):
+    with pytest.raises(logic.ImageFolderError, match=r"bad.png: the file is empty"):
         run()
     assert not list((tmp_path / "root").rglob("*.gz"))
     assert run("skip") == "COMPLETE"

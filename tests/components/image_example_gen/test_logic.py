@@ -205,9 +205,9 @@ def test_split_counts(tmp_path: Path) -> None:
     folder = logic.scan(touch(tmp_path, "train/a/1.png", "train/b/1.png", "test/a/1.png"))
     full = {"train": {"a": 1, "b": 1}, "eval": {"a": 1}, "test": {"a": 1}}
     logic.check_split_counts(full, folder)
-    with pytest.raises(logic.ImageFolderError, match="eval got no picture.*drawn from train"):
+    with pytest.raises(logic.ImageFolderError, match=r"eval got no picture.*drawn from train"):
         logic.check_split_counts({**full, "eval": {}}, folder)
-    with pytest.raises(logic.ImageFolderError, match="test got no picture.*none of its"):
+    with pytest.raises(logic.ImageFolderError, match=r"test got no picture.*none of its"):
         logic.check_split_counts({**full, "test": {}}, folder)
     with pytest.raises(logic.ImageFolderError, match="picture in train, none left for 'b'"):
         logic.check_split_counts({**full, "train": {"a": 2}}, folder)

@@ -27,7 +27,7 @@ def test_the_schema_comes_out_as_it_went_in(tmp_path: Path) -> None:
 
 
 def test_a_path_is_no_schema() -> None:
-    with pytest.raises(ValueError, match="content of a .pbtxt file"):
+    with pytest.raises(ValueError, match=r"content of a .pbtxt file"):
         InlineSchemaGen("schemas/digits.pbtxt")
 
 

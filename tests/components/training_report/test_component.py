@@ -291,7 +291,7 @@ def test_a_damaged_input_is_named_with_a_remedy(
 
 
 def test_a_split_that_is_not_there_is_named(finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="input 'examples' .*Name one of its splits as split"):
+    with pytest.raises(ArtifactError, match=r"input 'examples' .*Name one of its splits as split"):
         run(tmp_path, given(finished, *KINDS), split="validation")
 
 
