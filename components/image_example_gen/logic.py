@@ -182,8 +182,9 @@ def fingerprint(folder: ImageFolder) -> str:
                     f"a picture must stay readable ({error.strerror})",
                     "Run again when nothing else writes to the folder.",
                 )
-            line = (split, path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-            digest.update(repr(line).encode())
+            # No path holds a line feed, so that no two folders make the same lines.
+            times = f"{stat.st_mtime_ns} {stat.st_ctime_ns}"
+            digest.update(f"{split} {stat.st_size} {times} {path}\n".encode())
     return digest.hexdigest()
 
 
