@@ -54,7 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         return _complain(str(error), USAGE)
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else USAGE
+        # Python takes None for a good end.
+        code = PUSHED if stop.code is None else stop.code
+        return code if isinstance(code, int) else USAGE
 
 
 def _help() -> str:

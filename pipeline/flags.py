@@ -11,8 +11,6 @@ import tyro
 
 T = TypeVar("T")
 
-_HELP = frozenset({"-h", "--help"})
-
 
 def parse(default: T, args: Sequence[str], prog: str, description: str) -> T:
     """The config that the flags ask for.
@@ -27,15 +25,15 @@ def parse(default: T, args: Sequence[str], prog: str, description: str) -> T:
         SystemExit: After --help (code 0), or after printing what is wrong with a flag (code 2).
         ValueError: Flags out of range, or that do not go together; named as they are typed.
     """
-    if _HELP.intersection(args):
-        # To lay out the help takes longer than all else, so not in silence first.
-        return _parse(default, args, prog, description)
+    # Errors are kept back first, so that our own words can take their place.
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             return _parse(default, args, prog, description)
     except ValueError as error:
         raise ValueError(spell(str(error), default)) from None
     except SystemExit as stop:
+        if not stop.code:
+            raise
         broken = _broken_rule(stop)
         if broken is not None:
             raise ValueError(spell(broken, default)) from None

@@ -25,6 +25,14 @@ GROUP = 64
 _AT_ONCE = 2
 
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF")
+# Opening a JPEG gives MPO where further pictures follow, as in the .jpg files of many cameras.
+_JPEG = ("JPEG", "MPO")
+_KEPT_FORMATS = ("PNG", *_JPEG)
+_KEPT_MODES = ("L", "RGB")
+_ORIENTATION = 0x0112
+# Markers of a JPEG that have a length, and its end; what else there is stands among the data.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+_JPEG_START, _SCAN, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 # The newest Pillow for Python 3.10 has three flaws, of which the next one is free
 # (docs/supply-chain.md): it copies all that follows each of several EXIF headers; a step of a BMP
 # writes up to 255 rows; and its JPEG decoder trusts the size in whichever frame header it saw.
@@ -34,14 +42,6 @@ _MAX_RUN_LENGTH_WIDTH = 65_535
 _FRAME = re.compile(
     rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf]\0[\x0b\x0e\x11\x14]\x08..(..)([\x01-\x04])", re.S
 )
-# Opening a JPEG gives MPO where further pictures follow, as in the .jpg files of many cameras.
-_JPEG = ("JPEG", "MPO")
-_KEPT_FORMATS = ("PNG", *_JPEG)
-_KEPT_MODES = ("L", "RGB")
-_ORIENTATION = 0x0112
-# Markers of a JPEG that have a length, and its end; what else there is stands among the data.
-_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
-_JPEG_START, _SCAN, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 # Which node of which graph failed, around what TensorFlow says about the picture.
 _INTERNALS = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:\w+\].*")
 

@@ -28,6 +28,7 @@ PROBABILITIES = "probabilities"
 _BATCH = 32
 _BATCH_BYTES = 32 * 2**20
 _THUMBNAIL = 160
+# What TensorFlow decodes. Pillow's readers of other formats need see nothing.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF")
 _VALUES_SHOWN = 8
 _TEXT_SHOWN = 80

@@ -120,6 +120,17 @@ def test_help_exits_0(capsys: pytest.CaptureFixture[str], args: tuple[str, ...])
     assert "preset" in text.lower()
 
 
+@pytest.mark.parametrize(
+    ("flags", "once"),
+    [(["--help"], "usage: plateau"), (["--tyro-print-completion", "bash"], "\ncomplete -")],
+)
+def test_what_is_printed_in_place_of_a_run_comes_once(
+    capsys: pytest.CaptureFixture[str], flags: list[str], once: str
+) -> None:
+    assert cli.main(["run", "digits", *flags]) == 0
+    assert capsys.readouterr().out.count(once) == 1
+
+
 def test_help_explains_a_flag_with_the_default_of_its_preset(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
