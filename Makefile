@@ -22,7 +22,7 @@ unit: install-dev ## Tests that take seconds.
 component: install-dev .venv-kfp/.installed .venv-audit/.installed ## Tests on real Beam, TFMA and TFX: tens of seconds each.
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m component tests $(ARGS)
 
-e2e: install-dev ## Tests that run whole pipelines.
+e2e: install-dev .venv-kfp/.installed ## Tests that run whole pipelines.
 	$(BIN)/python -m pytest -m e2e tests $(ARGS)
 
 lint: install-dev ## Style and types.
@@ -66,7 +66,7 @@ lock: install ## Write the lock files anew from pyproject.toml.
 	$(COMPILE) --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
 	$(COMPILE) --constraint requirements.lock \
 		--output-file deploy/requirements-gpu.lock deploy/requirements-gpu.in
-	echo "kfp==2.17.0" | $(BIN)/uv pip compile --quiet --python-version $(VERSION) --generate-hashes \
+	printf "kfp==2.17.0\nkfp-kubernetes==2.17.0\n" | $(BIN)/uv pip compile --quiet --python-version $(VERSION) --generate-hashes \
 		--no-strip-extras --no-header --no-python-downloads - --output-file requirements-kfp.lock
 	echo "kubernetes-validate==1.33.1" | $(COMPILE) --no-python-downloads --constraint requirements.lock \
 		--output-file requirements-kubernetes.lock -

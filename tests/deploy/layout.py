@@ -72,3 +72,18 @@ def build(root: Path) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / file, path)
     return root / "app"
+
+
+def environment() -> dict[str, str]:
+    """The environment of the CPU image's containers, for a user who is not in /etc/passwd."""
+    stages: dict[str, list[str]] = {}
+    for line in instructions(DOCKERFILE.read_text()):
+        if line.startswith("FROM "):
+            base, _, name = line.removeprefix("FROM ").partition(" AS ")
+            stages[name] = current = list(stages.get(base.replace("${VARIANT}", "cpu"), ()))
+        elif line.startswith("ENV "):
+            current += re.findall(r"(\w+)=(\S+)", line)
+    values = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/"}
+    for name, value in stages[""]:
+        values[name] = value.replace("$PATH", values["PATH"])
+    return values

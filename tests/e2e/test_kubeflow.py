@@ -1,16 +1,16 @@
-"""The compiled digits pipeline, run task by task as a cluster would, without one."""
+"""The compiled pipelines, run task by task as Kubeflow Pipelines runs them, without a cluster."""
 
-import json
 import subprocess
 import sys
 
 import cluster
 import pytest
+import yaml
 
 from pipeline import digits
 from runs import ROOT
 
-reason = cluster.available()
+reason = cluster.unavailable()
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(reason is not None, reason=str(reason)),
@@ -34,73 +34,64 @@ def compiled(folder):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    digits.write_digits(folder / "volume" / "data" / "digits")
     return file
 
 
 @pytest.fixture(scope="module")
-def machines(folder, app):
-    return cluster.Cluster(folder, app, {"plateau-workspace": folder / "volume"})
+def volume(folder, app):
+    """A new block volume, which belongs to root, after the Job that prepares it, with data."""
+    path = folder / "volume"
+    path.mkdir()
+    machine = cluster.Cluster(folder / "job", app, {"plateau-workspace": path}, cluster.V2_17)
+    prepared, log = machine.job(ROOT / "deploy/manifests/prepare.yaml", seconds=2)
+    machine.close()
+    assert prepared, log
+    digits.write_digits(path / "data/digits")
+    return path
 
 
-@pytest.fixture(scope="module")
-def first(machines, compiled):
-    return machines.run(compiled)
+@pytest.fixture
+def machines(app, tmp_path):
+    """Makes a cluster of a version, with the volume."""
+    made = []
+
+    def make(version, **options):
+        (tmp_path / "volume").mkdir()
+        claims = {"plateau-workspace": tmp_path / "volume"}
+        made.append(cluster.Cluster(tmp_path, app, claims, version, **options))
+        return made[-1]
+
+    yield make
+    for machine in made:
+        machine.close()
 
 
-@pytest.fixture(scope="module")
-def second(machines, compiled, first):
-    """Another schedule, and the Trainer's pod is sent away after its third epoch."""
-    return machines.run(compiled, {"patience": 2}, preempt={"Trainer": "epoch  3"})
+@pytest.mark.xfail(strict=True, reason="the output is handed to TFX")
+@pytest.mark.parametrize("version", [cluster.V2_5, cluster.V2_14, cluster.V2_17])
+def test_a_task_runs_beside_the_output_that_the_server_adds(machines, compiled, version):
+    run = machines(version).run(compiled, only={"InlineSchemaGen"})
+    assert run.succeeded, run.failures
 
 
-def pushed(folder):
-    return sorted(p.name for p in (folder / "volume/pushed/digits").glob("[0-9]*"))
+@pytest.mark.xfail(strict=True, reason="the type is read from the input")
+def test_a_task_runs_on_inputs_without_a_type(machines, compiled, tmp_path):
+    machine = machines(cluster.V2_17, publish_logs=False)
+    digits.write_digits(tmp_path / "volume/data/digits")
+    run = machine.run(compiled, only={"ImageExampleGen", "StatisticsGen"})
+    assert run.succeeded, run.failures
 
 
-def test_the_first_run_pushes_a_model(first, folder):
-    failed = {name: task.log[-2000:] for name, task in first.tasks.items() if task.statuses[-1]}
-    assert not failed
-    assert len(first.tasks) == 13
-    assert first.tasks["LatestBlessed"].outputs["model"]["metadata"]["absent"] == 1
-    assert len(pushed(folder)) == 1
-    assert (
-        first.tasks["Pusher"].outputs["pushed_model"]["metadata"]["pushed_version"]
-        == pushed(folder)[0]
-    )
+@pytest.mark.xfail(strict=True, reason="no Job prepares the volume")
+def test_the_image_s_user_can_write_on_a_volume_that_the_job_has_prepared(volume):
+    for name in ("data", "pushed", "checkpoints"):
+        found = (volume / name).stat()
+        assert (found.st_uid, oct(found.st_mode & 0o700)) == (cluster.USER, "0o700")
 
 
-def test_what_tasks_say_about_their_artifacts_reaches_the_next(first):
-    examples = first.tasks["ImageExampleGen"].outputs["examples"]
-    assert json.loads(examples["metadata"]["split_names"]) == ["train", "eval", "test"]
-    assert examples["uri"].startswith("minio://")
-    assert first.tasks["Trainer"].outputs["training_history"]["metadata"]["stop_reason"]
-
-
-def test_the_report_is_a_page_for_kubeflows_user_interface(first):
-    assert first.tasks["TrainingReport"].outputs["report"]["uri"].endswith("/report.html")
-    assert "</html>" in first.stored("TrainingReport", "report").read_text()
-
-
-def test_the_second_run_has_the_first_model_as_its_baseline(second, folder):
-    assert second.succeeded, {n: t.log[-2000:] for n, t in second.tasks.items() if t.statuses[-1]}
-    assert second.tasks["LatestBlessed"].outputs["model"]["metadata"]["absent"] == 0
-    found = second.tasks["Evaluator"].outputs["blessing"]["metadata"]
-    assert found["baseline_model"] == (second.tasks["LatestBlessed"].outputs["model"]["uri"])
-    assert len(pushed(folder)) == 2
-
-
-def test_a_pod_that_is_sent_away_leaves_in_time_and_its_successor_goes_on(second):
-    trainer = second.tasks["Trainer"]
-    assert trainer.statuses == [cluster.PREEMPTED, 0]
-    epochs = [line.split()[1] for line in trainer.log.splitlines() if line.startswith("    epoch")]
-    assert sorted(set(map(int, epochs))) == list(range(1, int(epochs[-1]) + 1))
-    assert epochs.count("1") == 1
-
-
-def test_a_model_that_fails_its_gate_is_not_pushed(machines, compiled, second, folder):
-    before = pushed(folder)
-    run = machines.run(compiled, {"max_epochs": 1})
-    assert run.succeeded
-    assert run.tasks["Evaluator"].outputs["blessing"]["metadata"]["blessed"] == 0
-    assert pushed(folder) == before
+@pytest.mark.xfail(strict=True, reason="the retry policy has no maximum duration")
+@pytest.mark.parametrize("version", [cluster.V2_14, cluster.V2_17])
+def test_a_trainer_that_is_lost_is_tried_again(compiled, version):
+    spec, _ = yaml.safe_load_all(compiled.read_text())
+    policy = spec["root"]["dag"]["tasks"]["Trainer"]["retryPolicy"]
+    phase = {"OnFailure": "Failed", "OnError": "Error"}[version.policy]
+    assert cluster.retried(version, policy, cluster.Attempt(phase, 143), 1, passed=3600)
