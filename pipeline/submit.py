@@ -1,34 +1,34 @@
-"""A compiled pipeline submitted to a Kubeflow Pipelines server, and its run watched to the end."""
+"""Submits a compiled pipeline to a Kubeflow Pipelines server, and waits for its run."""
 
+import json
 import os
 import re
-import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import quote
 
 import tyro
 from rich.console import Console
 from rich.text import Text
 
-from pipeline import compiled
-from pipeline.kfp_client import RunRequest, Server, SubmitError
+from pipeline import doctor_file, kfp_client
+from pipeline.kfp_client import SubmitError, call
 from trainer_module.checks import require
 
 __all__ = ["SubmitConfig", "SubmitError", "Submitted", "default", "submit"]
 
-TOKEN = "PLATEAU_KFP_TOKEN"
-"""Environment variable that holds a token."""
-
 POLL_SECONDS = 10.0
 FINISHED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
-"""States of a run after which there is no other."""
+"""States of a run after which there is no other; the client's own wait does not know CANCELED."""
 
-_NAMED = ("data", "strategy", "patience", "max_epochs", "pushed")
+_PARAMETERS = ("data", "strategy", "patience", "max_epochs", "pushed")
+_HOST = re.compile(r"https?://(\[[\da-fA-F:]+\]|[\w.-]+)(:\d{1,5})?(/[^\s?#@]*)?")
+_WRITE_ONE = "Write one with `plateau compile --target kfp`."
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,7 @@ class SubmitConfig:
         max_epochs: Most epochs to train; if not given, as compiled.
         pushed: Folder, as the cluster sees it, that receives the numbered versions of the model; if
             not given, as compiled.
-        param: Another runtime parameter, as NAME=VALUE; lists and structs as JSON. May be repeated.
-        root: Pipeline root, in place of the compiled one.
+        root: Pipeline root; if not given, as compiled, or else the server's own.
         cron: Run again and again by a schedule of six fields, the first one seconds: '0 30 3 * * *'
             is half past three each night, in the time zone of the server, as a rule UTC.
         catchup: Make up for the runs that a paused schedule has missed.
@@ -73,7 +72,6 @@ class SubmitConfig:
     patience: int | None = None
     max_epochs: int | None = None
     pushed: str | None = None
-    param: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     root: str | None = None
     cron: str | None = None
     catchup: bool = False
@@ -84,10 +82,16 @@ class SubmitConfig:
     service_account: str | None = None
 
     def __post_init__(self) -> None:
-        """Check what can be checked without the file and the server."""
+        """Checks what can be checked without the file and the server."""
         # The defaults of the command line have no host: see `default`.
         if isinstance(self.host, str):
-            _check_host(self.host)
+            require(
+                _HOST.fullmatch(self.host) is not None,
+                "host must be http:// or https:// and a name, without a user, ? or #",
+                # A password is not shown.
+                self.host.rpartition("@")[2],
+                "Try --host http://localhost:8080.",
+            )
         for field in ("name", "version", "experiment", "namespace", "root", "service_account"):
             value = getattr(self, field)
             require(
@@ -96,58 +100,14 @@ class SubmitConfig:
                 value,
                 "Leave it out to have the default.",
             )
-        for field in ("patience", "max_epochs"):
+        for field in ("patience", "max_epochs", "timeout"):
             value = getattr(self, field)
             require(
-                value is None or value >= 1,
-                f"{field} must be at least 1",
+                value is None or 0 < value < float("inf"),
+                f"{field} must be above 0",
                 value,
                 f"Try --{field.replace('_', '-')} 5.",
             )
-        for item in self.param:
-            name, equals, _ = item.partition("=")
-            require(
-                bool(equals) and bool(name), "param must be NAME=VALUE", item, "Try --param a=1."
-            )
-            require(
-                name not in _NAMED,
-                "param must name a parameter that has no flag of its own",
-                item,
-                f"Use --{name.replace('_', '-')}.",
-            )
-        names = [item.partition("=")[0] for item in self.param]
-        require(
-            len(set(names)) == len(names),
-            "param must give each parameter once",
-            names,
-            "Leave one out.",
-        )
-        if self.cron is not None:
-            _check_cron(self.cron)
-        require(
-            self.cron is None or not self.wait,
-            "wait must be left out with --cron, whose runs have no end",
-            True,
-            "Look at the runs in the web page.",
-        )
-        require(
-            self.cron is not None or not self.catchup,
-            "catchup must come with a schedule",
-            True,
-            "Add --cron.",
-        )
-        require(
-            self.timeout is None or self.wait,
-            "timeout must come with --wait",
-            self.timeout,
-            "Add --wait.",
-        )
-        require(
-            self.timeout is None or 0 < self.timeout < float("inf"),
-            "timeout must be a positive number of minutes",
-            self.timeout,
-            "Try --timeout 60.",
-        )
         for field in ("token_file", "ca_cert"):
             value = getattr(self, field)
             require(
@@ -156,20 +116,31 @@ class SubmitConfig:
                 str(value),
                 "Check the path.",
             )
+        # The server takes the minutes of five fields for seconds.
+        require(
+            self.cron is None or self.cron.startswith("@") or len(self.cron.split()) == 6,
+            "cron must have six fields, the first one seconds, or be a word such as @daily",
+            self.cron,
+            "Try --cron '0 30 3 * * *'.",
+        )
+        require(
+            not (self.cron and self.wait),
+            "wait must be left out with --cron, whose runs have no end",
+            self.wait,
+            "Look at the runs in the web page.",
+        )
+        for field, other in (("catchup", "cron"), ("timeout", "wait")):
+            value = getattr(self, field)
+            require(
+                not value or bool(getattr(self, other)),
+                f"{field} must come with --{other}",
+                value,
+                f"Add --{other}.",
+            )
 
-    def given(self) -> dict[str, str]:
-        """The runtime parameters that flags give, as text by name."""
-        named = {name: getattr(self, name) for name in _NAMED}
-        found = {name: str(value) for name, value in named.items() if value is not None}
-        for item in self.param:
-            name, _, value = item.partition("=")
-            found[name] = value
-        return found
 
-
-@dataclass(frozen=True)
-class Submitted:
-    """What a submission came to.
+class Submitted(NamedTuple):
+    """The result of a submission.
 
     Attributes:
         id: Id of the run, or of the recurring run if there is a schedule.
@@ -187,10 +158,53 @@ class Submitted:
         return self.state in (None, "SUCCEEDED")
 
 
+class Pipeline(NamedTuple):
+    """A compiled pipeline.
+
+    Attributes:
+        name: Its name.
+        parameters: Default of each parameter of a run.
+        root: Its pipeline root; None if it was compiled without one.
+    """
+
+    name: str
+    parameters: Mapping[str, Any]
+    root: str | None
+
+
 def default() -> SubmitConfig:
-    """The values of the flags that are not given; FILE and --host always have to be."""
+    """Returns the values of the flags that are not given; FILE and --host always have to be."""
     missing: Any = tyro.MISSING
     return SubmitConfig(file=missing, host=missing)
+
+
+def read(path: Path) -> Pipeline:
+    """Reads a pipeline that `plateau compile` wrote for Kubeflow Pipelines.
+
+    Raises:
+        ValueError: The file holds something else.
+        OSError: The file cannot be read.
+    """
+    loaded = doctor_file.load(path)
+    require(
+        loaded.target == "kfp",
+        "FILE must be compiled for Kubeflow Pipelines",
+        str(path),
+        f"Submit one for Vertex AI with aiplatform.PipelineJob(...).submit(). {_WRITE_ONE}",
+    )
+    # The server knows the format by the name.
+    require(path.suffix in (".yaml", ".yml"), "FILE must end with .yaml", path.name, "Rename it.")
+    try:
+        defined = loaded.spec["root"]["inputDefinitions"]["parameters"]
+        return Pipeline(
+            loaded.spec["pipelineInfo"]["name"],
+            {name: defined[name]["defaultValue"] for name in _PARAMETERS},
+            loaded.spec.get("defaultPipelineRoot"),
+        )
+    except (KeyError, TypeError):
+        raise ValueError(
+            f"FILE must be a pipeline that `plateau compile` wrote, got {path}. {_WRITE_ONE}"
+        ) from None
 
 
 def submit(
@@ -200,10 +214,7 @@ def submit(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Submitted:
-    """Upload a pipeline as a new version, run it, and wait for the end if asked to.
-
-    Everything that can be wrong with the file and the values is found before anything is sent, and
-    everything that the server can be asked is asked before anything is made there.
+    """Uploads a pipeline as a new version, runs it, and waits for the end if asked to.
 
     Args:
         config: What to submit, and where to.
@@ -212,179 +223,140 @@ def submit(
         sleep: Waits for some seconds.
         clock: The time in seconds, for the timeout.
 
-    Returns:
-        The run.
-
     Raises:
-        ValueError: The file, or a value for its parameters, or the token's form.
+        ValueError: The file is not what `plateau compile` writes.
         OSError: A file cannot be read.
         SubmitError: The server cannot be reached, or refuses, or the timeout is over.
     """
-    pipeline = compiled.read(config.file)
-    values = compiled.values(pipeline, config.given())
-    token = _token(config, environ)
-    for note in _notes(config, bool(token())):
-        _say(console, "note", note, "yellow")
+    pipeline = read(config.file)
+    token = partial(kfp_client.read_token, config.token_file, environ)
+    token()
+    web = f"{config.host.rstrip('/')}/#"
+    client, transport = kfp_client.connect(config.host, token, config.ca_cert)
+    _check_namespace(config, call(client.get_kfp_healthz, "multi_user").multi_user)
 
-    server = Server(config.host.rstrip("/"), token, config.ca_cert, sleep)
-    _check_namespace(config, server.multi_user())
-    name = config.name or pipeline.name
-    pipeline_id = server.pipeline(name, config.namespace)
-    experiment_id = server.experiment(config.experiment, config.namespace)
-
-    new = pipeline_id is None
-    pipeline_id = pipeline_id or server.create_pipeline(name, config.namespace)
-    version = config.version or f"{name}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}"
-    version_id = server.upload(config.file, pipeline_id, version)
-    _say(console, "pipeline", f"{name}{' (new)' if new else ''}, version {version}")
-    if experiment_id is None:
-        experiment_id = server.create_experiment(config.experiment, config.namespace)
-        _say(console, "experiment", f"{config.experiment} (new)")
-    request = RunRequest(
-        version, experiment_id, pipeline_id, version_id, config.root, config.service_account
+    experiment = call(
+        client.create_experiment,
+        "experiment_id",
+        name=config.experiment,
+        namespace=config.namespace,
     )
-    made = server.create_run(request, values, config.cron, config.catchup)
-    page = "runs" if config.cron is None else "recurringrun"
-    submitted = Submitted(made, f"{config.host.rstrip('/')}/#/{page}/details/{made}")
+    require(
+        experiment.storage_state != "ARCHIVED",
+        "experiment must not be archived, where runs are hidden",
+        config.experiment,
+        "Restore it in the web page, or name another with --experiment.",
+    )
+    name = config.name or pipeline.name
+    version = config.version or f"{name}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}"
+    pipeline_id = _pipeline_id(client, name, config.namespace)
+    uploaded = call(
+        client.upload_pipeline_version,
+        "pipeline_version_id",
+        pipeline_package_path=str(config.file),
+        pipeline_version_name=version,
+        pipeline_id=pipeline_id,
+    )
+    _say(console, "pipeline", f"{name}, version {version}")
+    flags = {flag: getattr(config, flag) for flag in _PARAMETERS}
+    run = {
+        "experiment_id": experiment.experiment_id,
+        "job_name": version,
+        "pipeline_id": pipeline_id,
+        "version_id": uploaded.pipeline_version_id,
+        # With the defaults, so that the run's page shows every value.
+        "params": {**pipeline.parameters, **{k: v for k, v in flags.items() if v is not None}},
+        # No server takes it from the file.
+        "pipeline_root": config.root or pipeline.root,
+        "service_account": config.service_account,
+    }
+    if config.cron is None:
+        made = call(client.run_pipeline, "run_id", **run)
+        submitted = Submitted(made.run_id, f"{web}/runs/details/{made.run_id}")
+    else:
+        run |= {"cron_expression": config.cron, "no_catchup": not config.catchup}
+        made = call(client.create_recurring_run, "recurring_run_id", **run)
+        identity = made.recurring_run_id
+        submitted = Submitted(identity, f"{web}/recurringrun/details/{identity}")
     _say(console, "run" if config.cron is None else "schedule", submitted.address)
-    return _wait(config, server, submitted, console, sleep, clock) if config.wait else submitted
+    if not config.wait:
+        return submitted
+    transport.retries = kfp_client.PATIENT_RETRIES
+    try:
+        ended = _wait(client, submitted.id, config.timeout, console, sleep, clock)
+    except SubmitError as error:
+        raise SubmitError(f"{error} The run goes on: {submitted.address}") from None
+    for problem in _problems(ended) if ended.state != "SUCCEEDED" else ():
+        _say(console, "failed", kfp_client.clean(problem, token()), "red")
+    return submitted._replace(state=ended.state)
+
+
+def _check_namespace(config: SubmitConfig, multi_user: bool) -> None:
+    require(
+        config.namespace is not None or not multi_user,
+        f"namespace must be given to {config.host}, which has many users",
+        config.namespace,
+        "Name yours with --namespace.",
+    )
+    # Such a server would take it and not heed it.
+    require(
+        config.namespace is None or multi_user,
+        f"namespace is for a server of many users, which {config.host} is not",
+        config.namespace,
+        "Leave it out.",
+    )
+
+
+def _pipeline_id(client: Any, name: str, namespace: str | None) -> str:
+    """Returns the id of a pipeline, which is created if it is not there."""
+    equals = {"operation": "EQUALS", "key": "name", "string_value": name}
+    # The server decodes it a second time.
+    encoded = quote(json.dumps({"predicates": [equals]}))
+    found = call(client.list_pipelines, filter=encoded, namespace=namespace).pipelines
+    if found:
+        return str(found[0].pipeline_id)
+    body = client.api_models.V2beta1Pipeline(display_name=name, namespace=namespace)
+    return str(call(client.pipelines.create_pipeline, "pipeline_id", body=body).pipeline_id)
 
 
 def _wait(
-    config: SubmitConfig,
-    server: Server,
-    submitted: Submitted,
+    client: Any,
+    run_id: str,
+    timeout: float | None,
     console: Console,
     sleep: Callable[[float], None],
     clock: Callable[[], float],
-) -> Submitted:
+) -> Any:
+    """Returns the run as the server knows it when it has ended."""
     began, shown = clock(), None
-    goes_on = f"The run goes on: {submitted.address}"
     while True:
-        try:
-            run = server.run(submitted.id)
-        except SubmitError as error:
-            raise SubmitError(f"{error} {goes_on}") from None
+        run = call(client.get_run, "run_id", run_id=run_id)
         passed = clock() - began
         if run.state != shown:
             shown = run.state
             minutes, seconds = divmod(int(passed), 60)
-            _say(console, "state", f"{shown.lower()} after {minutes}:{seconds:02d}")
+            _say(console, "state", f"{str(shown).lower()} after {minutes}:{seconds:02d}")
         if run.state in FINISHED:
-            for problem in run.problems if run.state != "SUCCEEDED" else ():
-                _say(console, "failed", problem, "red")
-            return Submitted(submitted.id, submitted.address, run.state)
-        left = float("inf") if config.timeout is None else config.timeout * 60 - passed
+            return run
+        left = float("inf") if timeout is None else timeout * 60 - passed
         if left <= 0:
             raise SubmitError(
-                f"the run must end within --timeout {config.timeout:g} minutes, got "
-                f"{run.state.lower()}. {goes_on}"
+                f"the run must end within --timeout {timeout:g} minutes, got "
+                f"{str(run.state).lower()}. Give it longer, or look at it."
             )
         sleep(min(POLL_SECONDS, left))
 
 
-def _token(config: SubmitConfig, environ: Mapping[str, str]) -> Callable[[], str]:
-    """Where the token comes from: the file, or else the environment, or else nowhere."""
-    file = config.token_file
-    if file is None:
-        fixed = environ.get(TOKEN, "")
-        return lambda: _checked(fixed, TOKEN) if fixed else ""
-
-    def from_file() -> str:
-        try:
-            text = file.read_bytes().decode("ascii", "replace")
-        except OSError as error:
-            raise SubmitError(
-                f"--token-file must be readable, got {error.strerror} for {file}. "
-                "Check its path and permissions."
-            ) from None
-        return _checked(text, f"--token-file {file}")
-
-    return from_file
-
-
-def _checked(text: str, source: str) -> str:
-    """A token fit for a header; an error never shows it."""
-    token = text.strip()
-    if re.fullmatch(r"[!-~]+", token) is None:
-        raise SubmitError(
-            f"a token must be one word of ASCII characters, got something else from {source}. "
-            "Put nothing there but the token, without the word Bearer."
-        )
-    return token
-
-
-def _notes(config: SubmitConfig, has_token: bool) -> list[str]:
-    notes = []
-    if config.token_file is not None and config.token_file.stat().st_mode & (
-        stat.S_IRGRP | stat.S_IROTH
-    ):
-        notes.append(
-            f"other users of this machine can read {config.token_file}. "
-            f"Keep it to yourself: chmod 600 {config.token_file}"
-        )
-    host = urlsplit(config.host)
-    local = host.hostname in ("localhost", "::1") or (host.hostname or "").startswith("127.")
-    if has_token and host.scheme == "http" and not local:
-        notes.append(
-            f"the token travels unencrypted to {config.host}. Use https if the server has it."
-        )
-    return notes
-
-
-def _check_host(host: str) -> None:
-    try:
-        parts = urlsplit(host)
-        named = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        parts, named = urlsplit(""), False
-    if "@" in parts.netloc:
-        raise ValueError(
-            "host must be an address without a user or a password. "
-            f"Put a token in {TOKEN} or in a file for --token-file."
-        )
-    require(
-        parts.scheme in ("http", "https") and named and re.search(r"\s", host) is None,
-        "host must be an address that begins with http:// or https://",
-        host,
-        "Try --host http://localhost:8080.",
-    )
-    require(
-        not parts.query and not parts.fragment,
-        "host must be the server's address, without what follows ? or #",
-        host,
-        f"Try --host {host.partition('#')[0].partition('?')[0].rstrip('/')}.",
-    )
-
-
-def _check_cron(cron: str) -> None:
-    fields = cron.split()
-    # With five fields the server takes the minutes for seconds.
-    require(
-        len(fields) != 5,
-        "cron must have six fields, the first one seconds",
-        cron,
-        f"Try --cron '0 {' '.join(fields)}'.",
-    )
-    require(
-        len(fields) == 6 or re.fullmatch(r"@(\w+|every \S+)", cron.strip()) is not None,
-        "cron must have six fields, the first one seconds, or be a word such as @daily",
-        cron,
-        "Try --cron '0 30 3 * * *'.",
-    )
-
-
-def _check_namespace(config: SubmitConfig, multi_user: bool) -> None:
-    if multi_user and config.namespace is None:
-        raise SubmitError(
-            f"{config.host} has many users and must be given a namespace, got none. "
-            "Name yours with --namespace."
-        )
-    if config.namespace is not None and not multi_user:
-        raise SubmitError(
-            f"--namespace is for a server of many users, got {config.namespace!r} and "
-            f"{config.host}, which has no namespaces. Leave it out."
-        )
+def _problems(run: Any) -> Iterator[str]:
+    """Yields what went wrong in a run: of itself, and of each task that failed."""
+    if run.error is not None and run.error.message:
+        yield run.error.message
+    details = run.run_details.task_details if run.run_details else None
+    for task in details or ():
+        # The root fails whenever a task does.
+        if task.state == "FAILED" and task.display_name not in (None, "root"):
+            told = task.error.message if task.error else ""
+            yield f"{task.display_name}: {told}" if told else task.display_name
 
 
 def _say(console: Console, label: str, text: str, style: str = "") -> None:

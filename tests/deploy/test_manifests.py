@@ -186,16 +186,35 @@ def test_checkpoints_belong_to_the_image() -> None:
     assert args[args.index("--code") + 1] == container["image"]
 
 
-def test_the_schedule_submits_as_the_command_line_does() -> None:
+def test_the_schedule_submits_as_the_command_line_does(monkeypatch: pytest.MonkeyPatch) -> None:
     (container,) = pod(load("schedule"))["containers"]
     words = [*container["command"], *container["args"]]
     assert words[:2] == ["plateau", "submit"]
+    # The file is there when Kubernetes has mounted it.
+    monkeypatch.setattr(Path, "is_file", lambda _: True)
     config = flags.parse(submit.default(), words[2:], "plateau submit", "")
     assert config.wait
-    mount = container["volumeMounts"][0]["mountPath"]
-    assert str(config.file.parent) == mount
-    assert [variable["name"] for variable in container["env"]] == [submit.TOKEN]
-    assert "value" not in container["env"][0]
+    mounts = {mount["name"]: Path(mount["mountPath"]) for mount in container["volumeMounts"]}
+    assert config.file.parent == mounts["pipeline"]
+    (variable,) = container["env"]
+    assert config.namespace == f"$({variable['name']})"
+    assert variable["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.namespace"}}
+
+
+def test_the_schedule_signs_in_with_a_token_that_is_renewed() -> None:
+    """The API server reviews tokens of this audience: backend/src/apiserver/common/const.go."""
+    spec = pod(load("schedule"))
+    (container,) = spec["containers"]
+    (mount,) = (mount for mount in container["volumeMounts"] if mount["name"] == "token")
+    (volume,) = (volume for volume in spec["volumes"] if volume["name"] == "token")
+    (source,) = volume["projected"]["sources"]
+    token = source["serviceAccountToken"]
+    assert token["audience"] == "pipelines.kubeflow.org"
+    # Less than this, Kubernetes does not grant.
+    assert token["expirationSeconds"] >= 600
+    args = container["args"]
+    assert args[args.index("--token-file") + 1] == f"{mount['mountPath']}/{token['path']}"
+    assert spec["serviceAccountName"] == "default-editor"
 
 
 @pytest.mark.parametrize("name", ["tfjob", "schedule"])

@@ -1,7 +1,7 @@
 """A Kubeflow Pipelines server that remembers every request: the part of its REST API in use here.
 
-It keeps pipelines, experiments and runs as the real one does, refuses what the real one refuses,
-and can be told to fail.
+It keeps pipelines, experiments and runs as the real one does, refuses what the real one refuses
+(backend/src/apiserver of release 2.17), and can be told to fail.
 """
 
 import datetime
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
 
 import yaml
 
@@ -155,15 +155,18 @@ class KfpServer:
 
     def answer(self, request: Recorded) -> Answer:
         """Do what is asked."""
-        if self.token and request.headers.get("authorization") != f"Bearer {self.token}":
-            return _refusal(401, "no valid token")
+        health = request.path == f"{API}healthz"
+        authorized = request.headers.get("authorization") == f"Bearer {self.token}"
+        if self.token and not authorized and not health:
+            if "upload" in request.path:
+                return _upload_refusal(400, "Failed to create a pipeline version")
+            return _refusal(401, "Review.Status.Authenticated is false", code=16)
         routes: dict[tuple[str, str], Callable[..., Answer]] = {
             ("GET", "healthz"): lambda _: (200, {"multi_user": self.multi_user}),
             ("GET", "pipelines"): self._list_pipelines,
             ("POST", "pipelines"): self._create_pipeline,
             ("POST", "pipelines/upload"): self._upload,
             ("POST", "pipelines/upload_version"): self._upload_version,
-            ("GET", "pipelines/names/([^/]+)"): self._pipeline_by_name,
             ("GET", "pipelines/([^/]+)/versions"): self._list_versions,
             ("GET", "experiments"): self._list_experiments,
             ("POST", "experiments"): self._create_experiment,
@@ -175,54 +178,63 @@ class KfpServer:
             found = re.fullmatch(API + pattern, request.path)
             if method == request.method and found:
                 return act(request, *map(unquote, found.groups()))
+        if request.path.startswith("/apis/"):
+            return _refusal(404, "Not Found", code=5)
         return 404, b"404 page not found"
 
     def _new(self, kind: str) -> str:
         self._ids += 1
         return f"{kind}-{self._ids}"
 
-    def _matching(self, request: Recorded, found: dict[str, dict[str, Any]]) -> list[Any]:
-        wanted = json.loads(request.query.get("filter") or "{}").get("predicates", [])
-        space = request.query.get("namespace", "")
-        return [
+    def _namespace(self, given: str | None) -> str:
+        """A server of one user takes a namespace and does not heed it."""
+        return (given or "") if self.multi_user else ""
+
+    def _listed(self, request: Recorded, field: str) -> Answer:
+        """What has the namespace and matches the filter; an empty field is left out."""
+        # The gateway decodes the query, and the server the filter in it once more.
+        text = unquote_plus(request.query.get("filter", "")) or "{}"
+        space = self._namespace(request.query.get("namespace"))
+        if self.multi_user and field == "experiments" and not space:
+            return _refusal(400, "An experiment cannot have an empty namespace")
+        names = {"name": "display_name"}
+        found = [
             item
-            for item in found.values()
+            for item in getattr(self, field).values()
             if item.get("namespace", "") == space
-            and all(item[p["key"]] == p.get("stringValue", p.get("string_value")) for p in wanted)
+            and all(
+                item[names.get(p["key"], p["key"])] == p.get("stringValue", p.get("string_value"))
+                for p in json.loads(text).get("predicates", [])
+            )
         ]
+        return 200, {field: found} if found else {}
 
     def _list_pipelines(self, request: Recorded) -> Answer:
-        return 200, {"pipelines": self._matching(request, self.pipelines)}
-
-    def _pipeline_by_name(self, request: Recorded, name: str) -> Answer:
-        for pipeline in self.pipelines.values():
-            space = request.query.get("namespace", "")
-            if pipeline["display_name"] == name and pipeline["namespace"] == space:
-                return 200, pipeline
-        return _refusal(404, f"Pipeline {name} not found", code=5)
+        return self._listed(request, "pipelines")
 
     def _create_pipeline(self, request: Recorded) -> Answer:
-        return self._add_pipeline(request.json["display_name"], request.json.get("namespace", ""))
+        name = request.json["display_name"]
+        new = self._add_pipeline(name, request.json.get("namespace"))
+        return (
+            _refusal(409, f"The name {name} already exist", code=6) if new is None else (200, new)
+        )
 
-    def _add_pipeline(self, name: str, space: str) -> Answer:
-        if any(p["display_name"] == name for p in self.pipelines.values()):
-            return _refusal(409, f"pipeline {name} already exists", code=6)
-        new = {
-            "pipeline_id": self._new("pipeline"),
-            "display_name": name,
-            "namespace": space,
-            "created_at": _now(),
-        }
-        self.pipelines[new["pipeline_id"]] = new
-        return 200, new
+    def _add_pipeline(self, name: str, namespace: str | None) -> dict[str, Any] | None:
+        space = self._namespace(namespace)
+        taken = [(p["display_name"], p.get("namespace", "")) for p in self.pipelines.values()]
+        if (name, space) in taken:
+            return None
+        new = {"pipeline_id": self._new("pipeline"), "display_name": name, "created_at": _now()}
+        self.pipelines[new["pipeline_id"]] = {**new, "namespace": space} if space else new
+        return new
 
     def _upload(self, request: Recorded) -> Answer:
         name = request.query["name"]
-        status, new = self._add_pipeline(name, request.query.get("namespace", ""))
-        if status == 200:
-            status, version = self._add_version(new["pipeline_id"], name, request.upload)
-            return (200, new) if status == 200 else (status, version)
-        return status, new
+        new = self._add_pipeline(name, request.query.get("namespace"))
+        if new is None:
+            return _upload_refusal(409, "Failed to create a pipeline and a pipeline version")
+        status, version = self._add_version(new["pipeline_id"], name, request.upload)
+        return (200, new) if status == 200 else (status, version)
 
     def _upload_version(self, request: Recorded) -> Answer:
         return self._add_version(request.query["pipelineid"], request.query["name"], request.upload)
@@ -230,14 +242,14 @@ class KfpServer:
     def _add_version(self, pipeline: str, name: str, file: bytes) -> Answer:
         spec, *platforms = yaml.safe_load_all(file)
         if "pipelineInfo" not in spec or not spec["root"]["dag"]["tasks"]:
-            return _refusal(400, "invalid pipeline spec")
+            return _upload_refusal(400, "invalid pipeline spec")
         if any(list(document) != ["platforms"] for document in platforms):
-            return _refusal(400, "invalid platform spec")
+            return _upload_refusal(400, "invalid platform spec")
         if pipeline not in self.pipelines:
-            return _refusal(404, f"Pipeline {pipeline} not found", code=5)
+            return _upload_refusal(400, "Failed to create a pipeline version")
         mine = [v for v in self.versions.values() if v["pipeline_id"] == pipeline]
         if any(version["display_name"] == name for version in mine):
-            return _refusal(409, f"version {name} already exists", code=6)
+            return _upload_refusal(409, "Failed to create a pipeline version")
         new = {
             "pipeline_id": pipeline,
             "pipeline_version_id": self._new("version"),
@@ -253,19 +265,22 @@ class KfpServer:
         return 200, {"pipeline_versions": mine}
 
     def _list_experiments(self, request: Recorded) -> Answer:
-        return 200, {"experiments": self._matching(request, self.experiments)}
+        return self._listed(request, "experiments")
 
     def _create_experiment(self, request: Recorded) -> Answer:
-        if request.json.get("namespace") and not self.multi_user:
-            return _refusal(400, "In single-user mode a namespace is not allowed")
+        name, space = request.json["display_name"], self._namespace(request.json.get("namespace"))
+        if self.multi_user and not space:
+            return _refusal(400, "An experiment cannot have an empty namespace")
+        taken = [(e["display_name"], e.get("namespace", "")) for e in self.experiments.values()]
+        if (name, space) in taken:
+            return _refusal(409, f"The name {name} already exists", code=6)
         new = {
             "experiment_id": self._new("experiment"),
-            "namespace": "",
+            "display_name": name,
             "storage_state": "AVAILABLE",
             "created_at": _now(),
-            **request.json,
         }
-        self.experiments[new["experiment_id"]] = new
+        self.experiments[new["experiment_id"]] = {**new, "namespace": space} if space else new
         return 200, new
 
     def _create_run(self, request: Recorded) -> Answer:
@@ -285,7 +300,7 @@ class KfpServer:
         return 200, new
 
     def _invalid(self, run: dict[str, Any]) -> Answer | None:
-        """Why a run cannot be; as an old server does, it knows no default of a parameter."""
+        """Why a run cannot be."""
         if run["experiment_id"] not in self.experiments:
             return _refusal(404, "Experiment not found", code=5)
         spec = run.get("pipeline_spec")
@@ -298,8 +313,13 @@ class KfpServer:
         spec = spec.get("pipeline_spec", spec)
         inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
         given = run.get("runtime_config", {}).get("parameters") or {}
-        if set(given) != set(inputs):
-            return _refusal(400, f"parameters must be {sorted(inputs)}, got {sorted(given)}")
+        if unknown := set(given) - set(inputs):
+            return _refusal(400, f"parameter(s) provided are not required: {sorted(unknown)}")
+        for name, parameter in inputs.items():
+            value = given.get(name, parameter.get("defaultValue"))
+            kinds = {"STRING": str, "NUMBER_INTEGER": int | float}
+            if not isinstance(value, kinds[parameter["parameterType"]]):
+                return _refusal(400, f"input parameter {name} requires another type: {value!r}")
         return None
 
     def _get_run(self, _: Recorded, identity: str) -> Answer:
@@ -370,7 +390,13 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _refusal(status: int, message: str, code: int = 3) -> Answer:
-    return status, {"error": message, "code": code, "message": message, "details": []}
+    """What the gRPC gateway says."""
+    return status, {"code": code, "message": message, "details": []}
+
+
+def _upload_refusal(status: int, message: str) -> Answer:
+    """What the upload says, which is not behind the gateway."""
+    return status, {"error_message": message, "error_details": f"{message}\nstack"}
 
 
 def _now() -> str:
