@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 TOKEN = "PLATEAU_KFP_TOKEN"
 """Environment variable that holds a token."""
@@ -31,8 +31,8 @@ _MAY_EXIST = " It may have been created nevertheless: look before you submit aga
 _REMEDIES = {
     400: "Correct what it names; the log of its ml-pipeline pod may say more.",
     401: f"Tokens expire: {_SIGN_IN}.",
-    403: "Name a namespace in which the token's owner may create runs with --namespace.",
-    404: "Check --host: it may need a path such as /pipeline, or the server is older than 2.5.",
+    403: "Give --namespace one in which the token's owner may create runs.",
+    404: "Check --host: it may need a path such as /pipeline, or lead to another service.",
     409: "It exists already: choose another --version, or submit again.",
     429: "Try again later.",
 }
@@ -81,9 +81,9 @@ class Transport:
             answer = self._pool.request(method, url, **options)
         except urllib3.exceptions.HTTPError as error:
             cause = getattr(error, "reason", error)
-            # A refused connection and a failed TLS handshake come before the request.
-            unsent = (urllib3.exceptions.ConnectTimeoutError, urllib3.exceptions.SSLError)
-            hint = "" if isinstance(cause, unsent) else may_exist
+            # A connection that is refused is one of these too.
+            unsent = isinstance(cause, urllib3.exceptions.ConnectTimeoutError)
+            hint = "" if unsent else may_exist
             raise SubmitError(f"{self._unanswered(cause)}{hint}") from None
         if answer.status >= 300:
             hint = may_exist if answer.status >= 500 else ""
@@ -116,7 +116,7 @@ class Transport:
     def _refused(self, answer: Any, token: str) -> str:
         if answer.status < 400:
             # The rest of the address may hold a secret.
-            there = urlsplit(answer.headers.get("Location", ""))
+            there = urlsplit(urljoin(self._host, answer.headers.get("Location", "")))
             return (
                 f"{self._host} must answer itself, got a redirect to "
                 f"{there.scheme}://{there.hostname}. If that is the server, name it with --host; "

@@ -158,28 +158,17 @@ class Submitted(NamedTuple):
         return self.state in (None, "SUCCEEDED")
 
 
-class Pipeline(NamedTuple):
-    """A compiled pipeline.
-
-    Attributes:
-        name: Its name.
-        parameters: Default of each parameter of a run.
-        root: Its pipeline root; None if it was compiled without one.
-    """
-
-    name: str
-    parameters: Mapping[str, Any]
-    root: str | None
-
-
 def default() -> SubmitConfig:
     """Returns the values of the flags that are not given; FILE and --host always have to be."""
     missing: Any = tyro.MISSING
     return SubmitConfig(file=missing, host=missing)
 
 
-def read(path: Path) -> Pipeline:
+def read(path: Path) -> tuple[str, dict[str, Any], str | None]:
     """Reads a pipeline that `plateau compile` wrote for Kubeflow Pipelines.
+
+    Returns:
+        Its name, the default of each parameter of a run, and its root if it was compiled with one.
 
     Raises:
         ValueError: The file holds something else.
@@ -196,7 +185,7 @@ def read(path: Path) -> Pipeline:
     require(path.suffix in (".yaml", ".yml"), "FILE must end with .yaml", path.name, "Rename it.")
     try:
         defined = loaded.spec["root"]["inputDefinitions"]["parameters"]
-        return Pipeline(
+        return (
             loaded.spec["pipelineInfo"]["name"],
             {name: defined[name]["defaultValue"] for name in _PARAMETERS},
             loaded.spec.get("defaultPipelineRoot"),
@@ -228,13 +217,25 @@ def submit(
         OSError: A file cannot be read.
         SubmitError: The server cannot be reached, or refuses, or the timeout is over.
     """
-    pipeline = read(config.file)
+    compiled_name, parameters, root = read(config.file)
     token = partial(kfp_client.read_token, config.token_file, environ)
     token()
-    web = f"{config.host.rstrip('/')}/#"
-    client, transport = kfp_client.connect(config.host, token, config.ca_cert)
-    _check_namespace(config, call(client.get_kfp_healthz, "multi_user").multi_user)
-
+    host = config.host.rstrip("/")
+    client, transport = kfp_client.connect(host, token, config.ca_cert)
+    multi_user = call(client.get_kfp_healthz, "multi_user").multi_user
+    require(
+        config.namespace is not None or not multi_user,
+        f"namespace must be given to {host}, which has many users",
+        config.namespace,
+        "Name yours with --namespace.",
+    )
+    # Such a server would take a namespace and not heed it.
+    require(
+        config.namespace is None or multi_user,
+        f"namespace must not be given to {host}, which has one user",
+        config.namespace,
+        "Leave it out.",
+    )
     experiment = call(
         client.create_experiment,
         "experiment_id",
@@ -247,7 +248,7 @@ def submit(
         config.experiment,
         "Restore it in the web page, or name another with --experiment.",
     )
-    name = config.name or pipeline.name
+    name = config.name or compiled_name
     version = config.version or f"{name}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}"
     pipeline_id = _pipeline_id(client, name, config.namespace)
     uploaded = call(
@@ -265,19 +266,19 @@ def submit(
         "pipeline_id": pipeline_id,
         "version_id": uploaded.pipeline_version_id,
         # With the defaults, so that the run's page shows every value.
-        "params": {**pipeline.parameters, **{k: v for k, v in flags.items() if v is not None}},
+        "params": parameters | {flag: value for flag, value in flags.items() if value is not None},
         # No server takes it from the file.
-        "pipeline_root": config.root or pipeline.root,
+        "pipeline_root": config.root or root,
         "service_account": config.service_account,
     }
     if config.cron is None:
         made = call(client.run_pipeline, "run_id", **run)
-        submitted = Submitted(made.run_id, f"{web}/runs/details/{made.run_id}")
+        submitted = Submitted(made.run_id, f"{host}/#/runs/details/{made.run_id}")
     else:
         run |= {"cron_expression": config.cron, "no_catchup": not config.catchup}
         made = call(client.create_recurring_run, "recurring_run_id", **run)
         identity = made.recurring_run_id
-        submitted = Submitted(identity, f"{web}/recurringrun/details/{identity}")
+        submitted = Submitted(identity, f"{host}/#/recurringrun/details/{identity}")
     _say(console, "run" if config.cron is None else "schedule", submitted.address)
     if not config.wait:
         return submitted
@@ -289,22 +290,6 @@ def submit(
     for problem in _problems(ended) if ended.state != "SUCCEEDED" else ():
         _say(console, "failed", kfp_client.clean(problem, token()), "red")
     return submitted._replace(state=ended.state)
-
-
-def _check_namespace(config: SubmitConfig, multi_user: bool) -> None:
-    require(
-        config.namespace is not None or not multi_user,
-        f"namespace must be given to {config.host}, which has many users",
-        config.namespace,
-        "Name yours with --namespace.",
-    )
-    # Such a server would take it and not heed it.
-    require(
-        config.namespace is None or multi_user,
-        f"namespace is for a server of many users, which {config.host} is not",
-        config.namespace,
-        "Leave it out.",
-    )
 
 
 def _pipeline_id(client: Any, name: str, namespace: str | None) -> str:

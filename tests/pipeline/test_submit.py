@@ -374,7 +374,7 @@ DEX = {"Location": "https://login.example/dex/auth?state=abc"}
         ({"status": 200, "body": b"[]"}, "something else", "Check --host"),
         ({"status": 200, "content": "a; charset=no"}, "something else", "Check --host"),
         ({"status": 302, "headers": DEX}, "a redirect to https://login.example.", "--token-file"),
-        ({"status": 302}, "a redirect", "--token-file"),
+        ({"status": 302}, "a redirect to http://127.0.0.1.", "--token-file"),
         ({"drop": True}, "got a broken connection", "Check --host"),
     ],
 )
@@ -471,7 +471,7 @@ def test_the_settings_of_the_kfp_client_are_not_used(
     monkeypatch.setattr(Client, "_LOCAL_KFP_CONTEXT", str(context))
     for name in ("ENDPOINT", "IAP_OAUTH2_CLIENT_ID", "OVERRIDE_EXPERIMENT_NAME", "SA_TOKEN_PATH"):
         monkeypatch.setenv(f"KF_PIPELINES_{name}", "http://other.invalid")
-    assert send().ok
+    assert send(host=f"{send.server.url}/").ok
     for request in send.server.requests:
         assert not {"cookie", "x-secret", "authorization"} & request.headers.keys()
         assert "other" not in f"{request.query} {request.body!r}"
@@ -539,6 +539,15 @@ def test_no_error_shows_the_token(
     assert TOKEN[:8] not in caplog.text + send.said
 
 
+def test_a_token_file_that_is_removed_leaves_the_address(send: Submission, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    send.clock.sleep = lambda _: file.unlink()  # type: ignore[method-assign]
+    message = send.refused(token_file=file, wait=True)
+    assert "--token-file must be readable, got No such file" in message
+    assert "The run goes on: http" in message
+
+
 def test_what_a_task_says_is_shown_without_the_token(send: Submission) -> None:
     send.environ = {kfp_client.TOKEN: TOKEN}
     send.server.states = ["FAILED"]
@@ -549,15 +558,25 @@ def test_what_a_task_says_is_shown_without_the_token(send: Submission) -> None:
     assert TOKEN not in send.said
 
 
-@pytest.mark.parametrize("text", ["Bearer abc", "abc\nX-Evil: 1", "abc\u20ac", " "])
-@pytest.mark.parametrize("by_file", [True, False])
+@pytest.mark.parametrize(
+    ("text", "by_file", "got"),
+    [
+        ("", True, "nothing"),
+        *((" \n", by_file, "nothing") for by_file in (True, False)),
+        *(
+            (text, by_file, "something else")
+            for text in ("Bearer abc", "abc\nX-Evil: 1", "abc\u20ac")
+            for by_file in (True, False)
+        ),
+    ],
+)
 def test_a_token_unfit_for_a_header_is_not_shown(
-    send: Submission, tmp_path: Path, text: str, by_file: bool
+    send: Submission, tmp_path: Path, text: str, by_file: bool, got: str
 ) -> None:
     file = tmp_path / "token"
     file.write_text(text)
     send.environ = {} if by_file else {kfp_client.TOKEN: text}
-    with pytest.raises(SubmitError, match="one word of ASCII") as error:
+    with pytest.raises(SubmitError, match=f"one word of ASCII characters, got {got}") as error:
         send(token_file=file if by_file else None)
     assert "abc" not in "".join(traceback.format_exception(error.value))
     assert send.server.requests == []
