@@ -178,24 +178,6 @@ def _compile(args: list[str]) -> int:
     return PUSHED
 
 
-def _doctor(args: list[str]) -> int:
-    from pipeline import console, doctor, doctor_console
-
-    with _usage_errors():
-        config = _flags(doctor.default(), "doctor", args)
-    try:
-        compiled = doctor.load(config.file)
-    except (ValueError, OSError) as error:
-        return _complain(str(error))
-    target = config.target or compiled.target
-    findings = doctor.check(compiled, target, config.values)
-    if config.json:
-        print(console.as_json(findings))
-    else:
-        doctor_console.print_findings(console.make(), findings, config.file, target)
-    return ERROR if doctor.broken(findings) else PUSHED
-
-
 def _submit(args: list[str]) -> int:
     from pipeline import console, submit
 
@@ -326,7 +308,6 @@ COMMANDS = {
     "compile": Command(
         _compile, "[PRESET] [flags]", "write the pipeline for Kubeflow or Vertex AI"
     ),
-    "doctor": Command(_doctor, "FILE", "say what would go wrong with a compiled pipeline"),
     "submit": Command(_submit, "FILE --host URL", "run a compiled pipeline on Kubeflow Pipelines"),
     "report": Command(_report, "[PRESET] [--open]", "say where the newest training report is"),
 }

@@ -39,7 +39,7 @@ from pipeline import beam, counting, evaluation, fingerprint, metadata
 from pipeline.config import RunConfig
 from pipeline.dataset import EVAL, TABLE_SPLITS, TEST, TRAIN
 from pipeline.metadata import Store
-from schemas import LABEL
+from schemas import LABEL, parameter
 from trainer_module.config import ImageFeatures, TableFeatures
 
 Place: TypeAlias = str | RuntimeParameter
@@ -148,7 +148,10 @@ def create_pipeline(
         examples=examples.outputs["examples"],
         schema=contract.outputs["schema"],
         preprocessing_fn="trainer_module.preprocessing.preprocessing_fn",
-        custom_config={"preprocessing": train_config.preprocessing_json(), "code": code},
+        custom_config={
+            "preprocessing": parameter.compressed(train_config.preprocessing_json()),
+            "code": code,
+        },
         materialize=False,
         disable_statistics=True,
     )

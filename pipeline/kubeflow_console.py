@@ -3,8 +3,8 @@
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from pipeline import doctor_console
 from pipeline.kubeflow_runner import CompileConfig, CompileResult
 
 
@@ -20,12 +20,16 @@ def print_compiled(console: Console, compiled: CompileResult, config: CompileCon
     for name, value in compiled.parameters.items():
         table.add_row(name, escape(str(value)))
     console.print(table)
-    doctor_console.print_findings(console, compiled.findings, compiled.file, config.target)
-    lines = [f"worker {compiled.train_config}, for trainer_module.worker"]
+    for warning in compiled.warnings:
+        console.print(Text.assemble(("warning", "bold yellow"), f"  {warning}"))
+    lines = [
+        f"file   {compiled.file}",
+        f"worker {compiled.train_config}, for trainer_module.worker",
+    ]
     if config.checkpoints:
-        lines.append(f"goes on from {config.checkpoints} when the Trainer's pod is sent away")
+        lines.append(f"A Trainer whose pod is lost resumes from {config.checkpoints}.")
     else:
-        lines.append("no volume: a Trainer whose pod is sent away begins anew")
+        lines.append("There is no volume: a Trainer whose pod is lost starts over.")
     if config.target == "kfp":
         lines.append(f"next   plateau submit {compiled.file} --host URL")
     console.print("\n".join(map(escape, lines)), soft_wrap=True)

@@ -7,6 +7,7 @@ Pipelines; `adapted` makes of that what open-source Kubeflow Pipelines runs.
 import json
 import os
 import re
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -14,10 +15,10 @@ from typing import Any, NamedTuple
 
 import tyro
 
-from pipeline import beam, dataset, doctor, logs
+from pipeline import beam, dataset, kubeflow_checks, logs
 from pipeline.config import RunConfig
 from pipeline.database import MetadataConfig
-from pipeline.doctor import Target
+from pipeline.kubeflow_checks import Compiled, Target
 from trainer_module import collector, environment, files
 from trainer_module.checks import check_choices, require
 from trainer_module.config import ImageFeatures
@@ -28,14 +29,23 @@ COMMAND = ("python", "-m", "pipeline.kubeflow_task")
 RUNTIME = ("strategy", "patience", "max_epochs")
 """Fields of the schedule that a run of the compiled pipeline may set; beside data and pushed."""
 
-_ROOT = "minio://mlpipeline/v2/artifacts"
+_STAND_IN = "minio://mlpipeline/v2/artifacts"
+"""For TFX, which needs a root; the file has none, so that the server's own holds."""
 _SUFFIX = {"kfp": ".yaml", "vertex": ".json"}
-# A pod that is sent away is tried again, and goes on from its last epoch.
+# A Trainer whose pod is lost is retried, and resumes from its last epoch.
 _RETRIES = {"maxRetryCount": 3, "backoffDuration": "10s", "backoffFactor": 2.0}
-_TRAINER = "Trainer"
+# Without it, Kubeflow Pipelines 2.14 to 2.17 never retry. It counts from the first start and is the
+# deadline of later ones, hence a month.
+_KFP_RETRIES = {**_RETRIES, "backoffMaxDuration": "2592000s"}
+_TOLERATION = re.compile(r"([^\s=:]+)(?:=([^\s=:]*))?(?::(NoSchedule|PreferNoSchedule|NoExecute))?")
+_LABEL = re.compile(r"([^\s=]+)=([^\s=]*)")
+_HTML = {"schemaTitle": "system.HTML", "schemaVersion": "0.0.1"}
+_TRAINER, _TRAINER_EXECUTOR = "Trainer", "Trainer_executor"
 # Their results depend on folders whose content a cache key does not see.
 _UNCACHED = ("ImageExampleGen", "CsvExampleGen", "LatestBlessed", "Pusher")
 _GIB = 2**30 / 10**9
+# It may name thousands of classes.
+_LONGEST_COMMAND = 1000
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,7 @@ class CompileConfig:
         image: Container image, as built from deploy/Dockerfile, with a tag or a digest.
         target: kfp, open-source Kubeflow Pipelines, or vertex, Vertex AI Pipelines.
         root: Pipeline root, under which all artifacts are stored: minio://, s3:// or gs:// and a
-            path; gs:// only for vertex. For kfp minio://mlpipeline/v2/artifacts if not given.
+            path; gs:// only for vertex. For kfp that of the server if not given.
         volume: CLAIM:/PATH, a PersistentVolumeClaim mounted in each task, for kfp: with data,
             pushed models and checkpoints.
         data_location: Where the tasks find the data: the default of the parameter data. If not
@@ -59,6 +69,15 @@ class CompileConfig:
         memory_gib: Memory of the Trainer's task in GiB; the cluster's default if not given.
         gpus: GPUs of the Trainer's task.
         gpu_type: Resource name of the GPUs for kfp, accelerator type for vertex.
+        task_cpus: Processor cores of each other task, and of the Trainer's if --cpus is not given;
+            the cluster's default if not given.
+        task_memory_gib: Memory of each other task in GiB, and of the Trainer's if --memory-gib is
+            not given; the cluster's default if not given.
+        toleration: Taint that the Trainer's pod tolerates, as KEY[=VALUE][:EFFECT], such as
+            nvidia.com/gpu:NoSchedule; for kfp. May be repeated.
+        node_selector: Label of the nodes that the Trainer may run on, as KEY=VALUE; for kfp. May
+            be repeated.
+        image_pull_secret: Kubernetes secret with which the image is pulled, for kfp.
         file: Where to write the compiled pipeline; NAME.yaml (kfp) or NAME.json (vertex) in the
             current folder if not given.
     """
@@ -74,6 +93,11 @@ class CompileConfig:
     memory_gib: float | None = None
     gpus: int = 0
     gpu_type: str = "nvidia.com/gpu"
+    task_cpus: float | None = None
+    task_memory_gib: float | None = None
+    toleration: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    node_selector: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    image_pull_secret: str | None = None
     file: Path | None = None
 
     def __post_init__(self) -> None:
@@ -89,7 +113,7 @@ class CompileConfig:
             self.image,
             "Build one from deploy/Dockerfile and name it with --image.",
         )
-        for name in ("cpus", "memory_gib"):
+        for name in ("cpus", "memory_gib", "task_cpus", "task_memory_gib"):
             value = getattr(self, name)
             flag = name.replace("_", "-")
             require(
@@ -105,6 +129,28 @@ class CompileConfig:
             self.volume,
             "On Vertex AI, name gs:// folders with --data-location and --pushed.",
         )
+        for name in ("toleration", "node_selector", "image_pull_secret"):
+            require(
+                self.target == "kfp" or not getattr(self, name),
+                f"{name} is for --target kfp only",
+                getattr(self, name),
+                "Leave it out.",
+            )
+        for text in self.toleration:
+            require(
+                _TOLERATION.fullmatch(text) is not None,
+                "toleration must be KEY[=VALUE][:EFFECT] with the effect NoSchedule, "
+                "PreferNoSchedule or NoExecute",
+                text,
+                "Try --toleration nvidia.com/gpu:NoSchedule.",
+            )
+        for text in self.node_selector:
+            require(
+                _LABEL.fullmatch(text) is not None,
+                "node_selector must be KEY=VALUE",
+                text,
+                "Try --node-selector pool=gpu.",
+            )
         require(
             self.volume is None or _VOLUME.fullmatch(self.volume) is not None,
             "volume must be CLAIM:/PATH",
@@ -164,8 +210,8 @@ class CompileConfig:
 
     @property
     def pipeline_root(self) -> str:
-        """Pipeline root."""
-        return (self.root or _ROOT).rstrip("/")
+        """Pipeline root, or what stands for that of the server."""
+        return (self.root or _STAND_IN).rstrip("/")
 
     @property
     def destination(self) -> Path:
@@ -187,13 +233,13 @@ class CompileResult(NamedTuple):
     Attributes:
         file: The file.
         train_config: The Trainer's configuration as JSON, for `trainer_module.worker`.
-        findings: What `plateau doctor` has to say.
+        warnings: What may fail, or give other results another day.
         parameters: Default of each parameter of a run.
     """
 
     file: Path
     train_config: Path
-    findings: tuple[doctor.Finding, ...]
+    warnings: tuple[str, ...]
     parameters: Mapping[str, str | int]
 
 
@@ -210,15 +256,12 @@ def run(config: CompileConfig, command: str = "") -> CompileResult:
     """
     config = replace(config, run=replace(config.run, classes=classes(config.run)))
     spec = compile_spec(config, command)
-    platform = volume_platform(spec, config.volume) if config.volume else None
+    platform = platform_spec(spec, config)
     text = as_text(spec, platform, config)
-    checked = doctor.Compiled(spec=spec, platform=platform, target=config.target)
-    findings = doctor.check(checked, config.target)
-    if doctor.broken(findings):
-        raise ValueError(
-            "a compiled pipeline must pass `plateau doctor`, got "
-            + " ".join(f"{f.where}: {f.what} {f.remedy}" for f in findings)
-        )
+    compiled = Compiled(spec, platform, config.target)
+    problems = kubeflow_checks.problems(compiled)
+    if problems:
+        raise ValueError("\n".join(problems))
     train_config = config.destination.with_suffix(".train_config.json")
     config.destination.parent.mkdir(parents=True, exist_ok=True)
     for path, content in (
@@ -227,7 +270,9 @@ def run(config: CompileConfig, command: str = "") -> CompileResult:
     ):
         with files.whole(path) as unfinished:
             unfinished.write_text(content, encoding="utf-8")
-    return CompileResult(config.destination, train_config, findings, defaults(config))
+    return CompileResult(
+        config.destination, train_config, kubeflow_checks.warnings(compiled), defaults(config)
+    )
 
 
 def classes(config: RunConfig) -> tuple[str, ...]:
@@ -300,12 +345,9 @@ def compile_spec(config: CompileConfig, command: str = "") -> Spec:
             config.run,
             paths,
             dataset.schema_text(config.run, config.run.classes),
-            command,
+            textwrap.shorten(command, _LONGEST_COMMAND, placeholder=" ..."),
             {name: parameters[name] for name in RUNTIME},
         )
-        if config.cpus or config.memory_gib or config.gpus:
-            (trainer,) = (node for node in wired.components if node.id == _TRAINER)
-            trainer.with_platform_config(_resources(config))
         runner = KubeflowV2DagRunner(
             KubeflowV2DagRunnerConfig(
                 default_image=config.image,
@@ -314,10 +356,10 @@ def compile_spec(config: CompileConfig, command: str = "") -> Spec:
             )
         )
         job = runner.run(wired, write_out=False)
-    return adapted(job["pipelineSpec"], config.target, config.pipeline_root, given)
+    return adapted(job["pipelineSpec"], config)
 
 
-def adapted(compiled: Spec, target: Target, root: str, given: Mapping[str, str | int]) -> Spec:
+def adapted(compiled: Spec, config: CompileConfig) -> Spec:
     """What the target runs, of what TFX compiles.
 
     TFX drops the defaults of runtime parameters, and lets every task be cached. Open-source
@@ -325,41 +367,80 @@ def adapted(compiled: Spec, target: Target, root: str, given: Mapping[str, str |
 
     Args:
         compiled: PipelineSpec as JSON values.
-        target: Who runs it.
-        root: Pipeline root.
-        given: Default of each runtime parameter.
+        config: What to compile.
     """
     spec: Spec = json.loads(json.dumps(compiled))
-    spec["defaultPipelineRoot"] = root
+    if config.root:
+        # Otherwise the web page would offer ours in place of the administrator's.
+        spec["defaultPipelineRoot"] = config.pipeline_root
     parameters = spec["root"]["inputDefinitions"]["parameters"]
-    for name, value in given.items():
+    for name, value in defaults(config).items():
         parameters[name]["defaultValue"] = value
     tasks = spec["root"]["dag"]["tasks"]
     for name in _UNCACHED:
         if name in tasks:
             tasks[name].pop("cachingOptions", None)
-    tasks[_TRAINER]["retryPolicy"] = dict(_RETRIES)
-    if target == "kfp":
-        for executor in spec["deploymentSpec"]["executors"].values():
-            executor.get("container", {}).pop("lifecycle", None)
+    tasks[_TRAINER]["retryPolicy"] = dict(_KFP_RETRIES if config.target == "kfp" else _RETRIES)
+    for component in spec["components"].values():
+        for output in component.get("outputDefinitions", {}).get("artifacts", {}).values():
+            if "title: system.HTML" in output["artifactType"].get("instanceSchema", ""):
+                # The form in which the clients of Kubeflow and Vertex AI write it.
+                output["artifactType"] = dict(_HTML)
+    for label, executor in spec["deploymentSpec"]["executors"].items():
+        container = executor["container"]
+        if config.target == "kfp":
+            container.pop("lifecycle", None)
+        resources = _resources(config, label == _TRAINER_EXECUTOR)
+        if resources:
+            container["resources"] = resources
     return spec
 
 
-def volume_platform(spec: Spec, volume: str) -> Spec:
-    """The platform specification that mounts a volume in every task.
+def platform_spec(spec: Spec, config: CompileConfig) -> Spec | None:
+    """The platform specification: volume, pull secret and nodes; None if there is nothing to say.
 
     Args:
         spec: The pipeline specification.
-        volume: CLAIM:/PATH.
+        config: What to compile.
     """
-    claim, _, path = volume.partition(":")
-    mount = {
-        "constant": claim,
-        "mountPath": str(PurePosixPath(path)),
-        "pvcNameParameter": {"runtimeValue": {"constant": claim}},
+    shared: Spec = {}
+    if config.volume:
+        claim, _, path = config.volume.partition(":")
+        shared["pvcMount"] = [
+            {
+                "constant": claim,
+                "mountPath": str(PurePosixPath(path)),
+                "pvcNameParameter": {"runtimeValue": {"constant": claim}},
+            }
+        ]
+    if config.image_pull_secret:
+        shared["imagePullSecret"] = [{"secretName": config.image_pull_secret}]
+    trainer = dict(shared)
+    if config.node_selector:
+        trainer["nodeSelector"] = {
+            "labels": dict(label.split("=", 1) for label in config.node_selector)
+        }
+    if config.toleration:
+        trainer["tolerations"] = [_toleration(text) for text in config.toleration]
+    executors = {
+        label: trainer if label == _TRAINER_EXECUTOR else shared
+        for label in spec["deploymentSpec"]["executors"]
     }
-    executors = {label: {"pvcMount": [mount]} for label in spec["deploymentSpec"]["executors"]}
+    if not trainer:
+        return None
     return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}
+
+
+def _toleration(text: str) -> Spec:
+    found = _TOLERATION.fullmatch(text)
+    assert found is not None
+    key, value, effect = found.groups()
+    return {
+        "key": key,
+        "operator": "Exists" if value is None else "Equal",
+        **({"value": value} if value else {}),
+        **({"effect": effect} if effect else {}),
+    }
 
 
 def as_text(spec: Spec, platform: Spec | None, config: CompileConfig) -> str:
@@ -374,19 +455,44 @@ def as_text(spec: Spec, platform: Spec | None, config: CompileConfig) -> str:
             },
         }
         return json.dumps(job, indent=1, sort_keys=True) + "\n"
+    return _yaml([spec, *([platform] if platform else [])])
+
+
+def _yaml(documents: list[Spec]) -> str:
     import yaml
 
+    class Dumper(yaml.SafeDumper):  # type: ignore[misc]
+        """Quotes every text: other readers of YAML take 1e3 for a number."""
+
+    Dumper.add_representer(
+        str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+    )
     # Anchors and aliases, which equal objects would become, are refused by careful readers.
-    documents = json.loads(json.dumps([spec, *([platform] if platform else [])]))
-    return str(yaml.safe_dump_all(documents, sort_keys=True, width=100))
+    plain = json.loads(json.dumps(documents))
+    return str(yaml.dump_all(plain, Dumper=Dumper, sort_keys=True, width=100))
 
 
-def _resources(config: CompileConfig) -> Any:
-    from kfp.pipeline_spec import pipeline_spec_pb2
-
-    kind = pipeline_spec_pb2.PipelineDeploymentConfig.PipelineContainerSpec.ResourceSpec
-    resources = kind(cpu_limit=config.cpus or 0, memory_limit=(config.memory_gib or 0) * _GIB)
-    if config.gpus:
-        resources.accelerator.type = config.gpu_type
-        resources.accelerator.count = config.gpus
+def _resources(config: CompileConfig, trainer: bool) -> Spec:
+    """ResourceSpec of a task, with a request and a limit of each resource that is given."""
+    cpus = (config.cpus if trainer else None) or config.task_cpus
+    gib = (config.memory_gib if trainer else None) or config.task_memory_gib
+    resources: Spec = {}
+    if cpus:
+        resources |= {"cpuLimit": cpus, "cpuRequest": cpus}
+    if gib:
+        resources |= {"memoryLimit": gib * _GIB, "memoryRequest": gib * _GIB}
+    if trainer and config.gpus:
+        resources["accelerator"] = {"type": config.gpu_type, "count": str(config.gpus)}
+    if config.target == "kfp":
+        # Since 2.3, and exact: the server writes the numbers above as floats of gigabytes.
+        if cpus:
+            resources |= {"resourceCpuLimit": f"{cpus:g}", "resourceCpuRequest": f"{cpus:g}"}
+        if gib:
+            text = f"{gib:g}Gi"
+            resources |= {"resourceMemoryLimit": text, "resourceMemoryRequest": text}
+        if trainer and config.gpus:
+            resources["accelerator"] |= {
+                "resourceType": config.gpu_type,
+                "resourceCount": str(config.gpus),
+            }
     return resources

@@ -1,16 +1,18 @@
 """One task of a compiled pipeline, as its container runs it: `python -m pipeline.kubeflow_task`.
 
-TFX's own entrypoint is made for Vertex AI Pipelines. On open-source Kubeflow Pipelines, four things
-are left to whoever runs a task: the launcher stages artifacts to local folders but tells their URIs
-in the object store; nobody runs the driver of an ExampleGen; no artifact type but TFX's own can be
-restored; and an output cannot be left out. This does them, and has TFX's entrypoint do the rest.
+TFX's own entrypoint is made for Vertex AI Pipelines. On open-source Kubeflow Pipelines, input
+artifacts have no type, the driver adds an output of its own, the launcher stages artifacts to local
+folders but passes their URIs in the object store, nobody runs the driver of an ExampleGen, no
+artifact type but TFX's own can be restored, and an output cannot be left out. This module handles
+these and has TFX's entrypoint do the rest.
 """
 
 import argparse
 import json
+import os
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +24,8 @@ STAGED = {"minio://": "/minio/", "s3://": "/s3/", "gs://": "/gcs/"}
 """Where the launcher puts what lies in an object store."""
 
 _HTML = "system.HTML"
+_SYSTEM = "system."
+"""Namespace of Kubeflow's own artifact types."""
 
 Json = dict[str, Any]
 
@@ -46,17 +50,24 @@ def main(argv: list[str] | None = None) -> None:
     """Run the task; what it made is in the output file of the invocation.
 
     Raises:
-        preemption.Preempted: SIGTERM arrived; the exit status is 143.
+        SystemExit: A folder cannot be written, with the reason; or `preemption.Preempted`: SIGTERM
+            arrived, and the exit status is 143.
     """
     environment.prepare()
     arguments = _parse(sys.argv[1:] if argv is None else argv)
-    # The first process of a container would not leave on SIGTERM of itself.
-    with leaving_on_sigterm():
-        _run(arguments)
+    try:
+        # The first process of a container would not leave on SIGTERM of itself.
+        with leaving_on_sigterm():
+            _run(arguments)
+    except PermissionError as error:
+        sys.exit(
+            f"{error.filename} must be accessible for the container's user (uid {os.getuid()}), "
+            f"got {error.strerror!r}. Prepare the volume with deploy/manifests/prepare.yaml."
+        )
 
 
 def _run(arguments: Arguments) -> None:
-    remote = arguments.invocation
+    remote = typed(declared(arguments.invocation, _registered()), arguments.inputs_spec)
     # The workers of Dataflow see Cloud Storage, and no folder of this container.
     given = remote if beam.on_dataflow(arguments.beam) else staged(remote)
     local = without_absent(given)
@@ -68,6 +79,42 @@ def _run(arguments: Arguments) -> None:
     _execute(arguments, local)
     made = json.loads(output_file.read_text())
     output_file.write_text(json.dumps(unstaged(made, remote, _only_page)))
+
+
+def declared(invocation: Json, titles: Collection[str]) -> Json:
+    """Returns an invocation without the outputs that Kubeflow added.
+
+    Since release 2.5 each task has the output `executor-logs`, which belongs to the launcher.
+
+    Args:
+        invocation: ExecutorInput.
+        titles: Artifact types that TFX can restore.
+    """
+    kept: Json = json.loads(json.dumps(invocation))
+    outputs = kept["outputs"].get("artifacts", {})
+    for name in list(outputs):
+        title = _title(outputs[name]["artifacts"][0])
+        if title.startswith(_SYSTEM) and title not in titles:
+            del outputs[name]
+    return kept
+
+
+def typed(invocation: Json, inputs_spec: Json) -> Json:
+    """Returns an invocation whose input artifacts have the types that the component declares.
+
+    Open-source Kubeflow Pipelines passes `{"instanceSchema": ""}`.
+
+    Args:
+        invocation: ExecutorInput.
+        inputs_spec: ComponentInputsSpec.
+    """
+    result: Json = json.loads(json.dumps(invocation))
+    declared_types = inputs_spec.get("artifacts", {})
+    for name, listed in result.get("inputs", {}).get("artifacts", {}).items():
+        for artifact in listed.get("artifacts", ()):
+            if name in declared_types and not _title(artifact):
+                artifact["type"] = declared_types[name]["artifactType"]
+    return result
 
 
 def staged(invocation: Json) -> Json:
@@ -205,15 +252,23 @@ def _drive(arguments: Arguments, invocation: Json) -> None:
     )
 
 
-def _execute(arguments: Arguments, invocation: Json) -> None:
+def _registered() -> Collection[str]:
+    """Registers our artifact types with TFX; returns the titles that it can restore."""
     with collector.paused():
         from tfx.orchestration.kubeflow.v2 import compiler_utils
-        from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 
         from components import artifacts
 
     # TFX's table from the title of an artifact type to the class that restores it.
-    compiler_utils.TITLE_TO_CLASS_PATH.update(artifacts.class_paths())
+    titles: dict[str, str] = compiler_utils.TITLE_TO_CLASS_PATH
+    titles.update(artifacts.class_paths())
+    return titles
+
+
+def _execute(arguments: Arguments, invocation: Json) -> None:
+    with collector.paused():
+        from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
+
     kubeflow_v2_run_executor.main(
         (
             argparse.Namespace(

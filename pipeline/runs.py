@@ -13,6 +13,7 @@ import tyro
 
 from pipeline import metadata, presets, push, run_lock
 from pipeline.metadata import Artifact, Execution, PipelineRun, Records
+from schemas import parameter
 
 RunState: TypeAlias = Literal["finished", "failed", "interrupted", "running"]
 
@@ -328,7 +329,7 @@ def _strategy(properties: Mapping[str, metadata.Scalar]) -> str:
 
 def _json(text: object) -> dict[str, Any]:
     try:
-        parsed = json.loads(str(text))
+        parsed = json.loads(parameter.text(str(text)))
     except (ValueError, RecursionError):
         return {}
     return parsed if isinstance(parsed, dict) else {}

@@ -16,7 +16,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from pipeline import doctor_file, kfp_client
+from pipeline import kfp_client, kubeflow_checks
 from pipeline.kfp_client import SubmitError, call
 from trainer_module.checks import require
 
@@ -174,26 +174,24 @@ def read(path: Path) -> tuple[str, dict[str, Any], str | None]:
         ValueError: The file holds something else.
         OSError: The file cannot be read.
     """
-    loaded = doctor_file.load(path)
+    compiled = kubeflow_checks.load(path)
     require(
-        loaded.target == "kfp",
+        compiled.target == "kfp",
         "FILE must be compiled for Kubeflow Pipelines",
         str(path),
         f"Submit one for Vertex AI with aiplatform.PipelineJob(...).submit(). {_WRITE_ONE}",
     )
     # The server knows the format by the name.
     require(path.suffix in (".yaml", ".yml"), "FILE must end with .yaml", path.name, "Rename it.")
-    try:
-        defined = loaded.spec["root"]["inputDefinitions"]["parameters"]
-        return (
-            loaded.spec["pipelineInfo"]["name"],
-            {name: defined[name]["defaultValue"] for name in _PARAMETERS},
-            loaded.spec.get("defaultPipelineRoot"),
-        )
-    except (KeyError, TypeError):
-        raise ValueError(
-            f"FILE must be a pipeline that `plateau compile` wrote, got {path}. {_WRITE_ONE}"
-        ) from None
+    parameters = {name: p.get("defaultValue") for name, p in compiled.parameters.items()}
+    require(
+        set(parameters) == set(_PARAMETERS) and None not in parameters.values(),
+        f"FILE must have the parameters {', '.join(_PARAMETERS)}, each with a default",
+        parameters,
+        _WRITE_ONE,
+    )
+    root: str | None = compiled.spec.get("defaultPipelineRoot")
+    return compiled.spec["pipelineInfo"]["name"], parameters, root
 
 
 def submit(

@@ -70,7 +70,6 @@ def imported(*args: str) -> tuple[int, set[str]]:
         "compare --help",
         "plan --help",
         "compile --help",
-        "doctor --help",
         "submit --help",
         "runs --help",
         "runs show --help",
@@ -105,10 +104,3 @@ def test_a_command_that_answers_at_once_loads_nothing_heavy(args: str) -> None:
 )
 def test_a_bad_command_line_is_refused_before_anything_heavy_is_loaded(args: str) -> None:
     assert imported(*args.split()) == (USAGE, set())
-
-
-def test_a_compiled_pipeline_is_checked_without_its_libraries(tmp_path: Path) -> None:
-    file = tmp_path / "p.yaml"
-    file.write_text(SPEC)
-    status, loaded = imported("doctor", str(file))
-    assert status == 1 and not loaded

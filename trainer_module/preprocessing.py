@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 import schemas
+from schemas import parameter
 from trainer_module.config import ImageFeatures, TableFeatures, TrainConfig
 
 INPUT = "x"
@@ -24,14 +25,15 @@ def preprocessing_fn(
 
     Args:
         inputs: Raw columns by name, each [N], [N, 1] or sparse.
-        custom_config: `TrainConfig.preprocessing_json()` under "preprocessing".
+        custom_config: `TrainConfig.preprocessing_json()` under "preprocessing", compressed if it is
+            long.
 
     Returns:
         "x": float32, [N, height, width, channels] of whole numbers 0 to 255 for pictures and
         [N, D] for tables; "label_xf": int64 [N, 1], the index of the class, or -1 for a label
         that is no class.
     """
-    config = TrainConfig.from_json(custom_config[CONFIG_KEY])
+    config = TrainConfig.from_json(parameter.text(custom_config[CONFIG_KEY]))
     if isinstance(config.features, ImageFeatures):
         x = decode_images(_column(inputs[schemas.IMAGE], ""), config.features)
         labels = _column(inputs[schemas.LABEL], "")

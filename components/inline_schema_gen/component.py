@@ -9,6 +9,7 @@ from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import component_spec, standard_artifacts, standard_component_specs
 
 from components.inline_schema_gen import executor
+from schemas import parameter
 
 
 class InlineSchemaGenSpec(component_spec.ComponentSpec):  # type: ignore[misc]
@@ -54,6 +55,7 @@ class InlineSchemaGen(base_component.BaseComponent):  # type: ignore[misc]
             ) from error
         super().__init__(
             spec=InlineSchemaGenSpec(
-                text=schema, schema=types.Channel(type=standard_artifacts.Schema)
+                text=parameter.compressed(schema),
+                schema=types.Channel(type=standard_artifacts.Schema),
             )
         )

@@ -1,5 +1,7 @@
 """Copies the last blessed model and its statistics, or says that there are none."""
 
+import errno
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -34,10 +36,13 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
             exec_properties: "pushed", the folder of pushed models.
 
         Raises:
+            PermissionError: The folder cannot be written, so that the push would fail at the end.
             OSError: The folder cannot be read.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
-        found = logic.newest(Path(exec_properties[FOLDER_KEY]))
+        folder = Path(exec_properties[FOLDER_KEY])
+        _check_writable(folder)
+        found = logic.newest(folder)
         model = artifact_utils.get_single_instance(output_dict[MODEL_KEY])
         _fill(model, found.model, Path(path_utils.serving_model_dir(model.uri)))
         statistics = artifact_utils.get_single_instance(output_dict[STATISTICS_KEY])
@@ -47,6 +52,12 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
                 path.name.removeprefix("Split-") for path in found.statistics.glob("Split-*")
             )
             statistics.split_names = artifact_utils.encode_split_names(splits)
+
+
+def _check_writable(folder: Path) -> None:
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def _fill(artifact: types.Artifact, source: Path | None, destination: Path) -> None:

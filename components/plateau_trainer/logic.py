@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import NoneType
 from typing import Any, Literal, TypeAlias
 
+from schemas import parameter
 from trainer_module.config import TrainConfig
 from trainer_module.history import History
 from trainer_module.plateau import PlateauConfig
@@ -58,16 +59,16 @@ def without_schedule(config: TrainConfig) -> str:
     """A config as JSON but for its schedule, which travels as parameters of its own."""
     fields = json.loads(config.to_json())
     del fields["schedule"]
-    return json.dumps(fields, sort_keys=True)
+    return parameter.compressed(json.dumps(fields, sort_keys=True))
 
 
-def assemble(text: str, given: Mapping[str, Any]) -> TrainConfig:
+def assemble(config: str, given: Mapping[str, Any]) -> TrainConfig:
     """The config of what `without_schedule` wrote and the parameters of its schedule.
 
     Raises:
         ValueError: Not such a text, or a value out of range.
     """
-    fields = {**json.loads(text), "schedule": dataclasses.asdict(schedule(given))}
+    fields = {**json.loads(parameter.text(config)), "schedule": dataclasses.asdict(schedule(given))}
     return TrainConfig.from_json(json.dumps(fields))
 
 

@@ -12,6 +12,7 @@ import schemas
 from components import artifacts
 from components.training_report import executor
 from components.training_report.mistakes import LOOKED_AT
+from schemas import parameter
 
 _KEYS = standard_component_specs
 
@@ -134,7 +135,7 @@ class TrainingReport(base_component.BaseComponent):  # type: ignore[misc]
                 statistics=statistics,
                 schema=schema,
                 **{key: channel for key, channel in given.items() if channel is not None},
-                classes=json.dumps(list(classes)),
+                classes=parameter.compressed(json.dumps(list(classes))),
                 split=split,
                 label=label,
                 title=title,

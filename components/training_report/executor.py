@@ -25,6 +25,7 @@ from components import drift, evaluation, reading
 from components.anomaly_gate.logic import find_problems
 from components.servable.logic import FILE_NAME as SERVING_FILE
 from components.training_report import data, mistakes, page, serving
+from schemas import parameter
 from trainer_module import history
 
 HISTORY_KEY = "history"
@@ -89,7 +90,7 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
             for key, artifacts in input_dict.items()
             if artifacts
         }
-        classes = tuple(json.loads(exec_properties.get(CLASSES_KEY) or "[]"))
+        classes = tuple(json.loads(parameter.text(exec_properties.get(CLASSES_KEY) or "[]")))
         split = exec_properties[SPLIT_KEY]
         label = exec_properties[LABEL_KEY]
 

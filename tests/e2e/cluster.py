@@ -336,6 +336,7 @@ class Cluster:
         for path in ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc"):
             words += ["--ro-bind-try", path, path]
         words += ["--proc", "/proc", "--dev", "/dev"]
+        words += ["--perms", "1777", "--size", str(64 * 2**20), "--tmpfs", "/dev/shm"]
         bound = {sys.base_prefix: Path(sys.base_prefix), "/opt/venv": Path(sys.prefix)}
         bound |= {"/app": self.app, "/kfp-launcher/launcher.py": HERE / "launcher.py"}
         bound |= {"/var/run/argo/emissary.py": HERE / "emissary.py"}

@@ -2,8 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import flags, presets
-from pipeline.doctor import DoctorConfig
+from pipeline import flags, presets, submit
 
 RUN = presets.digits()
 
@@ -37,5 +36,5 @@ def test_every_given_flag_reaches_its_field() -> None:
 
 
 def test_a_config_of_plain_names_is_spelled_too() -> None:
-    config = DoctorConfig(Path("a"))
-    assert flags.spell("param must be, got 'a'.", config) == "--param must be, got 'a'."
+    config = submit.SubmitConfig(Path("a"), "http://localhost")
+    assert flags.spell("namespace must be, got 'a'.", config) == "--namespace must be, got 'a'."

@@ -30,7 +30,11 @@ SPEC = {
     "schemaVersion": "2.1.0",
     "sdkVersion": "tfx-1.16.0",
     "root": {
-        "dag": {"tasks": {"Trainer": {"taskInfo": {"name": "Trainer"}}}},
+        "dag": {
+            "tasks": {
+                "Trainer": {"taskInfo": {"name": "Trainer"}, "componentRef": {"name": "Trainer"}}
+            }
+        },
         "inputDefinitions": {
             "parameters": {
                 name: {
@@ -41,9 +45,23 @@ SPEC = {
             }
         },
     },
-    "deploymentSpec": {"executors": {}},
+    "components": {"Trainer": {"executorLabel": "Trainer_executor"}},
+    "deploymentSpec": {
+        "executors": {
+            "Trainer_executor": {
+                "container": {
+                    "image": "registry.example/plateau:1",
+                    "command": ["python", "-m", "pipeline.kubeflow_task"],
+                    "args": [
+                        "--executor_class_path",
+                        "components.plateau_trainer.executor.Executor",
+                    ],
+                }
+            }
+        }
+    },
 }
-MOUNT = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": {"Trainer": {}}}}}}
+MOUNT = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": {"Trainer_executor": {}}}}}}
 CREATING = ["pipelines", "pipelines/upload_version", "experiments", "runs", "recurringruns"]
 
 
@@ -182,30 +200,28 @@ def without(*path: str) -> dict[str, Any]:
 
 
 PARAMETERS = ("root", "inputDefinitions", "parameters")
+VERTEX = {**SPEC, "defaultPipelineRoot": "gs://bucket/root"}
 
 
 @pytest.mark.parametrize(
     ("content", "rule"),
     [
-        ("{", "JSON must be whole"),
-        ("just text", "must be a mapping"),
-        (yaml.safe_dump(without("pipelineInfo", "name")), "that `plateau compile` wrote"),
-        (yaml.safe_dump(without(*PARAMETERS)), "that `plateau compile` wrote"),
-        (yaml.safe_dump(without(*PARAMETERS, "patience")), "that `plateau compile` wrote"),
-        (yaml.safe_dump({**SPEC, "root": [1]}), "that `plateau compile` wrote"),
-        ('{"displayName": "a", "pipelineSpec": {}}', r"aiplatform.PipelineJob"),
+        ("just text", "that `plateau compile` wrote"),
+        (yaml.safe_dump(without("pipelineInfo", "name")), "a pipeline's name must be"),
+        (yaml.safe_dump(without(*PARAMETERS)), "FILE must have the parameters"),
+        (yaml.safe_dump(without(*PARAMETERS, "patience")), "FILE must have the parameters"),
+        (json.dumps({"displayName": "a", "pipelineSpec": VERTEX}), r"aiplatform.PipelineJob"),
     ],
 )
 def test_what_compile_did_not_write_is_refused(send: Submission, content: str, rule: str) -> None:
     send.file.write_text(content)
     message = send.refused()
     assert rule in message
-    assert "plateau compile" in message
     assert send.server.requests == []
 
 
 def test_a_missing_file_and_one_of_another_name_are_refused(send: Submission) -> None:
-    assert "compiled pipeline, got no.yaml" in send.refused(file=Path("no.yaml"))
+    assert "`plateau compile` wrote, got 'no.yaml'" in send.refused(file=Path("no.yaml"))
     other = send.file.rename(send.file.with_suffix(".txt"))
     assert "must end with .yaml, got 'digits.txt'" in send.refused(file=other)
 
