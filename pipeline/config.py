@@ -7,6 +7,7 @@ from typing import Literal
 
 import tyro
 
+from components.image_example_gen.split import check_expression
 from pipeline.beam import BeamConfig
 from pipeline.database import MetadataConfig
 from pipeline.evaluation import GateConfig
@@ -14,6 +15,7 @@ from trainer_module.checks import require
 from trainer_module.config import (
     METRICS,
     Features,
+    ImageFeatures,
     LoopConfig,
     NetworkConfig,
     OptimizerConfig,
@@ -41,6 +43,8 @@ class RunConfig:
             subfolders in alphabetical order.
         on_bad_image: What to do about a picture that cannot be decoded: stop and name it, or
             leave it out and count it.
+        group_by: Regular expression that finds in an image's path below the data folder what its
+            group is called: a person, say, or a burst. The images of a group lie in one split.
         warm_start: Start from the weights of the last blessed model, if there is one.
         tune: Trials of a search for learning rate, first batch, patience and model width; 0 for no
             search.
@@ -63,6 +67,7 @@ class RunConfig:
     schema: Path | None = None
     classes: tuple[str, ...] = ()
     on_bad_image: Literal["fail", "skip"] = "fail"
+    group_by: str | None = None
     warm_start: bool = False
     tune: int = 0
     verbose: bool = False
@@ -83,6 +88,14 @@ class RunConfig:
             self.classes,
             "Name them with --classes, in the order of the label values.",
         )
+        if self.group_by is not None:
+            require(
+                isinstance(self.features, ImageFeatures),
+                "group_by is for images",
+                self.group_by,
+                "Leave it out: the rows of a table are split by their contents.",
+            )
+            check_expression(self.group_by)
         require(self.tune >= 0, "tune must be at least 0 trials", self.tune, "Try --tune 10.")
         monitor = self.schedule.plateau.monitor
         require(

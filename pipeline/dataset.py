@@ -5,7 +5,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import schemas
-from components.image_example_gen.logic import CARVED_SHARES, ImageFolder, scan
+from components.image_example_gen.logic import ImageFolder, scan
+from components.image_example_gen.split import SHARES, check_groups
 from pipeline.config import RunConfig
 from trainer_module.checks import require
 from trainer_module.config import ImageFeatures, TableFeatures
@@ -72,6 +73,8 @@ def resolve(config: RunConfig, output: Path) -> Dataset:
     folder = _folder(config, output)
     if isinstance(config.features, ImageFeatures):
         pictures = scan(folder)
+        if config.group_by is not None:
+            check_groups(pictures, config.group_by)
         found, size = pictures.classes, _size_of_pictures(pictures)
         require(
             not config.classes or set(config.classes) == set(found),
@@ -168,7 +171,7 @@ def _size_of_pictures(pictures: ImageFolder) -> TrainingSize:
     if not pictures.carved:
         return TrainingSize(most, most, f"the pictures below {pictures.root}/train")
     drawn = " and ".join(pictures.carved)
-    count = most - round(most * sum(CARVED_SHARES[split] for split in pictures.carved))
+    count = most - round(most * sum(SHARES[split] for split in pictures.carved))
     return TrainingSize(
         count, most, f"{most:,} pictures below {pictures.root}, less those drawn for {drawn}"
     )

@@ -282,7 +282,9 @@ def _destination(pushed: Place) -> pusher_pb2.PushDestination | RuntimeParameter
 
 def _example_gen(config: RunConfig, data: Place) -> BaseBeamComponent:
     if isinstance(config.features, ImageFeatures):
-        return ImageExampleGen(input_base=data, on_bad_image=config.on_bad_image)
+        return ImageExampleGen(
+            input_base=data, on_bad_image=config.on_bad_image, group_by=config.group_by
+        )
     buckets = [
         example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=share)
         for name, share in TABLE_SPLITS.items()

@@ -8,7 +8,7 @@ from tfx.dsl.components.base import executor_spec
 from tfx.proto import example_gen_pb2
 from tfx.types import component_spec, standard_artifacts, standard_component_specs
 
-from components.image_example_gen import driver, executor
+from components.image_example_gen import driver, executor, split
 
 # Kubeflow's step reads these through TFX's own driver, which looks at sizes and times of all that
 # matches. Folders match too, so that it notices a picture that moves to another class.
@@ -16,11 +16,13 @@ _PATTERNS = ("*", "*/*", "*/*/*")
 
 
 class ImageExampleGenSpec(component_spec.ComponentSpec):  # type: ignore[misc]
-    """TFX's file-based spec and what to do about bad pictures."""
+    """TFX's file-based spec, what to do about bad pictures, and how to split."""
 
     PARAMETERS: ClassVar[dict[str, Any]] = {
         **standard_component_specs.FileBasedExampleGenSpec.PARAMETERS,
         executor.ON_BAD_IMAGE_KEY: component_spec.ExecutionParameter(type=str),
+        executor.GROUP_BY_KEY: component_spec.ExecutionParameter(type=str, optional=True),
+        executor.SPLIT_RULE_KEY: component_spec.ExecutionParameter(type=int),
     }
     INPUTS = standard_component_specs.FileBasedExampleGenSpec.INPUTS
     OUTPUTS = standard_component_specs.FileBasedExampleGenSpec.OUTPUTS
@@ -39,21 +41,30 @@ class ImageExampleGen(FileBasedExampleGen):  # type: ignore[misc]
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(executor.Executor)
     DRIVER_CLASS = driver.Driver
 
-    def __init__(self, input_base: str, on_bad_image: Literal["fail", "skip"] = "fail") -> None:
+    def __init__(
+        self,
+        input_base: str,
+        on_bad_image: Literal["fail", "skip"] = "fail",
+        group_by: str | None = None,
+    ) -> None:
         """Construct the component.
 
         Args:
             input_base: The data folder.
             on_bad_image: "fail" names the bad pictures and stops the run, "skip" leaves them out.
+            group_by: Regular expression that finds in the path of an image, below the data folder,
+                the group it belongs to. The images of a group lie in one split.
 
         Raises:
-            ValueError: on_bad_image is neither.
+            ValueError: on_bad_image is neither, or group_by is no regular expression.
         """
         if on_bad_image not in ("fail", "skip"):
             raise ValueError(
                 f"on_bad_image must be 'fail' or 'skip', got {on_bad_image!r}. "
                 "Choose 'skip' to leave bad pictures out."
             )
+        if group_by is not None:
+            split.check_expression(group_by)
         spec = ImageExampleGenSpec(
             input_base=input_base,
             input_config=example_gen_pb2.Input(
@@ -66,6 +77,8 @@ class ImageExampleGen(FileBasedExampleGen):  # type: ignore[misc]
             output_data_format=example_gen_pb2.FORMAT_TF_EXAMPLE,
             output_file_format=example_gen_pb2.FORMAT_TFRECORDS_GZIP,
             on_bad_image=on_bad_image,
+            group_by=group_by,
+            split_rule=split.RULE,
             examples=types.Channel(type=standard_artifacts.Examples),
         )
         # FileBasedExampleGen's own constructor knows only its own spec.

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import apache_beam as beam
@@ -14,10 +15,12 @@ from tfx.dsl.components.base import base_beam_executor
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_component_specs
 
-from components.image_example_gen import logic
+from components.image_example_gen import logic, split
 from components.image_example_gen.shard import WriteShard, hand_out, report
 
 ON_BAD_IMAGE_KEY = "on_bad_image"
+GROUP_BY_KEY = "group_by"
+SPLIT_RULE_KEY = "split_rule"
 SHARD_SIZE = 4096
 
 _SHARDS = ".shards"
@@ -38,11 +41,11 @@ class Executor(base_beam_executor.BaseBeamExecutor):  # type: ignore[misc]
         Args:
             input_dict: Empty.
             output_dict: "examples": one artifact, to which the splits are written.
-            exec_properties: "input_base" and "on_bad_image".
+            exec_properties: "input_base", "on_bad_image", and "group_by" if given.
 
         Raises:
-            ImageFolderError: A rule of `logic.scan` is broken; a picture is bad and on_bad_image
-                is "fail"; or a split or class is left without pictures.
+            ImageFolderError: A rule of `logic.scan` or `split.check_groups` is broken; a picture
+                is bad and on_bad_image is "fail"; or a split or class is left without pictures.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         folder = logic.scan(exec_properties[standard_component_specs.INPUT_BASE_KEY])
@@ -55,39 +58,62 @@ class Executor(base_beam_executor.BaseBeamExecutor):  # type: ignore[misc]
         for uri in (*uris.values(), between):
             fileio.makedirs(uri)
 
+        group_by = exec_properties.get(GROUP_BY_KEY) or None
+        moved: dict[int, str] = {}
+        if group_by:
+            split.check_groups(folder, group_by)
+            moved = split.stand_ins(_groups(folder, group_by), folder.carved)
         shards = logic.shards(folder, SHARD_SIZE)
         hand_out(shards, between)
-        with self._make_beam_pipeline() as pipeline:
-            # Beam takes 0 for as many workers as there are cores.
-            cores = os.cpu_count() or 1
-            workers = pipeline.options.view_as(DirectOptions).direct_num_workers or cores
-            write = WriteShard(
-                str(folder.root),
-                folder.carved,
-                uris,
-                between,
-                len(shards),
-                overlapping=workers < cores,
-            )
-            _ = (
-                pipeline
-                | "Shards" >> beam.Create(range(len(shards)), reshuffle=True)
-                | "ReadCheckWrite" >> beam.ParDo(write)
-            )
 
-        counts: dict[str, Counter[str]] = {split: Counter() for split in logic.SPLITS}
+        def write(indices: Sequence[int], moved: Mapping[int, str]) -> None:
+            with self._make_beam_pipeline() as pipeline:
+                # Beam takes 0 for as many workers as there are cores.
+                cores = os.cpu_count() or 1
+                workers = pipeline.options.view_as(DirectOptions).direct_num_workers or cores
+                writer = WriteShard(
+                    str(folder.root),
+                    folder.carved,
+                    uris,
+                    between,
+                    len(shards),
+                    group_by=group_by,
+                    moved=moved,
+                    overlapping=workers < cores,
+                )
+                _ = (
+                    pipeline
+                    | "Shards" >> beam.Create(indices, reshuffle=True)
+                    | "ReadCheckWrite" >> beam.ParDo(writer)
+                )
+
+        write(range(len(shards)), moved)
+        keys: dict[str, set[int]] = {}
         bad: list[tuple[str, str]] = []
+        for index in range(len(shards)):
+            done = report(between, index)
+            bad += done["bad"]
+            for name, found in done["keys"].items():
+                keys.setdefault(name, set()).update(found)
+        if bad:
+            _judge(sorted(bad), folder, exec_properties[ON_BAD_IMAGE_KEY])
+        # Which classes lack a split is known only now: pictures are read once, but for the shards
+        # of a stand-in, which is there only where classes are small.
+        stand_ins = split.stand_ins(keys, folder.carved)
+        changed = {key for key, _ in moved.items() ^ stand_ins.items()}
+        if changed:
+            again = [i for i in range(len(shards)) if _has_any(report(between, i)["keys"], changed)]
+            write(again, stand_ins)
+
+        counts: dict[str, Counter[str]] = {name: Counter() for name in logic.SPLITS}
         converted = 0
         for index in range(len(shards)):
             done = report(between, index)
-            for split, by_class in done["counts"].items():
-                counts[split].update(by_class)
-            bad += done["bad"]
+            for name, by_class in done["counts"].items():
+                counts[name].update(by_class)
             converted += done["converted"]
         fileio.rmtree(between)
 
-        if bad:
-            _judge(sorted(bad), folder, exec_properties[ON_BAD_IMAGE_KEY])
         logic.check_split_counts(counts, folder)
         examples.set_int_custom_property("bad_images", len(bad))
         examples.set_int_custom_property("converted_images", converted)
@@ -97,6 +123,18 @@ class Executor(base_beam_executor.BaseBeamExecutor):  # type: ignore[misc]
             examples_utils.set_payload_format(examples, data_format)
         if file_format:
             examples_utils.set_file_format(examples, write_split.to_file_format_str(file_format))
+
+
+def _groups(folder: logic.ImageFolder, group_by: str) -> dict[str, set[int]]:
+    """The keys that decide the splits, by class, as the paths give them."""
+    keys: dict[str, set[int]] = {}
+    for path in folder.files[logic.TRAIN]:
+        keys.setdefault(logic.class_of(path), set()).add(split.key_of(b"", path, group_by))
+    return keys
+
+
+def _has_any(keys: Mapping[str, Sequence[int]], wanted: Set[int]) -> bool:
+    return any(not wanted.isdisjoint(found) for found in keys.values())
 
 
 def _judge(bad: list[tuple[str, str]], folder: logic.ImageFolder, on_bad_image: str) -> None:

@@ -25,14 +25,6 @@ MAX_CLASSES = 1000
 
 _JUNK = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir"})
 _LAYOUT = "Lay it out as <class>/<picture>, or as train/, eval/ and test/ with <class>/ in each."
-# Hundredths of the pictures: those below TEST's bound are test, those below EVAL's are eval.
-_TEST_BELOW, _EVAL_BELOW = 10, 20
-
-CARVED_SHARES: Mapping[str, float] = {
-    TEST: _TEST_BELOW / 100,
-    EVAL: (_EVAL_BELOW - _TEST_BELOW) / 100,
-}
-"""Share of the pictures that `split_of` gives to a split without a folder of its own."""
 
 
 class ImageFolderError(ValueError):
@@ -48,7 +40,7 @@ class ImageFolder:
         classes: Class names, sorted; Unicode in composed form (NFC).
         files: Paths relative to root, with "/", sorted, by the split their folder names. Without
             split folders all are under "train".
-        carved: Splits without a folder of their own: `split_of` takes them out of "train".
+        carved: Splits without a folder of their own: they are drawn from "train".
     """
 
     root: Path
@@ -133,18 +125,6 @@ def class_of(path: str) -> str:
     """Class name of a picture by its path: the folder it lies in, in composed form (NFC)."""
     folder, _, _ = path.rpartition("/")
     return unicodedata.normalize("NFC", folder[folder.rfind("/") + 1 :])
-
-
-def split_of(content: bytes) -> str:
-    """Split a picture falls into by its bytes: about 80 % train, 10 % eval and 10 % test.
-
-    Equal files never straddle splits, whatever their names, and adding or removing pictures
-    moves no other.
-    """
-    hundredth = int.from_bytes(hashlib.sha256(content).digest()[:8], "big") % 100
-    if hundredth < _TEST_BELOW:
-        return TEST
-    return EVAL if hundredth < _EVAL_BELOW else TRAIN
 
 
 def shards(folder: ImageFolder, size: int) -> list[Shard]:

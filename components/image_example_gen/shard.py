@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ import apache_beam as beam
 import schemas
 from components.group import groups
 from components.image_example_gen import logic, picture
+from components.image_example_gen.split import key_of, split_of
 from trainer_module import collector
 
 _WORKER = "apache_beam.runners.worker.sdk_worker_main"
@@ -53,6 +54,7 @@ _GROUP_BYTES = 32 * 1024**2
 class _Prepared(NamedTuple):
     split: str
     path: str
+    key: int | None
     content: bytes
     converted: bool
 
@@ -76,7 +78,8 @@ def report(folder: str, index: int) -> dict[str, Any]:
 
     Returns:
         "counts", pictures by split and class; "bad", (path, what is wrong) of each picture left
-        out; "converted", how many were stored as PNG instead.
+        out; "converted", how many were stored as PNG instead; "keys", by class, what decided the
+        split of the pictures that were not in a split folder, left out ones excepted.
     """
     found: dict[str, Any] = _read_json(_report(folder, index))
     return found
@@ -97,6 +100,8 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
         folder: str,
         shards: int,
         *,
+        group_by: str | None = None,
+        moved: Mapping[int, str] | None = None,
         overlapping: bool = True,
     ) -> None:
         """Take what all shards have in common.
@@ -107,6 +112,8 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
             uris: Folder of each split.
             folder: Where the shards were handed out.
             shards: Number of them.
+            group_by: Regular expression that finds the group in an image's path.
+            moved: The split of each key for which it is not `split_of`.
             overlapping: Whether to decode on a thread of its own, which costs a tenth where other
                 workers use all cores already.
         """
@@ -116,12 +123,21 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
         self._uris = uris
         self._folder = folder
         self._shards = shards
+        self._group_by = group_by
+        self._moved = moved or {}
 
     def process(self, index: int) -> Iterator[None]:
         """Write `data_tfrecord-<shard>-of-<shards>.gz` where a split has examples, and a report."""
+        name = f"data_tfrecord-{index:05d}-of-{self._shards:05d}.gz"
+        places = {split: f"{uri}/{name}" for split, uri in self._uris.items()}
+        for place in places.values():
+            # A shard that is written again may have no example left in a split.
+            if tf.io.gfile.exists(place):
+                tf.io.gfile.remove(place)
         files = _read_json(_paths(self._folder, index))
         counts: dict[str, Counter[str]] = {split: Counter() for split in logic.SPLITS}
         bad: list[tuple[str, str]] = []
+        keys: dict[str, set[int]] = {}
         converted = 0
         writers: dict[str, Any] = {}
         example = _Example()
@@ -133,17 +149,23 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
                     bad.append((entry.path, fault))
                     continue
                 if entry.split not in writers:
-                    name = f"data_tfrecord-{index:05d}-of-{self._shards:05d}.gz"
-                    file = f"{self._uris[entry.split]}/{name}"
-                    writers[entry.split] = tf.io.TFRecordWriter(file, options)
+                    place = places[entry.split]
+                    writers[entry.split] = tf.io.TFRecordWriter(place, options)
                 label = logic.class_of(entry.path)
+                if entry.key is not None:
+                    keys.setdefault(label, set()).add(entry.key)
                 writers[entry.split].write(example.serialized(entry.content, label, entry.path))
                 counts[entry.split][label] += 1
                 converted += entry.converted
         finally:
             for writer in writers.values():
                 writer.close()
-        done = {"counts": counts, "bad": bad, "converted": converted}
+        done = {
+            "counts": counts,
+            "bad": bad,
+            "converted": converted,
+            "keys": {label: sorted(found) for label, found in keys.items()},
+        }
         _write_json(_report(self._folder, index), done)
         return iter(())
 
@@ -153,9 +175,11 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
         for split, path in files:
             try:
                 content = self._read(path)
-                if split == logic.TRAIN and (drawn := logic.split_of(content)) in self._carved:
-                    split = drawn
-                yield _Prepared(split, path, *picture.prepare(content))
+                key = None
+                if split == logic.TRAIN and self._carved:
+                    key = key_of(content, path, self._group_by)
+                    split = self._moved.get(key) or split_of(key, self._carved)
+                yield _Prepared(split, path, key, *picture.prepare(content))
             except picture.BadImageError as error:
                 bad.append((path, str(error)))
 

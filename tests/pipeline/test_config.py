@@ -31,6 +31,14 @@ def test_table_without_classes_is_refused_at_once() -> None:
         image_run(features=TableFeatures(numeric=("a",)), classes=("only",))
 
 
+def test_group_by_is_an_expression_and_for_images() -> None:
+    with pytest.raises(ValueError, match=r"group_by must be a regular expression, got '\('"):
+        image_run(group_by="(")
+    table = {"features": TableFeatures(numeric=("a",)), "classes": ("no", "yes")}
+    with pytest.raises(ValueError, match="group_by is for images, got 'a'"):
+        image_run(group_by="a", **table)
+
+
 @pytest.mark.parametrize(
     "field",
     ["min_accuracy", "min_class_accuracy", "max_accuracy_drop", "max_drift", "max_skew"],

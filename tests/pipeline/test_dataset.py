@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from components.image_example_gen.logic import split_of
+from components.image_example_gen.split import key_of, split_of
 from pipeline import dataset, presets
 from pipeline.config import RunConfig
 from trainer_module.config import LoopConfig
@@ -78,7 +78,8 @@ def test_size_of_drawn_splits_is_an_expectation(tmp_path: Path) -> None:
             (data / name / f"{i}.png").write_bytes(f"{name} {i}".encode())
     size = dataset.training_size(images_run(data))
     assert (size.count, size.most, str(size)) == (800, 1000, "about 800")
-    train = sum(split_of(path.read_bytes()) == "train" for path in data.rglob("*.png"))
+    keys = [key_of(path.read_bytes(), path.name, None) for path in data.rglob("*.png")]
+    train = [split_of(key, ("eval", "test")) for key in keys].count("train")
     assert abs(train - size.count) < 4 * (1000 * 0.8 * 0.2) ** 0.5
 
 
@@ -126,3 +127,9 @@ def test_a_table_that_breaks_its_schema_is_refused(tmp_path: Path) -> None:
     (data / "trips.csv").write_text("fare,tips\n1.0,0.5\n")
     with pytest.raises(ValueError, match=r"trips\.csv"):
         dataset.resolve(dataclasses.replace(presets.taxi(), data=data), tmp_path / "out")
+
+
+def test_groups_are_looked_for_before_anything_runs(folder: Path, tmp_path: Path) -> None:
+    assert dataset.resolve(images_run(folder, group_by=r"/(\d)"), tmp_path / "out").classes
+    with pytest.raises(ValueError, match=r"matches in 0 of 2, not in 'cat/1\.png', 'dog/1\.png'"):
+        dataset.resolve(images_run(folder, group_by="nobody"), tmp_path / "out")

@@ -36,11 +36,11 @@ def run(data: Path, tmp_path: Path) -> Callable[[], str]:
     database = tmp_path / "metadata.db"
     connection = tfx.orchestration.metadata.sqlite_metadata_connection_config(str(database))
 
-    def state(on_bad_image: str = "fail") -> str:
+    def state(on_bad_image: str = "fail", group_by: str | None = None) -> str:
         pipeline = tfx.dsl.Pipeline(
             pipeline_name="ingest",
             pipeline_root=str(tmp_path / "root"),
-            components=[ImageExampleGen(str(data), on_bad_image)],
+            components=[ImageExampleGen(str(data), on_bad_image, group_by)],
             enable_cache=True,
             metadata_connection_config=connection,
         )
@@ -52,7 +52,9 @@ def run(data: Path, tmp_path: Path) -> Callable[[], str]:
     return state
 
 
-def test_cache_follows_the_pictures(data: Path, run: Callable[[], str]) -> None:
+def test_cache_follows_the_pictures_and_the_rule_of_splitting(
+    data: Path, run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert run() == "COMPLETE"
     assert run() == "CACHED"
     (data / "README").touch()
@@ -70,6 +72,11 @@ def test_cache_follows_the_pictures(data: Path, run: Callable[[], str]) -> None:
     assert run() == "COMPLETE", "removed"
     (data / "train/b/3.png").unlink()
     assert run() == "CACHED", "back at the first state"
+    assert run("fail", r"^\w+/\w/\d") == "COMPLETE", "grouped"
+    assert run("fail", r"^\w+/\w") == "COMPLETE", "grouped in another way"
+    assert run("fail", r"^\w+/\w/\d") == "CACHED"
+    monkeypatch.setattr("components.image_example_gen.split.RULE", 99)
+    assert run("fail", r"^\w+/\w/\d") == "COMPLETE", "another rule"
 
 
 def test_a_failure_publishes_nothing_and_its_error_is_clean(
@@ -83,9 +90,11 @@ def test_a_failure_publishes_nothing_and_its_error_is_clean(
     assert len(list((tmp_path / "root").rglob("*.gz"))) == 3
 
 
-def test_on_bad_image_is_checked() -> None:
+def test_parameters_are_checked() -> None:
     with pytest.raises(ValueError, match="'fail' or 'skip', got 'ignore'"):
         ImageExampleGen("data", "ignore")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"must be a regular expression, got '\*'"):
+        ImageExampleGen("data", group_by="*")
 
 
 def test_it_compiles_for_kubeflow(tmp_path: Path) -> None:
@@ -100,6 +109,7 @@ def test_it_compiles_for_kubeflow(tmp_path: Path) -> None:
     spec = json.loads((tmp_path / "pipeline.json").read_text())["pipelineSpec"]
     parameters = spec["root"]["dag"]["tasks"]["ImageExampleGen"]["inputs"]["parameters"]
     assert parameters["on_bad_image"]["runtimeValue"] == {"constantValue": {"stringValue": "skip"}}
+    assert parameters["split_rule"]["runtimeValue"] == {"constantValue": {"intValue": "2"}}
     (executor,) = spec["deploymentSpec"]["executors"].values()
     assert "components.image_example_gen.executor.Executor" in executor["container"]["args"]
     assert "preCacheCheck" in executor["container"]["lifecycle"]

@@ -1,6 +1,6 @@
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import schemas
 from components.image_example_gen import logic
 from components.image_example_gen.executor import Executor
 from components.image_example_gen.shard import WriteShard, hand_out
+from components.image_example_gen.split import key_of, split_of
 
 pytestmark = pytest.mark.component
 
@@ -39,12 +40,15 @@ def data(tmp_path: Path) -> Path:
     return root
 
 
-def ingest(data: Path, out: Path, on_bad_image: str = "fail") -> Artifact:
+def ingest(
+    data: Path, out: Path, on_bad_image: str = "fail", group_by: str | None = None
+) -> Artifact:
     artifact = standard_artifacts.Examples()
     artifact.uri = str(out)
     properties = {
         "input_base": str(data),
         "on_bad_image": on_bad_image,
+        "group_by": group_by,
         "output_data_format": example_gen_pb2.FORMAT_TF_EXAMPLE,
         "output_file_format": example_gen_pb2.FORMAT_TFRECORDS_GZIP,
     }
@@ -110,6 +114,67 @@ def test_missing_splits_are_drawn_by_content(tmp_path: Path) -> None:
     assert sum(map(len, images.values())) == 60, "a picture and its copy lie on one side"
     for split in ("eval", "test"):
         assert 1 <= len(images[split]) <= 15
+
+
+def paint_in(split: str, path: Path, seeds: Iterator[int]) -> None:
+    """The next picture that the hash gives to a split."""
+    for seed in seeds:
+        key = key_of(paint(path, seed), "", None)
+        if split_of(key, ("eval", "test")) == split:
+            return
+
+
+def paths_of(examples: list[Mapping[str, Any]]) -> set[str]:
+    return {example[schemas.FILE_NAME].decode() for example in examples}
+
+
+@pytest.mark.parametrize("shard_size", [4, 100])
+def test_no_class_goes_without_a_picture_in_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_size: int
+) -> None:
+    """Nor does one of ten without any in eval or test."""
+    monkeypatch.setattr("components.image_example_gen.executor.SHARD_SIZE", shard_size)
+    data, seeds = tmp_path / "data", iter(range(10_000))
+    for i in range(3):
+        paint_in("test", data / f"few/{i}.png", seeds)
+    for i in range(10):
+        paint_in("train", data / f"many/{i}.png", seeds)
+    for out in ("one", "two"):
+        ingest(data, tmp_path / out)
+    found = {split: paths_of(examples) for split, examples in read(tmp_path / "one").items()}
+    assert sum(map(len, found.values())) == len(set().union(*found.values())) == 13
+    assert len({path for path in found["train"] if path.startswith("few")}) == 1
+    for split in ("eval", "test"):
+        assert len({path for path in found[split] if path.startswith("many")}) == 1
+    assert found == {split: paths_of(e) for split, e in read(tmp_path / "two").items()}
+
+
+def test_a_picture_left_out_is_none_to_train_on(tmp_path: Path) -> None:
+    data, seeds = tmp_path / "data", iter(range(10_000))
+    for i in range(2):
+        paint_in("test", data / f"few/{i}.png", seeds)
+    (data / "few/bad.png").write_bytes(b"\x89PNG, and no more")
+    for i in range(10):
+        paint(data / f"many/{i}.png", next(seeds))
+    ingest(data, tmp_path / "out", "skip")
+    found = read(tmp_path / "out")
+    assert len([p for p in paths_of(found["train"]) if p.startswith("few")]) == 1
+    assert sum(map(len, found.values())) == 12
+
+
+def test_the_pictures_of_a_group_lie_in_one_split(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for i in range(120):
+        paint(data / "ab"[i % 2] / f"p{i // 6}_{i}.png", i)
+    ingest(data, tmp_path / "out", group_by=r"/(p\d+)_")
+    groups = {
+        split: {path.split("/")[1].split("_")[0] for path in paths_of(examples)}
+        for split, examples in read(tmp_path / "out").items()
+    }
+    assert all(groups.values())
+    assert sum(map(len, groups.values())) == len(set().union(*groups.values())) == 20
+    with pytest.raises(logic.ImageFolderError, match="--group-by must match in the path of each"):
+        ingest(data, tmp_path / "other", group_by="nobody")
 
 
 def test_mixed_pictures(data: Path, tmp_path: Path) -> None:

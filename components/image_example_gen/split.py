@@ -1,0 +1,189 @@
+"""Assigns images to splits by a hash, so that more images move none of those already there.
+
+No TFX, no TensorFlow.
+"""
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+
+from components.image_example_gen.logic import (
+    EVAL,
+    SPLITS,
+    TEST,
+    TRAIN,
+    ImageFolder,
+    ImageFolderError,
+)
+
+RULE = 2
+"""Version of the rule by which images are assigned: a parameter of ImageExampleGen, so that no
+cache returns the splits of another rule."""
+
+ENOUGH = 10
+"""Images (or groups) from which on a class has at least one in each split."""
+
+# Hundredths of the images: those below TEST's bound are test, those below EVAL's are eval.
+_TEST_BELOW, _EVAL_BELOW = 10, 20
+
+SHARES: Mapping[str, float] = {TEST: _TEST_BELOW / 100, EVAL: (_EVAL_BELOW - _TEST_BELOW) / 100}
+"""Expected share of the images in each split that is drawn from train."""
+
+_SHOWN = 10
+
+
+def key_of(content: bytes, path: str, group_by: str | None) -> int:
+    """Returns the hash that decides an image's split: of its group, or of its bytes.
+
+    Args:
+        content: The file.
+        path: Path relative to the data folder.
+        group_by: Regular expression as `group_of` takes it; None to split image by image.
+    """
+    text = content if group_by is None else (group_of(path, group_by) or path).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
+
+
+def group_of(path: str, group_by: str) -> str | None:
+    """Returns the group of an image: what the expression's groups match, or all that it matches.
+
+    Args:
+        path: Path relative to the data folder.
+        group_by: Regular expression, searched for in the path.
+
+    Returns:
+        The group; None where nothing matches, or only an empty text.
+    """
+    found = re.search(group_by, path)
+    if found is None:
+        return None
+    # A separator that is in no path keeps ("ab", "c") apart from ("a", "bc").
+    return "\n".join(part or "" for part in found.groups() or (found[0],)).strip("\n") or None
+
+
+def check_expression(group_by: str) -> None:
+    """Checks that a text is a regular expression.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        re.compile(group_by)
+    except re.error as error:
+        raise ValueError(
+            f"group_by must be a regular expression, got {group_by!r} ({error}). "
+            r"Try '(\w+)_\d+\.jpg$', which groups anna_1.jpg with anna_2.jpg."
+        ) from None
+
+
+def check_groups(folder: ImageFolder, group_by: str) -> None:
+    """Checks that each image has a group, and that no group lies in two split folders.
+
+    Args:
+        folder: The data folder.
+        group_by: Regular expression as `group_of` takes it.
+
+    Raises:
+        ImageFolderError: The expression does not match an image, or the images of a group lie in
+            more than one split folder.
+    """
+    unmatched: list[str] = []
+    first: dict[str, tuple[str, str]] = {}
+    for split, paths in folder.files.items():
+        for path in paths:
+            group = group_of(path, group_by)
+            if group is None:
+                unmatched.append(path)
+                continue
+            other, its_split = first.setdefault(group, (path, split))
+            if its_split != split:
+                raise ImageFolderError(
+                    f"{folder.root}: the images of a group must lie in one split folder, got "
+                    f"{other!r} and {path!r}, both of the group {group!r}. Move them into one "
+                    "folder, or change --group-by."
+                )
+    if unmatched:
+        shown = ", ".join(map(repr, unmatched[:_SHOWN]))
+        more = f" and {len(unmatched) - _SHOWN} more" if len(unmatched) > _SHOWN else ""
+        raise ImageFolderError(
+            f"{folder.root}: --group-by must match in the path of each image, {group_by!r} "
+            f"matches in {len(folder) - len(unmatched)} of {len(folder)}, not in {shown}{more}. "
+            "Change the expression, or rename the images."
+        )
+
+
+def split_of(key: int, carved: Collection[str]) -> str:
+    """Returns the split that a key alone decides: 10 % test, 10 % eval, the rest train.
+
+    Args:
+        key: As `key_of` gives it.
+        carved: Splits that are drawn from train; images of the others stay in train.
+    """
+    hundredth = key % 100
+    drawn = TEST if hundredth < _TEST_BELOW else EVAL if hundredth < _EVAL_BELOW else TRAIN
+    return drawn if drawn in carved else TRAIN
+
+
+def stand_ins(keys: Mapping[str, Collection[int]], carved: Sequence[str]) -> dict[int, str]:
+    """Finds the keys that have to leave their split, because a class would lack one.
+
+    Each class has a key in train. A class of `ENOUGH` keys or more has one in each split, and so
+    has the data set; unless each key that could be taken is another class's only one in its split.
+
+    No rule that sees the present images only can promise that and never move an image. This one
+    takes what it needs from train, and only from the ends of the order of keys, so that with more
+    images a stand-in may go back to train, but no image leaves train. (A class with fewer than
+    three keys in train by the hash is the exception: one in 10,000 of those with ten keys.)
+
+    Args:
+        keys: Keys by class.
+        carved: Splits that are drawn from train.
+
+    Returns:
+        The split of each key for which it is not `split_of`.
+    """
+    drawn = (TRAIN, *(split for split in SPLITS if split in carved))
+    classes = {name: set(keys[name]) for name in sorted(keys)}
+    # The whole data set, too, which no folder is named like.
+    classes[""] = set[int]().union(*classes.values())
+    counts = {
+        name: Counter(split_of(key, carved) for key in found) for name, found in classes.items()
+    }
+
+    def required(name: str) -> tuple[str, ...]:
+        return drawn if len(classes[name]) >= ENOUGH else drawn[:1] if name else ()
+
+    if all(counts[name][split] for name in classes for split in required(name)):
+        return {}
+
+    owners: defaultdict[int, list[str]] = defaultdict(list)
+    for name, found in classes.items():
+        for key in found:
+            owners[key].append(name)
+    moved: dict[int, str] = {}
+
+    def now(key: int) -> str:
+        return moved.get(key) or split_of(key, carved)
+
+    def is_spared(key: int) -> bool:
+        split = now(key)
+        return all(counts[n][split] > 1 or split not in required(n) for n in owners[key])
+
+    for split in (TRAIN, TEST, EVAL):
+        sign = 1 if split == TEST else -1
+        for name, found in classes.items():
+            if counts[name][split] or split not in required(name):
+                continue
+            # Only what is in train by the hash is stable; and each class must be trained on.
+            candidates = [key for key in found if is_spared(key)]
+            if not candidates and split == TRAIN:
+                candidates = list(found)
+            if not candidates:
+                continue
+            key = min(candidates, key=lambda k: (now(k) != TRAIN, sign * (k % 100), sign * k))
+            for owner in owners[key]:
+                counts[owner][now(key)] -= 1
+                counts[owner][split] += 1
+            moved[key] = split
+    return {key: split for key, split in moved.items() if split != split_of(key, carved)}
