@@ -283,7 +283,11 @@ def print_run(console: Console, detail: Detail) -> None:
         tree = Tree(_artifact(detail.lineage, detail, ""))
         _grow(tree, detail.lineage, detail)
         console.print(tree)
-    for title, values in (("Data", {"": detail.data}), ("Parameters", detail.config)):
+    for title, values in (
+        ("Data", {"": detail.data}),
+        ("Columns served under another name", {"": detail.renamed}),
+        ("Parameters", detail.config),
+    ):
         if any(values.values()):
             console.print(Text(f"\n{title}", style="italic"), _values(values))
 

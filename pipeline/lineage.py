@@ -1,7 +1,7 @@
 """One run, whole: its steps, and where its model comes from."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,10 +11,13 @@ import tyro
 from pipeline import metadata, runs
 from pipeline.metadata import Artifact, Execution, Records
 from pipeline.runs import Run, RunState
+from schemas import columns
 
 # What judged a model, or what its weights began as, has a story of its own.
 _ENDS = ("ModelBlessing", "InfraBlessing")
 _BEGINNING = "base_model"
+# Where TFX's Trainer puts the SavedModel in its output.
+_SERVING = "Format-Serving"
 # Written by TFX into every artifact, or of use to it only.
 _PLUMBING = ("tfx_version", "is_external", "name", "state", "producer_component")
 _NO_CONFIG = ("train_config", "custom_config", "code", "checkpoints", "train_args", "eval_args")
@@ -105,6 +108,7 @@ class Detail:
         data: What is known of the examples, by name.
         config: Parameters of the component that made the model, by group and name.
         code: Fingerprint of the training code; empty if not recorded.
+        renamed: Columns of a table that the model serves under another name, by that name.
     """
 
     run: Run
@@ -115,6 +119,7 @@ class Detail:
     data: Mapping[str, metadata.Scalar]
     config: Mapping[str, Mapping[str, Any]]
     code: str
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
 
 def read(outputs: Iterable[Path], wanted: str | None) -> Detail:
@@ -171,7 +176,15 @@ def _detail(records: Records, output: Path, run: Run) -> Detail:
         data=_facts(examples.properties) if examples else {},
         config=_config(trainer.properties) if trainer else {},
         code=runs.code(trainer.properties) if trainer else "",
+        renamed=_renamed(runs.place(model, output)) if model else {},
     )
+
+
+def _renamed(model: Path) -> dict[str, str]:
+    """What an exported model says of the columns it takes; nothing if it is gone."""
+    file = model / _SERVING / columns.FILE
+    inputs = columns.parse(file.read_bytes()) if file.is_file() else {}
+    return {name: given.column for name, given in inputs.items() if name != given.column}
 
 
 def _step(records: Records, output: Path, execution: Execution, state: RunState) -> Step:

@@ -85,6 +85,16 @@ class TableFeatures:
             "Try --vocabulary-size 1000.",
         )
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The columns that the model's input is made of, each once."""
+        return tuple(dict.fromkeys((*self.numeric, *self.bucketized, *self.categorical)))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The columns that the label is made of."""
+        return (self.label,) if self.label_over is None else (self.label, self.label_over)
+
 
 # Of a text in an error, and of what is wrong with it.
 _SHOWN, _WRONG = 500, 3

@@ -8,7 +8,8 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 import schemas
-from trainer_module.config import ImageFeatures, TrainConfig
+from schemas import columns
+from trainer_module.config import ImageFeatures, TableFeatures, TrainConfig
 from trainer_module.preprocessing import INPUT, LABEL_INDEX
 from trainer_module.request import bounded, in_parts
 
@@ -25,8 +26,9 @@ def export(
 
     *   serving_default: "examples", string [N], serialized tf.Examples without label;
     *   serving_images (pictures): "image", string [N], encoded pictures;
-    *   serving_columns (tables): a tensor [N] for each raw column that features are made of; an
-        empty string or NaN is a missing value.
+    *   serving_columns (tables): a tensor [N] for each raw column that features are made of, named
+        by `columns.served_names`. In a column that may be empty, an empty string, NaN and
+        `columns.MISSING_INTEGER` are missing values. `columns.FILE` lists the inputs.
 
     A large request is computed in parts, so that its memory is bounded (`trainer_module.request`).
     What cannot be parsed or decoded, or is too large a picture, makes the whole request an error:
@@ -44,6 +46,7 @@ def export(
     # Label and file name are no part of a request.
     raw = transform.raw_feature_spec()
     inputs = {name: raw[name] for name in _input_names(config)}
+    names = columns.served_names(inputs)
     serving, labelled = transform.transform_features_layer(), transform.transform_features_layer()
 
     def predict(
@@ -64,14 +67,16 @@ def export(
             {EXAMPLES: examples}, lambda part: tf.io.parse_example(part[EXAMPLES], inputs)
         )
 
-    def from_columns(columns: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def from_columns(request: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return predict(
-            {name: columns[name] for name in inputs},
-            lambda part: {name: _as_parsed(part[name], spec) for name, spec in inputs.items()},
+            request,
+            lambda part: {
+                column: _as_parsed(part[names[column]], spec) for column, spec in inputs.items()
+            },
         )
 
     def from_images(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        return from_columns({schemas.IMAGE: image})
+        return from_columns({names[schemas.IMAGE]: image})
 
     def transform_features(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         features = labelled(tf.io.parse_example(examples, raw))
@@ -94,20 +99,31 @@ def export(
         image = tf.TensorSpec([None], tf.string, name=schemas.IMAGE)
         endpoints["serving_images"] = from_images, image
     else:
-        columns = {
-            name: tf.TensorSpec([None], spec.dtype, name=name) for name, spec in inputs.items()
+        given = {
+            names[column]: tf.TensorSpec([None], spec.dtype, name=names[column])
+            for column, spec in inputs.items()
         }
-        endpoints["serving_columns"] = from_columns, columns
+        endpoints["serving_columns"] = from_columns, given
     for name, (function, signature) in endpoints.items():
         archive.add_endpoint(name, function, [signature])
     archive.write_out(directory, verbose=False)
+    if isinstance(config.features, TableFeatures):
+        described = {names[column]: _described(column, spec) for column, spec in inputs.items()}
+        path = f"{directory}/{columns.FILE}"
+        tf.io.gfile.makedirs(path.rpartition("/")[0])
+        with tf.io.gfile.GFile(path, "w") as file:
+            file.write(columns.to_json(described))
+
+
+def _described(column: str, spec: Any) -> columns.Input:
+    dtype = spec.dtype.name
+    required = isinstance(spec, tf.io.FixedLenFeature)
+    return columns.Input(column, dtype, None if required else columns.MISSING[dtype])
 
 
 def _input_names(config: TrainConfig) -> tuple[str, ...]:
     features = config.features
-    if isinstance(features, ImageFeatures):
-        return (schemas.IMAGE,)
-    return tuple(dict.fromkeys((*features.numeric, *features.bucketized, *features.categorical)))
+    return (schemas.IMAGE,) if isinstance(features, ImageFeatures) else features.inputs
 
 
 def _not_empty(x: tf.Tensor) -> tf.Tensor:
@@ -146,7 +162,7 @@ def _as_parsed(values: tf.Tensor, spec: Any) -> Any:
     elif values.dtype.is_floating:
         present = tf.math.is_finite(values)
     else:
-        present = tf.ones_like(values, tf.bool)
+        present = tf.not_equal(values, columns.MISSING_INTEGER)
     rows = tf.where(present)
     return tf.SparseTensor(
         tf.concat([rows, tf.zeros_like(rows)], axis=1),

@@ -47,6 +47,7 @@ from components.servable.measurement import (
     to_line,
 )
 from components.servable.signature import Answers, Tried, choose
+from schemas import columns
 
 BATCH = 256
 """Examples in the large request, if they are small."""
@@ -101,7 +102,7 @@ def run(job: Job, record: Record) -> None:
     record(Read(len(rows)))
     model, close = _load(job.model, record) if rows else (None, 0.0)
     if model is not None:
-        _measure(job, model, rows, close, record)
+        _measure(job, model, request.as_served(rows, _columns(job.model)), close, record)
     record(Finished(time.perf_counter() - started))
 
 
@@ -190,6 +191,15 @@ def _load(folder: str, record: Record) -> tuple[Any, float]:
         return None, 0.0
     record(Loaded(seconds, tf.__version__, device, arithmetic, keras))
     return model, tolerance(arithmetic, device)
+
+
+def _columns(folder: str) -> dict[str, columns.Input]:
+    """What the model says of the columns it takes, if it says anything."""
+    file = f"{folder}/{columns.FILE}"
+    if not tf.io.gfile.exists(file):
+        return {}
+    with tf.io.gfile.GFile(file, "rb") as opened:
+        return columns.parse(opened.read())
 
 
 def _admit_keras() -> bool:

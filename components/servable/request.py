@@ -8,10 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from schemas import columns
+
 EXAMPLES, FEATURES = "examples", "features"
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 
+_MISSING: Mapping[str | int, Any] = {"": b"", "NaN": float("nan")}
 _KINDS = {bytes: "bytes", float: "float", int: "integers"}
 # How files of the formats that TensorFlow decodes begin: PNG, JPEG, GIF, BMP.
 _PICTURE = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|BM.{4}\0{4}", re.DOTALL)
@@ -43,6 +46,28 @@ def parse(serialized: bytes) -> Row:
 def _values(feature: Any) -> Sequence[Any]:
     kind = feature.WhichOneof("kind")
     return getattr(feature, kind).value if kind else ()
+
+
+def as_served(rows: Sequence[Row], inputs: Mapping[str, columns.Input]) -> list[Row]:
+    """The rows with the columns that a model serves under other names under those.
+
+    Args:
+        rows: Examples.
+        inputs: What the model says of its columns. A missing value is there as what stands for it.
+    """
+    return [row._replace(values=_as_served(row.values, inputs)) for row in rows]
+
+
+def _as_served(
+    values: Mapping[str, Sequence[Any]], inputs: Mapping[str, columns.Input]
+) -> dict[str, Sequence[Any]]:
+    found = {name: given for name, given in values.items() if name not in inputs}
+    for name, given in inputs.items():
+        if given.column in values:
+            found[name] = values[given.column]
+        elif given.missing is not None:
+            found[name] = [_MISSING.get(given.missing, given.missing)]
+    return found
 
 
 class Form(NamedTuple):
@@ -119,8 +144,8 @@ def _width(spec: Any) -> int:
 def fits(inputs: Mapping[str, Any], row: Row) -> bool:
     """Whether an example has just the values that the inputs take.
 
-    How a column tells that a value is missing is the model's own affair, so that an example with
-    missing values can be sent as an example only.
+    Where the model does not say what stands for a missing value, an example with one can be sent
+    as an example only.
     """
     return all(len(row.values.get(name, ())) == _width(spec) for name, spec in inputs.items())
 

@@ -25,7 +25,7 @@ from components import drift, evaluation, reading
 from components.anomaly_gate.logic import find_problems
 from components.servable.logic import FILE_NAME as SERVING_FILE
 from components.training_report import data, mistakes, page, serving
-from schemas import parameter
+from schemas import columns, parameter
 from trainer_module import history
 
 HISTORY_KEY = "history"
@@ -147,6 +147,7 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
             anomalies=anomalies,
             drift=_drift(inputs),
             serving=_serving(inputs),
+            columns=_columns(inputs),
             command=exec_properties.get(COMMAND_KEY) or "",
             versions=versions(),
             fingerprint=exec_properties.get(FINGERPRINT_KEY) or "",
@@ -232,6 +233,19 @@ def _serving(inputs: dict[str, types.Artifact]) -> serving.Serving | None:
         return None
     with _reading(inputs, INFRA_BLESSING_KEY, "Run Servable again"):
         return serving.parse(io_utils.read_bytes_file(file))
+
+
+def _columns(inputs: dict[str, types.Artifact]) -> dict[str, columns.Input]:
+    """The columns that the model takes, by input; none where it does not say."""
+    if _KEYS.MODEL_KEY not in inputs:
+        return {}
+    model = inputs[_KEYS.MODEL_KEY]
+    folder = path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model))
+    file = f"{folder}/{columns.FILE}"
+    if not fileio.exists(file):
+        return {}
+    with _reading(inputs, _KEYS.MODEL_KEY, "Run the Trainer again"):
+        return columns.parse(io_utils.read_bytes_file(file))
 
 
 def _mistakes(

@@ -20,6 +20,7 @@ from components.training_report import figures
 from components.training_report.data import DataSummary
 from components.training_report.mistakes import Mistakes
 from components.training_report.serving import Serving
+from schemas.columns import Input
 from trainer_module.history import EpochRecord, History
 
 FILE_NAME = "report.html"
@@ -50,6 +51,7 @@ class Report:
         anomalies: What the data has against its schema, or None where it was not checked.
         drift: How far the data has moved, the largest distance first; None where it is not known.
         serving: How the model served; None where that was not tried, or only the verdict is known.
+        columns: Columns of a table by the input that takes them; empty where there are none.
         command: Command that repeats the run; empty where it is not known.
         versions: Version of each library, by its name.
         fingerprint: Fingerprint of the training code; empty where it is not known.
@@ -67,6 +69,7 @@ class Report:
     anomalies: Sequence[str] | None = None
     drift: Sequence[Distance] | None = None
     serving: Serving | None = None
+    columns: Mapping[str, Input] = field(default_factory=dict)
     command: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     fingerprint: str = ""
@@ -202,12 +205,11 @@ def _tiles(report: Report) -> list[_Tile]:
                 f"{last.examples / last.seconds:,.0f} examples/s" if last.seconds > 0 else "",
             )
         )
-        taken = [record for record in history.decisions if record.action != "stop"]
         first = history.epochs[0]
         tiles.append(
             _Tile(
                 "decisions",
-                str(len(taken)),
+                str(len(history.decisions)),
                 f"batch {first.batch_size:,} → {last.batch_size:,}, "
                 f"rate {first.learning_rate:.3g} → {last.learning_rate:.3g}",
             )

@@ -148,6 +148,7 @@ DETAIL = Detail(
         "schedule": {"patience": 3, "plan": None, "strategy": "hybrid"},
     },
     code="c" * 64,
+    renamed={"petal_width_cm": "petal width (cm)", "fat": "% fat"},
 )
 
 
@@ -209,6 +210,9 @@ def test_one_run_fits_and_says_it_all(width: int) -> None:
         "│ artifacts/ImageExampleGen/examples/1",
         "└── Model (its first weights), by Gen in run beef00",
         "span 0",
+        "Columns served under another name",
+        "petal_width_cm petal width (cm)",
+        "fat % fat",
         'classes ["a", "b"]',
         "schedule patience 3",
         "plan -",
@@ -220,7 +224,9 @@ def test_one_run_fits_and_says_it_all(width: int) -> None:
 
 
 def test_a_run_that_came_to_nothing_is_shown() -> None:
-    empty = dataclasses.replace(DETAIL, run=POOR, lineage=None, data={}, config={}, code="")
+    empty = dataclasses.replace(
+        DETAIL, run=POOR, lineage=None, data={}, config={}, code="", renamed={}
+    )
     text = text_of(console.print_run, empty, 80)
     assert "interrupted" in text
     for title in ("Lineage", "Data", "Parameters"):

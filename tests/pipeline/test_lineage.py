@@ -8,6 +8,8 @@ import pytest
 from pipeline import lineage, runs
 from pipeline.lineage import Detail, Origin
 from pipeline.runs import short_id
+from schemas import columns
+from schemas.columns import Input
 
 UNTOUCHED = ("ImageExampleGen", "InlineSchemaGen", "Transform")
 
@@ -155,6 +157,16 @@ def test_parameters_are_those_of_the_run_that_trained(archive: Any) -> None:
     archive.run("first", version=100, properties={"Trainer": {"strategy": "hybrid"}})
     archive.run("second", version=200, cached=(*UNTOUCHED, "Trainer"))
     assert read(archive).config == {"schedule": {"strategy": "hybrid"}}
+
+
+def test_columns_that_are_served_under_other_names(archive: Any) -> None:
+    archive.run("a", version=100)
+    assert read(archive).renamed == {}
+    inputs = {"fat": Input("% fat", "float32", None), "age": Input("age", "int64", 0)}
+    file = Path(archive.latest["model"].uri, "Format-Serving", columns.FILE)
+    file.parent.mkdir(parents=True)
+    file.write_text(columns.to_json(inputs))
+    assert read(archive).renamed == {"fat": "% fat"}
 
 
 @pytest.mark.parametrize(

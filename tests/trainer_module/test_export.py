@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from examples import IMAGE_CONFIG, TABLE_CONFIG, TABLE_ROWS, example, picture
+from examples import IMAGE_CONFIG, TABLE_CONFIG, TABLE_ROWS, analyze, example, picture
+from schemas import columns
+from trainer_module.config import TableFeatures, TrainConfig
 from trainer_module.export import export
 
 pytestmark = pytest.mark.component
@@ -199,3 +201,78 @@ def test_table_columns_and_examples_agree(table):
     )
     np.testing.assert_allclose(by_example["logits"], by_column["logits"], rtol=1e-5)
     assert by_example["classes"][0].numpy().tolist() == [b"small", b"big"]
+
+
+NASTY = ("petal width (cm)", "% fat", "Größe", "_id", "self", "a b", "a_b", "A_B", "", "1st", "a.b")
+
+
+@pytest.fixture(scope="module")
+def nasty(tmp_path_factory):
+    """A model of columns with such names, of every type, required and optional in turn."""
+    kinds = (tf.float32, tf.int64, tf.string)
+    types = {name: kinds[i % 3] for i, name in enumerate(NASTY)}
+    spec = {
+        name: tf.io.FixedLenFeature([], kind) if i % 2 else tf.io.VarLenFeature(kind)
+        for i, (name, kind) in enumerate(types.items())
+    }
+    spec["label"] = tf.io.FixedLenFeature([], tf.string)
+    values = {tf.float32: 1.5, tf.int64: 7, tf.string: b"x"}
+    rows = [
+        {
+            "label": f"{i % 2}".encode(),
+            **{
+                name: values[kind] if isinstance(spec[name], tf.io.FixedLenFeature) else []
+                for name, kind in types.items()
+            },
+        }
+        for i in range(4)
+    ]
+    for row in rows[::2]:
+        row |= {n: [values[k]] for n, k in types.items() if row[n] == []}
+    config = TrainConfig(
+        features=TableFeatures(
+            numeric=tuple(n for n, k in types.items() if k != tf.string),
+            categorical=tuple(n for n, k in types.items() if k != tf.float32),
+            vocabulary_size=3,
+        ),
+        classes=("0", "1"),
+    )
+    transform = analyze(tmp_path_factory.mktemp("nasty"), config, spec, rows)
+    width = transform.transformed_feature_spec()["x"].shape[0]
+    inputs = keras.Input((width,))
+    keras.utils.set_random_seed(0)
+    model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    folder = tmp_path_factory.mktemp("nasty") / "model"
+    export(model, transform, config, str(folder))
+    return folder, types, spec
+
+
+def test_columns_of_any_name_are_served_under_valid_ones(nasty):
+    folder, types, spec = nasty
+    given = columns.parse((folder / columns.FILE).read_bytes())
+    assert {each.column for each in given.values()} == set(NASTY)
+    signatures = tf.saved_model.load(str(folder)).signatures
+    assert set(signatures["serving_columns"].structured_input_signature[1]) == set(given)
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        graph = tf.compat.v1.saved_model.load(session, ["serve"], str(folder))
+        assert set(graph.signature_def["serving_columns"].inputs) == set(given)
+
+    values = {"float32": 2.5, "int64": 7, "string": b"x"}
+    here = {name: values[each.dtype] for name, each in given.items()}
+    missing = {
+        name: here[name]
+        if each.missing is None
+        else float("nan")
+        if each.missing == "NaN"
+        else each.missing
+        for name, each in given.items()
+    }
+    tensors = {name: tf.constant([here[name], missing[name]], given[name].dtype) for name in given}
+    by_column = signatures["serving_columns"](**tensors)["logits"]
+    whole = {each.column: here[name] for name, each in given.items()}
+    optional = [n for n in NASTY if isinstance(spec[n], tf.io.VarLenFeature)]
+    assert {types[name] for name in optional} == {tf.float32, tf.int64, tf.string}
+    examples = [example(**whole), example(**{n: v for n, v in whole.items() if n not in optional})]
+    by_example = signatures["serving_default"](examples=tf.constant(examples))["logits"]
+    np.testing.assert_allclose(by_column, by_example, rtol=1e-5)
+    assert not np.allclose(by_column[0], by_column[1])

@@ -8,6 +8,7 @@ from google.protobuf.message import DecodeError
 
 from components.servable import request
 from components.servable.request import EXAMPLES, FEATURES, Row
+from schemas.columns import MISSING_INTEGER, Input
 
 PNG = b"\x89PNG\r\n\x1a\n and more"
 ROWS = [
@@ -32,6 +33,29 @@ def test_parse(example: Callable[..., bytes]) -> None:
     absent = tf.train.Example()
     absent.features.feature["a"].bytes_list.SetInParent()
     assert request.parse(absent.SerializeToString()).values == {}
+
+
+def test_columns_that_are_served_under_other_names() -> None:
+    inputs = {
+        "petal_width": Input("petal width", "float32", "NaN"),
+        "self_": Input("self", "int64", MISSING_INTEGER),
+        "x": Input("X (m)", "string", ""),
+        "id": Input("_id", "int64", None),
+    }
+    whole = Row(b"1", {"petal width": [1.5], "self": [2], "X (m)": [b"b"], "_id": [7], "x": [9]})
+    bare = Row(b"2", {"x": [9]})
+    first, second = request.as_served([whole, bare], inputs)
+    assert first.serialized == b"1"
+    assert {name: first.values[name] for name in inputs} == {
+        "petal_width": [1.5],
+        "self_": [2],
+        "x": [b"b"],
+        "id": [7],
+    }
+    assert np.isnan(second.values["petal_width"]).all()
+    assert (second.values["self_"], second.values["x"]) == ([MISSING_INTEGER], [b""])
+    assert "id" not in second.values
+    assert request.as_served([bare], {}) == [bare]
 
 
 @pytest.mark.parametrize(

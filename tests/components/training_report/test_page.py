@@ -11,6 +11,7 @@ from components.evaluation import Evaluation, Gate
 from components.training_report import page
 from components.training_report.page import Report
 from components.training_report.serving import Serving
+from schemas.columns import MISSING_INTEGER, Input
 from trainer_module.history import History
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -130,6 +131,31 @@ def test_many_failed_checks_are_cut_short_in_the_verdict(
     assert "Serving, check 7:" in text
     assert "Serving, check 8:" not in text
     assert "and 3 more failed checks" in text
+
+
+def test_columns_are_told_with_their_inputs_and_missing_values(report: Make) -> None:
+    columns = {
+        "fat": Input("% fat", "float32", "NaN"),
+        "img": Input(HOSTILE, "string", ""),
+        "id": Input("_id", "int64", None),
+        "n": Input("n", "int64", MISSING_INTEGER),
+    }
+    text = Elements(page.render(report(columns=columns))).text
+    for row in (
+        "fat % fat float32 NaN",
+        f"img {HOSTILE} string an empty string",
+        "id _id int64 none allowed",
+        "n n int64 -9223372036854775808",
+    ):
+        assert row in text
+    assert "Columns of" not in Elements(page.render(report())).text
+
+
+def test_as_many_decisions_are_counted_as_are_listed(report: Make) -> None:
+    made = report()
+    assert made.history.decisions[-1].action == "stop"
+    (tile,) = (tile for tile in page._tiles(made) if tile.name == "decisions")
+    assert tile.value == str(len(made.history.decisions))
 
 
 def test_serving_is_told_with_checks_latency_and_size(report: Make) -> None:
