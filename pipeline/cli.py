@@ -165,6 +165,11 @@ def _compile(args: list[str]) -> int:
     from pipeline import fingerprint, flags, kubeflow_runner
 
     with _usage_errors():
+        if any(arg.partition("=")[0] == "--output" for arg in args):
+            raise ValueError(
+                "a compiled pipeline has no output folder. Name the file with --file, and where "
+                "the tasks write with --root and --pushed, or --volume."
+            )
         _, config = _parse("compile", args, kubeflow_runner.default)
         fingerprint.module_of(config.run.network.model)
 

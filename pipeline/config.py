@@ -43,6 +43,8 @@ class RunConfig:
             subfolders in alphabetical order.
         on_bad_image: What to do about a picture that cannot be decoded: stop and name it, or
             leave it out and count it.
+        on_missing_label: What to do about rows of a table that have no label: stop and name them,
+            or leave them out and count them.
         group_by: Regular expression that finds in an image's path below the data folder what its
             group is called: a person, say, or a burst. The images of a group lie in one split.
         warm_start: Start from the weights of the last blessed model, if there is one.
@@ -67,6 +69,7 @@ class RunConfig:
     schema: Path | None = None
     classes: tuple[str, ...] = ()
     on_bad_image: Literal["fail", "skip"] = "fail"
+    on_missing_label: Literal["fail", "skip"] = "fail"
     group_by: str | None = None
     warm_start: bool = False
     tune: int = 0
@@ -87,6 +90,12 @@ class RunConfig:
             "a table needs the names of its classes, two at least",
             self.classes,
             "Name them with --classes, in the order of the label values.",
+        )
+        require(
+            isinstance(self.features, TableFeatures) or self.on_missing_label == "fail",
+            "on_missing_label is for tables",
+            self.on_missing_label,
+            "Leave it out: the label of an image is the name of its folder.",
         )
         if self.group_by is not None:
             require(

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from components.text import visible
 from pipeline.evaluation import ACCURACY, CROSSENTROPY
 from pipeline.lineage import Detail, Origin
 from pipeline.plan import Plan
@@ -65,7 +66,7 @@ def presets() -> RenderableType:
 
 def error(message: str) -> Text:
     """An error, its first word marked."""
-    return Text.assemble(("error: ", "bold red"), message)
+    return Text.assemble(("error: ", "bold red"), visible(message, keep="\n\t"))
 
 
 def plan(plan: Plan) -> RenderableType:
@@ -123,7 +124,7 @@ def _metrics(evaluation: Evaluation) -> Table:
     rows += [(f"candidate, class {name}", metrics) for name, metrics in worst]
     for name, metrics in rows:
         table.add_row(
-            escape(name),
+            escape(visible(name)),
             _NONE if metrics.examples is None else str(metrics.examples),
             _share(metrics.values.get(ACCURACY)),
             _share(metrics.values.get(CROSSENTROPY)),
@@ -144,7 +145,7 @@ def _gates(gates: tuple[Gate, ...]) -> Table:
     shown = failed or by_class[:WORST_SHOWN]
     for gate in overall + shown:
         table.add_row(
-            escape(gate.rule),
+            escape(visible(gate.rule)),
             f"{gate.value:.4f}",
             f"{gate.bound:.4f}",
             f"{gate.margin:+.4f}",
@@ -172,14 +173,17 @@ def _verdict(result: RunResult) -> Text:
         for gate in result.evaluation.gates:
             if not gate.passed:
                 bound = f"{gate.comparison} {gate.bound:.4f}"
-                text.append(f"\n  {gate.rule} is {gate.value:.4f}, must be {bound}")
+                text.append(f"\n  {visible(gate.rule)} is {gate.value:.4f}, must be {bound}")
         for problem in result.evaluation.problems:
-            text.append(f"\n  {problem}")
+            text.append(f"\n  {visible(problem)}")
         text.append(f"\nmodel  {result.model}")
     if result.bad_images:
         text.append(f"\ndata   {_count(result.bad_images, 'bad picture')} left out", "yellow")
     if result.converted_images:
         text.append(f"\ndata   {_count(result.converted_images, 'picture')} converted to PNG")
+    if result.unlabelled_rows:
+        rows = _count(result.unlabelled_rows, "row")
+        text.append(f"\ndata   {rows} without a label left out", "yellow")
     text.append(f"\nreport {result.report}")
     text.append(f"\nlog    {result.log}")
     text.append(f"\ntime   {result.seconds:.1f} s")
@@ -344,9 +348,13 @@ def _values(groups: Mapping[str, Mapping[str, Any]]) -> RenderableType:
                 group if i == 0 else "",
                 "" if name == group else name,
                 # Fingerprints are long, and are compared part by part.
-                Text(_NONE if value is None else shown.replace(",", ", ").replace(",  ", ", ")),
+                Text(_NONE if value is None else _spaced(visible(shown))),
             )
     return Padding(grid, (0, 0, 0, 2))
+
+
+def _spaced(text: str) -> str:
+    return text.replace(",", ", ").replace(",  ", ", ")
 
 
 def _where(path: Path, output: Path) -> str:

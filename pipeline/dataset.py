@@ -97,7 +97,9 @@ def resolve(config: RunConfig, output: Path) -> Dataset:
             "Write one and name it with --schema.",
         )
         assert schema is not None
-        rows = preflight.check_table(folder, schema, config.features, classes)
+        rows = preflight.check_table(
+            folder, schema, config.features, classes, config.on_missing_label
+        )
         size = _size_of_table(folder, rows)
     elif schema is not None:
         preflight.check_classes(folder, found, schema)
@@ -140,11 +142,21 @@ def labels(schema: Path) -> tuple[str, ...]:
 
 
 def schema_text(config: RunConfig, classes: tuple[str, ...]) -> str:
-    """The schema of a run as text: that of its file, or one made from the classes of pictures."""
+    """The schema of a run as text: that of its file, or one made from the classes of pictures.
+
+    Of a table's schema only what the run uses is left (`contract.of_table`).
+    """
     from schemas.images import image_schema_text
 
     file = schema_file(config)
-    return image_schema_text(classes) if file is None else file.read_text("utf-8")
+    if file is None:
+        return image_schema_text(classes)
+    text = file.read_text("utf-8")
+    if isinstance(config.features, TableFeatures):
+        from pipeline import contract
+
+        return contract.of_table(text, config.features)
+    return text
 
 
 def training_size(config: RunConfig) -> TrainingSize:

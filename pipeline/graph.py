@@ -34,6 +34,7 @@ from components.latest_blessed.component import LatestBlessed
 from components.plateau_trainer.component import PlateauTrainer
 from components.servable.component import Servable
 from components.serving_pusher.component import ServingPusher
+from components.table_example_gen.component import TableExampleGen
 from components.training_report.component import TrainingReport
 from pipeline import beam, counting, evaluation, fingerprint, metadata
 from pipeline.config import RunConfig
@@ -289,13 +290,16 @@ def _example_gen(config: RunConfig, data: Place) -> BaseBeamComponent:
         example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=share)
         for name, share in TABLE_SPLITS.items()
     ]
-    return CsvExampleGen(
-        input_base=data,
+    given = {
+        "input_base": data,
         # The default pattern would parse a README beside the table.
-        input_config=example_gen_pb2.Input(
+        "input_config": example_gen_pb2.Input(
             splits=[example_gen_pb2.Input.Split(name="all", pattern="*.csv")]
         ),
-        output_config=example_gen_pb2.Output(
+        "output_config": example_gen_pb2.Output(
             split_config=example_gen_pb2.SplitConfig(splits=buckets)
         ),
-    )
+    }
+    if config.on_missing_label == "skip":
+        return TableExampleGen(**given, labels=config.features.labels).with_id("CsvExampleGen")
+    return CsvExampleGen(**given)

@@ -1,16 +1,18 @@
 """Holds data against its schema before the pipeline starts, as far as that is quickly done."""
 
 import csv
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO, Literal, NoReturn
 
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 from schemas import FILE_NAME, IMAGE, LABEL
+from schemas.columns import MISSING_INTEGER
 from trainer_module.config import TableFeatures
 
 MAX_ROW = 16 * 1024**2
@@ -93,20 +95,23 @@ def check_table(
     schema: str | os.PathLike[str],
     features: TableFeatures | None = None,
     classes: Sequence[str] = (),
+    on_missing_label: Literal["fail", "skip"] = "fail",
 ) -> int:
     """Read the CSV files of a folder through, one row at a time, and hold them against a schema.
 
     The rules are those by which CsvExampleGen and the schema would stop the run later on, with
-    less to say about where. Rows are counted from 1, the header, as editors do.
+    less to say about where. Rows are counted from 1, the header, as editors do. Of columns that no
+    flag uses neither values nor descriptions matter.
 
     Args:
         csv_folder: Folder with *.csv files, all with the same header.
         schema: TFMD schema as text (.pbtxt).
-        features: Columns that the model uses; where given, they are held against the schema.
+        features: Columns that the model uses; where not given, all that the schema describes.
         classes: Values the label column may have, where `features` takes it as it stands.
+        on_missing_label: Whether rows without a label are an error or left out.
 
     Returns:
-        Number of rows, headers not counted.
+        Number of rows, headers and rows that are left out not counted.
 
     Raises:
         TableError: A rule is broken.
@@ -117,16 +122,22 @@ def check_table(
     columns = _columns(Path(schema))
     if features is not None:
         _check_features(features, Path(schema), columns)
+        columns = {name: columns[name] for name in (*features.inputs, *features.labels)}
+        for column in columns.values():
+            column.needed = True
+        for name in features.labels:
+            columns[name].is_label = True
         label = columns[features.label]
         # The model compares texts, and a float has many.
         if features.label_over is None and label.type != schema_pb2.FLOAT:
             label.classes = tuple(classes)
+            _check_label_classes(label, Path(schema))
     header: list[str] | None = None
-    count = 0
+    count, unlabelled = 0, _Places()
     for file in files:
         rows = _rows(file)
         _, found = next(rows)
-        _check_header(file, found, columns)
+        _check_header(file, found, columns, every=features is None)
         if header is not None and found != header:
             _fail(
                 f"{file}, row 1",
@@ -135,12 +146,48 @@ def check_table(
                 "Give them the same header.",
             )
         header = found
-        count += _check_rows(file, rows, [columns[name] for name in header])
+        count += _check_rows(file, rows, [columns.get(name) for name in header], unlabelled)
     if not count:
         _fail(str(folder), "a table must have rows below its header, found none", "Add data.")
+    if unlabelled.count and on_missing_label == "fail":
+        names = " and ".join(repr(name) for name, column in columns.items() if column.is_label)
+        _fail(
+            str(folder),
+            f"each row must have a label in the column {names}, "
+            f"{unlabelled.count:,} of {count:,} rows have none: {unlabelled}",
+            "Fill it in, or leave these rows out with --on-missing-label skip.",
+        )
+    if unlabelled.count == count:
+        _fail(
+            str(folder),
+            f"a table must have rows with a label, all {count:,} have none",
+            "Add some.",
+        )
     for name in header or []:
-        columns[name].check_type_shows(folder)
-    return count
+        if name in columns:
+            columns[name].check_type_shows(folder)
+    return count - unlabelled.count
+
+
+class _Places:
+    """Rows of the same kind: their number, and where the first ones are."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._rows: dict[str, list[int]] = {}
+
+    def add(self, file: Path, row: int) -> None:
+        self.count += 1
+        if self.count <= _SHOWN:
+            self._rows.setdefault(file.name, []).append(row)
+
+    def __str__(self) -> str:
+        """The first ones by file, and how many more there are."""
+        shown = "; ".join(
+            f"{file}, row{'s' * (len(rows) > 1)} {', '.join(map(str, rows))}"
+            for file, rows in self._rows.items()
+        )
+        return f"{shown} and {self.count - _SHOWN:,} more" if self.count > _SHOWN else shown
 
 
 @dataclass
@@ -155,13 +202,21 @@ class _Column:
     low: float = float("-inf")
     high: float = float("inf")
     classes: tuple[str, ...] = ()
+    is_label: bool = False
     seen: bool = field(default=False, init=False)
     typed: bool = field(default=False, init=False)
+
+    def is_missing(self, cell: str) -> bool:
+        """Whether a cell gives no label."""
+        if not cell or self.type == schema_pb2.BYTES:
+            return not cell
+        number = _number(cell)
+        return number is not None and not math.isfinite(number)
 
     def check(self, cell: str) -> tuple[str, str] | None:
         """The rule a cell breaks and the remedy, if it breaks one."""
         if not cell:
-            if self.required:
+            if self.required and not self.is_label:
                 return "it may not be empty", "Fill it in, or remove the row."
             return None
         self.seen = True
@@ -175,8 +230,13 @@ class _Column:
             self.typed = self.typed or self.type == schema_pb2.INT or isinstance(number, float)
             if number < self.low or number > self.high:
                 return (
-                    f"it must be {self.low:g} to {self.high:g}",
+                    f"it must be {self._range()}",
                     "Correct the value, or the column's domain in the schema.",
+                )
+            if number == MISSING_INTEGER and self.type == schema_pb2.INT:
+                return (
+                    "it may not be -2^63, which stands for a missing value in serving_columns",
+                    "Leave the cell empty if it is missing.",
                 )
         if self.values and cell not in self.values:
             return (
@@ -190,6 +250,11 @@ class _Column:
                 "Correct the value, or name all classes with --classes.",
             )
         return None
+
+    def _range(self) -> str:
+        if math.isinf(self.low) or math.isinf(self.high):
+            return f"at most {self.high}" if math.isinf(self.low) else f"at least {self.low}"
+        return f"{self.low} to {self.high}"
 
     def check_type_shows(self, folder: Path) -> None:
         """CsvExampleGen takes a column of whole numbers for INT, whatever the schema says."""
@@ -307,7 +372,36 @@ def _check_features(features: TableFeatures, schema: Path, columns: dict[str, _C
                 )
 
 
-def _check_header(file: Path, header: list[str], columns: dict[str, _Column]) -> None:
+def _check_label_classes(label: _Column, schema: Path) -> None:
+    """Class names must be written as the model reads the label: 001 is read as the number 1."""
+    if label.type != schema_pb2.INT or not label.classes:
+        return
+    where = f"the label {label.name!r}, which is of type INT in the schema {schema.name}"
+    read = [_number(name) for name in label.classes]
+    numbers = [number for number in read if isinstance(number, int)]
+    if len(numbers) < len(read):
+        raise SchemaError(
+            f"--classes must be whole numbers as {where}, got {_some(label.classes)}. Name the "
+            "values of the column, or another column with --label."
+        )
+    if tuple(map(str, numbers)) != label.classes:
+        raise SchemaError(
+            f"--classes must name the values of {where}, as they are read, without leading zeros, "
+            f"got {_some(label.classes)}. Write --classes {' '.join(map(str, numbers))}."
+        )
+
+
+def _check_header(
+    file: Path, header: list[str], columns: dict[str, _Column], *, every: bool
+) -> None:
+    """Check the header.
+
+    Args:
+        file: The table.
+        header: Its columns.
+        columns: Those that matter.
+        every: Whether each column must be among these.
+    """
     where = f"{file}, row 1"
     if header == [""]:
         _fail(
@@ -315,7 +409,7 @@ def _check_header(file: Path, header: list[str], columns: dict[str, _Column]) ->
             "a CSV file must have a header, found an empty row",
             "Add the header, remove empty rows above it, or remove the file.",
         )
-    if header[0].startswith(_BOM):
+    if header[0].startswith(_BOM) and (every or header[0].removeprefix(_BOM) in columns):
         _fail(
             where, "the file may not start with a byte order mark", "Save it as UTF-8 without one."
         )
@@ -327,20 +421,28 @@ def _check_header(file: Path, header: list[str], columns: dict[str, _Column]) ->
                 "Take the quotes out of the first row, and end rows with line feeds.",
             )
     for name in header:
-        if header.count(name) > 1:
+        if header.count(name) > 1 and (every or name in columns):
             _fail(
                 f"{where}, column {_short(name)!r}",
                 "column names must differ",
                 "Rename or remove one.",
             )
     missing = [name for name, column in columns.items() if column.needed and name not in header]
+    blank = next((name for name in header if name.strip() in missing), None)
+    if blank is not None:
+        _fail(
+            f"{where}, column {blank!r}",
+            f"a name must be as in schema and flags, {blank.strip()!r}, without blanks around it",
+            "Separate the names by commas alone.",
+        )
     if missing:
+        what = "each column of the schema" if every else "each column that a flag uses"
         _fail(
             f"{where}, column {missing[0]!r}",
-            f"each column of the schema must be in the file, got {_short(','.join(header))!r}",
+            f"{what} must be in the file, got {_short(','.join(header))!r}",
             "Add the column; the first row must be the header, with commas between names.",
         )
-    extra = [name for name in header if name not in columns]
+    extra = [name for name in header if every and name not in columns]
     if extra:
         _fail(
             f"{where}, column {_short(extra[0])!r}",
@@ -349,7 +451,15 @@ def _check_header(file: Path, header: list[str], columns: dict[str, _Column]) ->
         )
 
 
-def _check_rows(file: Path, rows: Iterator[tuple[int, list[str]]], columns: list[_Column]) -> int:
+def _check_rows(
+    file: Path,
+    rows: Iterator[tuple[int, list[str]]],
+    columns: list[_Column | None],
+    unlabelled: _Places,
+) -> int:
+    """Check rows, count them, and add those without a label; None are columns not to look at."""
+    looked = [(i, column) for i, column in enumerate(columns) if column is not None]
+    labels = [(i, column) for i, column in looked if column.is_label]
     count = 0
     for line, row in rows:
         if len(row) != len(columns):
@@ -358,15 +468,17 @@ def _check_rows(file: Path, rows: Iterator[tuple[int, list[str]]], columns: list
                 f"each row must have {len(columns)} cells, got {len(row)}",
                 "Add or remove cells; put cells that hold commas in double quotes.",
             )
-        for column, cell in zip(columns, row, strict=True):
-            broken = column.check(cell)
+        for i, column in looked:
+            broken = column.check(row[i])
             if broken:
                 rule, remedy = broken
                 _fail(
                     f"{file}, row {line}, column {column.name!r}",
-                    f"{rule}, got {_short(cell)!r}",
+                    f"{rule}, got {_short(row[i])!r}",
                     remedy,
                 )
+        if any(column.is_missing(row[i]) for i, column in labels):
+            unlabelled.add(file, line)
         count += 1
     return count
 

@@ -49,6 +49,7 @@ class RunResult:
         seconds: Wall time of the whole run, imports included.
         bad_images: Pictures left out because they cannot be decoded.
         converted_images: Pictures stored as plain PNG because of their format.
+        unlabelled_rows: Rows of a table left out because they have no label.
     """
 
     steps: tuple[Step, ...]
@@ -62,6 +63,7 @@ class RunResult:
     seconds: float
     bad_images: int = 0
     converted_images: int = 0
+    unlabelled_rows: int = 0
 
 
 def read_run(
@@ -91,7 +93,7 @@ def read_run(
         report=Path(outputs["TrainingReport"]["report"].uri) / REPORT,
         log=log,
         seconds=seconds,
-        **_picture_counts(outputs),
+        **_counts(outputs),
     )
 
 
@@ -109,8 +111,8 @@ def _failed_checks(blessing: Path) -> tuple[str, ...]:
     )
 
 
-def _picture_counts(outputs: Mapping[str, Mapping[str, Artifact]]) -> dict[str, int]:
-    if "ImageExampleGen" not in outputs:
-        return {}
-    found = outputs["ImageExampleGen"]["examples"].properties
-    return {name: int(found.get(name, 0)) for name in ("bad_images", "converted_images")}
+def _counts(outputs: Mapping[str, Mapping[str, Artifact]]) -> dict[str, int]:
+    """What was left out or converted when the data was read."""
+    examples = next(found["examples"] for found in outputs.values() if "examples" in found)
+    names = ("bad_images", "converted_images", "unlabelled_rows")
+    return {name: int(examples.properties.get(name, 0)) for name in names}

@@ -19,7 +19,6 @@ _REMEDIES: Mapping[int, str] = {
     _Info.SCHEMA_MISSING_COLUMN: (
         "Add the feature to the data, or remove it from the schema if nothing needs it."
     ),
-    _Info.SCHEMA_NEW_COLUMN: "Remove the feature from the data, or describe it in the schema.",
     _Info.UNEXPECTED_DATA_TYPE: "Correct the values that made the feature another type.",
     _Info.INVALID_FEATURE_SHAPE: "Give each example as many values as the schema's shape has.",
 }
@@ -108,7 +107,7 @@ def find_problems(
                     "",
                     "it has no examples",
                     "no split may be empty",
-                    "Add data, or choose other shares for the splits.",
+                    "Add data, or split it in another way.",
                 )
             )
             continue
@@ -138,6 +137,9 @@ def _anomaly_problems(
         info = anomalies.anomaly_info[key]
         name = ".".join(info.path.step) or key
         types = [reason.type for reason in info.reason]
+        # What the schema does not describe reaches neither Transform nor the model.
+        if types == [_Info.SCHEMA_NEW_COLUMN]:
+            continue
         remedy = next((_REMEDIES[t] for t in types if t in _REMEDIES), _REMEDY)
         yield Problem(split, name, _words(info), _rule(name, schema), remedy)
 
@@ -182,13 +184,17 @@ def _rule(name: str, schema: schema_pb2.Schema) -> str:
     elif feature.presence.min_fraction > 0:
         parts.append(f"in at least {feature.presence.min_fraction:.0%} of examples")
     elif feature.presence.min_count > 0:
-        parts.append(f"in at least {feature.presence.min_count} examples")
+        count = feature.presence.min_count
+        parts.append(f"in at least {count} example{'s' * (count > 1)}")
     if feature.HasField("shape") or feature.value_count.max == 1:
-        parts.append("one value each")
+        optional = not feature.HasField("shape") and not feature.value_count.min
+        parts.append("at most one value each" if optional else "one value each")
     for domain in (feature.int_domain, feature.float_domain):
         low, high = domain.HasField("min"), domain.HasField("max")
-        if low or high:
-            parts.append(f"{domain.min if low else 'any'} to {domain.max if high else 'any'}")
+        if low and high:
+            parts.append(f"{domain.min} to {domain.max}")
+        elif low or high:
+            parts.append(f"at least {domain.min}" if low else f"at most {domain.max}")
     values = list(feature.string_domain.value) or [
         value
         for domain in schema.string_domain

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from components.text import visible
+
 TRAIN, EVAL, TEST = SPLITS = ("train", "eval", "test")
 
 SPLIT_FOLDERS: Mapping[str, str] = {
@@ -181,7 +183,7 @@ def check_split_counts(counts: Mapping[str, Mapping[str, int]], folder: ImageFol
     for split in SPLITS:
         if not any(counts.get(split, {}).values()):
             why = (
-                f"{split} is drawn from train, about one picture in ten"
+                f"{split} is drawn from train, about one picture in ten, or one group of --group-by"
                 if split in folder.carved
                 else "none of its pictures was good"
             )
@@ -355,5 +357,4 @@ def _some(names: list[str]) -> str:
 
 def _fail(path: Path, rule: str, remedy: str) -> NoReturn:
     shown = os.fsencode(path).decode(errors="backslashreplace")
-    shown = "".join(repr(c)[1:-1] if unicodedata.category(c) == "Cc" else c for c in shown)
-    raise ImageFolderError(f"{shown}: {rule}. {remedy}")
+    raise ImageFolderError(f"{visible(shown)}: {rule}. {remedy}")

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from components.drift import Distance
 from components.evaluation import EXAMPLE_COUNT, Evaluation, Gate
 from components.servable.logic import Check
+from components.text import visible
 from components.training_report import figures
 from components.training_report.data import DataSummary
 from components.training_report.mistakes import Mistakes
@@ -299,19 +300,21 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]
 
 def script_json(value: Any) -> Markup:
     """JSON that is safe inside a script element, where `</script>` would end it."""
-    text = json.dumps(_without_nan(value), allow_nan=False, separators=(",", ":"))
+    text = json.dumps(_plain(value), allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
 
 
-def _without_nan(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return visible(value, keep="\n\t")
     if isinstance(value, Mapping):
-        return {key: _without_nan(each) for key, each in value.items()}
+        return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(each) for each in value]
+        return [_plain(each) for each in value]
     return value
 
 
@@ -322,6 +325,7 @@ def template() -> jinja2.Template:
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -338,6 +342,13 @@ def template() -> jinja2.Template:
     }
     environment.tests["decision"] = _is_decision
     return environment.get_template("template.html")
+
+
+def _shown(value: Any) -> Any:
+    """What is put into the page, but for markup of our own."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return visible(value, keep="\n\t")
+    return value
 
 
 def _is_decision(record: EpochRecord) -> bool:

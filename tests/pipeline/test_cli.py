@@ -46,6 +46,16 @@ def outcome(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str]:
             "--learning-rate must be in (0, 100], got -1.0",
         ),
         (("run", "taxi", "--classes", "one"), "Name them with --classes"),
+        (("run", "taxi", "--group-by", "a"), "--group-by is for images, got 'a'"),
+        (("run", "digits", "--group-by", "("), "--group-by must be a regular expression, got '('"),
+        (
+            ("run", "digits", "--on-missing-label", "skip"),
+            "--on-missing-label is for tables, got 'skip'",
+        ),
+        (
+            ("compile", "digits", "--output", "o", "--image", "i"),
+            "a compiled pipeline has no output folder. Name the file with --file",
+        ),
         (("run", "digits", "extra"), "Unrecognized options: extra"),
         (("run", "digits", "--patience", "0"), "--patience must be at least 1 evaluation, got 0"),
         (("run", "digits", "--factor", "0.5"), "--factor must be a finite number above 1, got 0.5"),

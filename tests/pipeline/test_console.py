@@ -255,3 +255,7 @@ def test_a_rollback_before_and_after() -> None:
     assert "1795400999, a copy of 100" in done
     assert str(COPY.path) in done
     assert "plateau rollback 1795400358" in done
+
+
+def test_an_error_shows_what_would_change_its_direction() -> None:
+    assert console.error("a\u202eb:\n  c").plain == "error: a\\u202eb:\n  c"

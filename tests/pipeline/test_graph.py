@@ -68,6 +68,14 @@ def test_flow(preset: str, example_gen: str) -> None:
     assert producers(found["TrainingReport"]) >= {"Trainer", "Evaluator", "Servable", "DriftGate"}
 
 
+def test_rows_without_a_label_are_left_out_where_that_is_asked_for() -> None:
+    config = dataclasses.replace(run_config("taxi"), on_missing_label="skip")
+    node = nodes(config)["CsvExampleGen"]
+    assert parameters(node)["labels"] == '["tips", "fare"]'
+    plain = parameters(nodes(run_config("taxi"))["CsvExampleGen"])
+    assert parameters(node).items() >= plain.items()
+
+
 def test_nothing_is_trained_before_the_gate_has_passed() -> None:
     found = nodes(run_config())
     for gate in ("AnomalyGate", "DriftGate"):

@@ -241,6 +241,113 @@ def test_a_label_that_is_no_class(
         check_table(tmp_path, schema, features, classes)
 
 
+USED = """
+feature { name: "x" type: FLOAT float_domain { min: 0 } }
+feature { name: "n" type: INT int_domain { min: 1 max: 1234567 } }
+feature { name: "label" type: BYTES }
+feature { name: "odd" type: INT presence { min_fraction: 1 } }
+"""
+FEATURES = TableFeatures(numeric=("x", "n"))
+
+
+def check_used(
+    folder: Path, table: str, features: TableFeatures = FEATURES, schema: str = USED, **given: str
+) -> int:
+    (folder / "data").mkdir(exist_ok=True)
+    (folder / "data/0.csv").write_text(table)
+    (folder / "schema.pbtxt").write_text(schema)
+    return check_table(
+        folder / "data",
+        folder / "schema.pbtxt",
+        features,
+        ("no", "yes"),
+        **given,  # type: ignore[arg-type]
+    )
+
+
+def test_columns_that_no_flag_uses_never_stop_a_run(tmp_path: Path) -> None:
+    """Whatever they hold, however they are called, in the schema or not."""
+    unused = ("odd", "new", "", "", "same", "same", " blank", "% 'é")
+    header = ",".join(("\ufeff", *unused, "x", "n", "label"))
+    rows = [f"{i},not a number,,,{i},,,{i},z,1.5,1,no\n" for i in range(3)]
+    assert check_used(tmp_path, f"{header}\n{''.join(rows)}") == 3
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            "x,label\n1.5,no\n",
+            "row 1, column 'n': each column that a flag uses must be in the file",
+        ),
+        (
+            "x, n, label\n1.5,1,no\n",
+            "column ' n': a name must be as in schema and flags, 'n', without blanks around it",
+        ),
+        ("x,n,n,label\n1.5,1,1,no\n", "column 'n': column names must differ"),
+        ("\ufeffx,n,label\n1.5,1,no\n", "may not start with a byte order mark"),
+        ("x,n,label\n-1.5,1,no\n", r"column 'x': it must be at least 0\.0, got '-1\.5'"),
+        ("x,n,label\n1.5,1234568,no\n", "it must be 1 to 1234567, got '1234568'"),
+    ],
+)
+def test_columns_that_a_flag_uses(tmp_path: Path, table: str, message: str) -> None:
+    with pytest.raises(TableError, match=message):
+        check_used(tmp_path, table)
+
+
+def test_rows_without_a_label_are_named_at_once_or_left_out(tmp_path: Path) -> None:
+    rows = ["2.5,1,no\n"] + [f"1.5,1,{'' if i % 3 == 0 else 'yes'}\n" for i in range(100)]
+    table = "x,n,label\n" + "".join(rows)
+    message = (
+        r"data: each row must have a label in the column 'label', 34 of 101 rows have none: "
+        r"0\.csv, rows 3, 6, 9, .* 60 and 14 more\. .*--on-missing-label skip"
+    )
+    with pytest.raises(TableError, match=message):
+        check_used(tmp_path, table)
+    assert check_used(tmp_path, table, on_missing_label="skip") == 67
+    with pytest.raises(TableError, match="must have rows with a label, all 2 have none"):
+        check_used(tmp_path, "x,n,label\n1.5,1,\n2.5,1,\n", on_missing_label="skip")
+    # What is left out is read with the others, so that it has to be right.
+    with pytest.raises(TableError, match="row 2, column 'n': it must be a whole number"):
+        check_used(tmp_path, "x,n,label\n1.5,one,\n2.5,1,no\n", on_missing_label="skip")
+
+
+def test_the_integer_that_is_missing_where_the_model_is_served(tmp_path: Path) -> None:
+    schema = 'feature { name: "n" type: INT } feature { name: "label" type: BYTES }'
+    table = "n,label\n{},no\n2,yes\n"
+    features = TableFeatures(numeric=("n",))
+    assert check_used(tmp_path, table.format(-(2**63) + 1), features, schema) == 2
+    with pytest.raises(TableError, match=r"may not be -2\^63, which stands for a missing value"):
+        check_used(tmp_path, table.format(-(2**63)), features, schema)
+
+
+@pytest.mark.parametrize("row", ["1.5,1,", ",1,2.5", "nan,1,2.5", "1.5,1,inf"])
+def test_a_ratio_without_one_of_its_numbers_is_no_label(tmp_path: Path, row: str) -> None:
+    ratio = TableFeatures(numeric=("n",), label="x", label_over="y")
+    schema = USED + 'feature { name: "y" type: FLOAT }'
+    with pytest.raises(TableError, match=r"'x' and 'y', 1 of 2 rows have none: 0\.csv, row 3\."):
+        check_used(tmp_path, f"x,n,y\n1.5,1,0.5\n{row}\n", ratio, schema)
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (("001", "002", "003"), r"without leading zeros, got '001', .* Write --classes 1 2 3\."),
+        (("no", "yes"), "must be whole numbers as the label 'label', which is of type INT in"),
+    ],
+)
+def test_classes_of_a_label_of_whole_numbers(
+    tmp_path: Path, classes: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "0.csv").write_text("x,label\n1.5,001\n2.5,003\n")
+    schema = tmp_path / "schema.pbtxt"
+    schema.write_text('feature { name: "x" type: FLOAT } feature { name: "label" type: INT }')
+    features = TableFeatures(numeric=("x",))
+    with pytest.raises(SchemaError, match=message):
+        check_table(tmp_path, schema, features, classes)
+    assert check_table(tmp_path, schema, features, ("1", "2", "3")) == 2
+
+
 def test_the_taxi_table_passes() -> None:
     schema = schemas.committed("taxi")
     assert schema is not None

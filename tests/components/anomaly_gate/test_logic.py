@@ -1,6 +1,6 @@
 import pytest
 from google.protobuf import text_format
-from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
 from components.anomaly_gate import logic
 from schemas.images import image_schema
@@ -93,3 +93,25 @@ def test_anomalies_of_the_data_set_as_a_whole() -> None:
     info.dataset_anomaly_info.description = "Too few examples."
     with pytest.raises(logic.AnomalyError, match=r"split train: .*Too few examples"):
         logic.check({"train": info}, {"train": statistics()}, SCHEMA, "label")
+
+
+def test_a_feature_that_the_schema_does_not_describe_stops_nothing() -> None:
+    """It reaches neither Transform nor the model."""
+    new = anomaly("extra", "SCHEMA_NEW_COLUMN")
+    logic.check({"train": new}, {"train": statistics()}, SCHEMA, "label")
+
+
+@pytest.mark.parametrize(
+    ("feature", "rule"),
+    [
+        ("presence { min_count: 1 } value_count { max: 1 }", "in at least 1 example, at most one"),
+        ("presence { min_count: 2 } value_count { min: 1 max: 1 }", "in at least 2 examples, one"),
+        ("int_domain { min: 3 }", "INT, at least 3"),
+        ("int_domain { max: 3 }", "INT, at most 3"),
+        ("int_domain { min: 1 max: 3 }", "INT, 1 to 3"),
+    ],
+)
+def test_rules_in_words(feature: str, rule: str) -> None:
+    schema = text_format.Parse(f'feature {{ name: "x" type: INT {feature} }}', schema_pb2.Schema())
+    (problem,) = logic.find_problems({"train": anomaly("x")}, {"train": statistics()}, schema, "l")
+    assert rule in problem.rule

@@ -67,6 +67,14 @@ def test_hostile_names_are_text(report: Make) -> None:
     assert f"{HOSTILE} is unknown" in found.text
 
 
+def test_names_that_change_the_direction_are_shown_as_they_are_written(report: Make) -> None:
+    columns = {"x": Input("\u202egpj", "string", "")}
+    text = page.render(report(columns=columns, title="\u2066title"))
+    assert r"\u202egpj" in text
+    assert not {"\u202e", "\u2066"} & set(text)
+    assert page.script_json(["\u202e", {"a": "\n"}]) == r'["\\u202e",{"a":"\n"}]'
+
+
 def test_data_for_the_plots_cannot_end_its_script(report: Make) -> None:
     names = ("<!--", HOSTILE, "\u2028")
     text = page.render(report(names))

@@ -1,0 +1,1 @@
+"""A table to tf.Examples, without the rows that have no label."""

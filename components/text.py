@@ -1,0 +1,23 @@
+"""Texts from outside, such as names of classes and files, as people can read them."""
+
+import unicodedata
+
+# Embeddings, overrides and isolates: what follows them is shown in another direction.
+_DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def visible(text: str, keep: str = "") -> str:
+    """Returns a text with control characters, and those that change its direction, escaped.
+
+    Args:
+        text: Any text.
+        keep: Control characters to leave alone, such as line feeds in a message.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        repr(c)[1:-1]
+        if c in _DIRECTIONS or (unicodedata.category(c) == "Cc" and c not in keep)
+        else c
+        for c in text
+    )
