@@ -94,7 +94,7 @@ def resolve(config: RunConfig, output: Path) -> Dataset:
             schema is not None,
             "a table needs a schema",
             config.schema,
-            "Write one and name it with --schema.",
+            "Write one, or infer one with TensorFlow Data Validation, and name it with --schema.",
         )
         assert schema is not None
         rows = preflight.check_table(

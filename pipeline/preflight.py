@@ -224,7 +224,8 @@ class _Column:
         if self.type == schema_pb2.BYTES:
             self.typed = self.typed or number is None
         elif number is None or (self.type == schema_pb2.INT and not isinstance(number, int)):
-            kind = "a whole number" if self.type == schema_pb2.INT else "a number"
+            whole = "a whole number of 64 bits, in digits 0 to 9"
+            kind = whole if self.type == schema_pb2.INT else "a number"
             return f"it must be {kind}", "Correct the value, or the column's type in the schema."
         else:
             self.typed = self.typed or self.type == schema_pb2.INT or isinstance(number, float)
