@@ -52,6 +52,41 @@ def test_taxi(tmp_path):
     assert "no better val_loss" in done.out
 
 
+def test_a_table_of_ones_own(tmp_path):
+    """Names that TensorFlow refuses, a schema that TFDV infers, and rows without a label."""
+    import tensorflow as tf
+    import tensorflow_data_validation as tfdv
+
+    random = np.random.default_rng(0)
+    rows = [
+        f"{i},{'' if i % 9 == 0 else random.normal(i % 2)},{random.integers(3)},{'uv'[i % 2]},"
+        f"{'' if i % 50 == 0 else ('no', 'yes')[i % 2]}"
+        for i in range(400)
+    ]
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.csv").write_text("\n".join(["_id,petal width (cm),% fat,self,label", *rows, ""]))
+    statistics = tfdv.generate_statistics_from_csv(f"{data}/*.csv")
+    tfdv.write_schema_text(tfdv.infer_schema(statistics), str(tmp_path / "schema.pbtxt"))
+    done = plateau(
+        *("run", "taxi", "--data", data, "--schema", tmp_path / "schema.pbtxt"),
+        *("--numeric", "petal width (cm)", "--bucketized", "% fat", "--categorical", "self"),
+        *("--label", "label", "--label-over", "None", "--classes", "no", "yes"),
+        *("--on-missing-label", "skip", "--max-epochs", 8),
+        output=tmp_path / "run",
+    )
+    assert done.status == 0, done.out + done.err
+    assert "8 rows without a label left out" in done.out
+    (pushed,) = done.pushed
+    signature = tf.saved_model.load(str(pushed)).signatures["serving_columns"]
+    answer = signature(
+        petal_width_cm=tf.constant([float("nan"), 1.0]),
+        fat=tf.constant([0, 2], tf.int64),
+        self_=tf.constant(["u", "v"]),
+    )
+    assert answer["class"].numpy().tolist() == [[b"no"], [b"yes"]]
+
+
 def squares(folder, colours, count, mode="RGB"):
     """Pictures of mixed sizes and formats, each class a shade of its own."""
     random = np.random.default_rng(0)
