@@ -3,6 +3,7 @@
 TFX reloads this module by its dotted name: it holds functions only.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import tensorflow_transform as tft
 
 import schemas
 from schemas import parameter
+from trainer_module import decoding
 from trainer_module.config import ImageFeatures, TableFeatures, TrainConfig
 
 INPUT = "x"
@@ -44,7 +46,7 @@ def preprocessing_fn(
 
 
 def decode_images(encoded: tf.Tensor, features: ImageFeatures) -> tf.Tensor:
-    """Decode and resize pictures.
+    """Decode and resize images: upright by EXIF orientation, composed on white.
 
     Pixels are rounded to whole numbers, so that keeping them as uint8 loses nothing.
 
@@ -55,18 +57,27 @@ def decode_images(encoded: tf.Tensor, features: ImageFeatures) -> tf.Tensor:
     Returns:
         float32 [N, height, width, channels], 0 to 255.
     """
+    size = [features.height, features.width]
 
-    def decode(data: tf.Tensor) -> tf.Tensor:
+    def decode(one: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        data, transparent, orientation = one
         # Decoded as colour and made grey afterwards: BMP and GIF have no grey decoder.
-        image = tf.io.decode_image(data, channels=3, expand_animations=False)
-        image.set_shape([None, None, 3])
-        image = tf.image.resize(image, [features.height, features.width], antialias=True)
+        image = decoding.decode(data, transparent)
+        # Turned when it is small: a copy of a large image takes time and memory.
+        stored = tf.where(orientation >= 5, size[::-1], size)
+        image = tf.image.resize(image, stored, antialias=True)
+        turn = functools.partial(decoding.upright, image, orientation)
+        image = tf.ensure_shape(tf.cond(orientation > 1, turn, lambda: image), [*size, 3])
         if features.channels == 1:
             image = tf.image.rgb_to_grayscale(image)
         return tf.clip_by_value(tf.round(image), 0.0, 255.0)
 
-    shape = [features.height, features.width, features.channels]
-    return tf.map_fn(decode, encoded, fn_output_signature=tf.TensorSpec(shape, tf.float32))
+    header = decoding.header(encoded)
+    return tf.map_fn(
+        decode,
+        (encoded, header.transparent, header.orientation),
+        fn_output_signature=tf.TensorSpec([*size, features.channels], tf.float32),
+    )
 
 
 def class_index(labels: tf.Tensor, classes: tuple[str, ...]) -> tf.Tensor:

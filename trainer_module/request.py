@@ -1,22 +1,36 @@
-"""What a request to a served model may cost: parts of a fixed size, pictures of a bounded one."""
+"""Bounds the memory of a serving request: parts of a fixed size, images of a bounded one."""
 
 from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
+from trainer_module import decoding
+
 PART = 256
 """Examples that are computed at once, however many a request has."""
 
 MAX_PIXELS = 64_000_000
-"""Pixels of a picture; one with more is not let into the training data either."""
+"""Pixels of an image; one with more is not let into the training data either."""
 
 FREE_SCANS = 100
 """Scans of a JPEG file; each one more counts as all its pixels once again."""
 
-# As far as the sizes of a PNG reach.
-_HEADER = 24
-_PNG, _GIF, _JPEG = b"\x89PNG", b"GIF8", b"\xff\xd8\xff"
+TRANSPARENT = 4
+"""How many times a pixel counts that is composed on white, which takes as much more memory."""
+
+# As far as the compression of a BMP reaches.
+_HEADER = 34
 _SCAN = b"\xff\xda"
+_BMP_HEADERS = (40, 108, 124)
+_CMYK = 4
+_REFUSED = (
+    "",
+    "GIF, of which all frames would be decoded",
+    "WebP",
+    "TIFF",
+    "BMP that is compressed or has other than 24 bits a pixel",
+    "JPEG in CMYK without an Adobe segment, which does not tell whether it is inverted",
+)
 
 
 def in_parts(
@@ -51,48 +65,91 @@ def in_parts(
 
 
 def bounded(images: tf.Tensor) -> tf.Tensor:
-    """Encoded pictures as they are, or an error where one would take too much to decode.
+    """Returns encoded images as they are; an error where one cannot or should not be decoded.
 
-    A few hundred bytes can be a picture of gigabytes. The sizes are read from the files' headers.
-    Those of a GIF's frames stand all over the file, and TensorFlow decodes every frame to give the
-    first, so that a GIF is refused whatever its size.
+    It looks at the headers only. Formats that TensorFlow does not decode as Pillow shows them are
+    refused, so that no answer differs from that to the PNG which ImageExampleGen makes of them;
+    so is a GIF of any size, since TensorFlow decodes every frame to return the first, and their
+    sizes stand all over the file. A few hundred bytes can be an image of gigabytes, so the number
+    of pixels is bounded.
 
     Args:
         images: Strings of any shape.
+
+    Raises:
+        tf.errors.InvalidArgumentError: When run; the message has the rule and the remedy.
     """
     flat = tf.reshape(images, [-1])
-    is_still = tf.debugging.Assert(
-        tf.reduce_all(tf.not_equal(tf.strings.substr(flat, 0, 4), _GIF)),
-        ["a picture must be a PNG, a JPEG or a BMP; send the first frame of a GIF as a PNG"],
+    first = decoding.octets(flat, 0, _HEADER)
+    shape = _shape_of_jpeg(flat, first)
+    png = decoding.matches(first[:, :4], decoding.PNG)
+    pixels = decoding.big_endian(first[:, 16:20]) * decoding.big_endian(first[:, 20:24])
+    cost = tf.where(png, pixels, shape[:, 0] * shape[:, 1])
+    # The segments are walked through only where it matters what they are.
+    rows = tf.where((png & (cost > MAX_PIXELS // TRANSPARENT)) | (shape[:, 2] == _CMYK))
+    header = decoding.header(tf.gather_nd(flat, rows))
+    transparent = tf.scatter_nd(
+        rows, tf.cast(header.transparent, tf.int64), tf.shape(cost, tf.int64)
+    )
+    adobe = tf.scatter_nd(rows, tf.cast(header.adobe, tf.int64), tf.shape(cost, tf.int64))
+    cost *= 1 + (TRANSPARENT - 1) * transparent
+    refused = _refused(first, (shape[:, 2] == _CMYK) & (adobe == 0))
+    is_read = tf.debugging.Assert(
+        tf.reduce_all(refused == 0),
+        [
+            tf.strings.join(
+                [
+                    "an image must be a PNG, a JPEG or a BMP of 24 bits, got a ",
+                    tf.gather(_REFUSED, tf.maximum(tf.reduce_max(refused), 0)),
+                    "; convert it to PNG",
+                ]
+            )
+        ],
     )
     is_small = tf.debugging.assert_less_equal(
-        _cost(flat),
+        cost,
         tf.constant(MAX_PIXELS, tf.int64),
-        message=f"a picture must have at most {MAX_PIXELS:,} pixels (and a JPEG, whose scans are "
-        f"counted beyond {FREE_SCANS}, so many in all); send a smaller one",
+        message=f"an image must have at most {MAX_PIXELS:,} pixels (those of a transparent one "
+        f"count {TRANSPARENT} times, and those of a JPEG for each scan beyond {FREE_SCANS}); send "
+        "a smaller one",
     )
-    with tf.control_dependencies([is_still, is_small]):
+    with tf.control_dependencies([is_read, is_small]):
         return tf.identity(images)
 
 
-def _cost(images: tf.Tensor) -> tf.Tensor:
-    """Pixels to decode by the header, int64 [N]; 0 where nothing is known."""
-    header = tf.cast(tf.io.decode_raw(images, tf.uint8, fixed_length=_HEADER), tf.int64)
-    start = tf.strings.substr(images, 0, 4)
-    png = _number(header, 19, 18, 17, 16) * _number(header, 23, 22, 21, 20)
-    cost = tf.where(tf.equal(start, _PNG), png, 0)
-    # Only a JPEG has to be searched for its size.
-    jpeg = tf.where(tf.equal(tf.strings.substr(images, 0, 3), _JPEG))
-    sizes = tf.map_fn(_cost_of_jpeg, tf.gather_nd(images, jpeg), fn_output_signature=tf.int64)
-    return tf.tensor_scatter_nd_update(cost, jpeg, sizes)
+def _refused(first: tf.Tensor, ambiguous: tf.Tensor) -> tf.Tensor:
+    """Index into `_REFUSED` by the first bytes, int64 [N, 34], of each image: int32 [N]."""
+    magic, little = first[:, :4], first[:, ::-1]
+
+    def number(place: int, count: int) -> tf.Tensor:
+        return decoding.big_endian(little[:, _HEADER - place - count : _HEADER - place])
+
+    plain = tf.reduce_any(number(14, 4)[:, None] == tf.constant(_BMP_HEADERS, tf.int64), axis=1)
+    plain &= (number(28, 2) == 24) & (number(30, 4) == 0)
+    is_tiff = decoding.matches(magic, b"II*\0") | decoding.matches(magic, b"MM\0*")
+    is_bmp = decoding.matches(first[:, :2], b"BM")
+    kinds = (
+        decoding.matches(magic, b"GIF8"),
+        decoding.matches(magic, b"RIFF"),
+        is_tiff,
+        is_bmp & ~plain,
+        ambiguous,
+    )
+    return tf.add_n([i * tf.cast(kind, tf.int32) for i, kind in enumerate(kinds, 1)])
 
 
-def _cost_of_jpeg(image: tf.Tensor) -> tf.Tensor:
-    shape = tf.cast(tf.io.extract_jpeg_shape(image), tf.int64)
-    scans = tf.size(tf.strings.split(image, _SCAN), tf.int64) - 1
-    return shape[0] * shape[1] * tf.maximum(scans - FREE_SCANS, 1)
+def _shape_of_jpeg(images: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
+    """Height, width and channels, int64 [N, 3], zeros for other formats.
 
+    The height counts once for each scan beyond `FREE_SCANS`.
+    """
+    rows = tf.where(decoding.matches(first[:, :3], decoding.JPEG))
 
-def _number(header: tf.Tensor, *places: int) -> tf.Tensor:
-    """The whole numbers in columns of bytes, the lowest byte first."""
-    return tf.add_n([header[:, place] * 256**power for power, place in enumerate(places)])
+    def shape_of(image: tf.Tensor) -> tf.Tensor:
+        shape = tf.cast(tf.io.extract_jpeg_shape(image), tf.int64)
+        scans = tf.size(tf.strings.split(image, _SCAN), tf.int64) - 1
+        return shape * tf.stack([tf.maximum(scans - FREE_SCANS, 1), 1, 1])
+
+    spec = tf.TensorSpec([3], tf.int64)
+    shapes = tf.map_fn(shape_of, tf.gather_nd(images, rows), fn_output_signature=spec)
+    return tf.scatter_nd(rows, shapes, [tf.shape(images, tf.int64)[0], 3])

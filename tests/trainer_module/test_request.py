@@ -8,12 +8,19 @@ import tensorflow as tf
 from PIL import Image
 
 from components.image_example_gen import picture
+from tests.image_kinds import CONVERTED, SERVED
 from trainer_module.request import FREE_SCANS, MAX_PIXELS, PART, bounded, in_parts
 
 
 def encode(kind: str, size: tuple[int, int] = (5, 4), **options: object) -> bytes:
     file = io.BytesIO()
     Image.new("L", size).save(file, kind, **options)
+    return file.getvalue()
+
+
+def encode_mode(mode: str, size: tuple[int, int]) -> bytes:
+    file = io.BytesIO()
+    Image.new(mode, size).save(file, "PNG")
     return file.getvalue()
 
 
@@ -53,7 +60,7 @@ def test_parts_give_what_the_whole_gives(size):
 GOOD = [
     encode("PNG"),
     encode("JPEG"),
-    encode("BMP"),
+    SERVED["bmp"],
     jpeg_of(8_000, 8_000),
     jpeg_of(8_000, 8_000, scans=FREE_SCANS + 1),
     png_of(8_000, 8_000),
@@ -88,12 +95,36 @@ def test_what_would_take_too_much_is_refused_with_its_size(content, cost):
     assert str(cost) in str(error.value)
 
 
+@pytest.mark.parametrize("kind", CONVERTED)
+def test_what_tensorflow_decodes_otherwise_is_refused_with_its_format(kind):
+    content, name = CONVERTED[kind]
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        bounded(tf.constant([GOOD[0], content, GOOD[1]]))
+    assert f"got a {name}" in str(error.value) or f"JPEG in {name}" in str(error.value)
+    assert "convert it to PNG" in str(error.value)
+
+
+@pytest.mark.parametrize("kind", SERVED)
+def test_what_it_decodes_alike_is_not(kind):
+    assert bounded(tf.constant([SERVED[kind]])).numpy().tolist() == [SERVED[kind]]
+
+
 def test_a_gif_is_refused_for_its_frames_may_be_of_any_size():
     canvas = struct.pack("<HH", 10, 10)
     large = encode("GIF")
-    for content in (large, large[:6] + canvas + large[10:], b"GIF87a"):
-        with pytest.raises(tf.errors.InvalidArgumentError, match="send the first frame of a GIF"):
+    for content in (large[:6] + canvas + large[10:], b"GIF87a"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="a GIF, of which all frames"):
             bounded(tf.constant([GOOD[0], content]))
+
+
+def test_a_transparent_image_counts_four_times():
+    clear = encode_mode("LA", (4_000, 4_000))
+    assert bounded(tf.constant([clear])).numpy().tolist() == [clear]
+    larger = encode_mode("LA", (4_000, 4_001))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="count 4 times"):
+        bounded(tf.constant([GOOD[0], larger]))
+    opaque = encode_mode("L", (4_000, 4_001))
+    assert bounded(tf.constant([opaque])).numpy().tolist() == [opaque]
 
 
 def test_served_pictures_have_the_bound_of_training_pictures():
