@@ -52,18 +52,18 @@ def test_names_in_other_normal_forms_are_one_class(tmp_path: Path) -> None:
     ("paths", "message"),
     [
         ([], "must hold class folders"),
-        (["a.png", "b.png"], r"a\.png: pictures must lie in a class folder"),
+        (["a.png", "b.png"], r"a\.png, .*b\.png: images must lie in a class folder"),
         (["a/1.png"], "at least two classes"),
-        (["a/1.png", "b/.keep"], r"/b: a class folder must hold pictures"),
-        (["a/1.png", "b/1.tiff"], r"b/1\.tiff: a class folder may hold pictures only"),
-        (["a/1.png", "b/more/1.png"], r"b/more: .* found a folder"),
-        (["train/a/1.png", "train/b/1.png", "train/1.png"], r"train/1\.png: pictures must lie"),
+        (["a/1.png", "b/.keep"], r"/b: a class folder must hold images"),
+        (["a/1.png", "b/notes.txt"], r"/b: a class folder must hold images \(bmp, .*, webp\)"),
+        (["a/1.png", "b/1/2/3/4/5/6/7.png", "b/1/2/3/4/5/6/7/8.png"], "/6/7: .* at most 7 folders"),
+        (["train/a/1.png", "train/b/1.png", "train/1.png"], r"train/1\.png: images must lie"),
         (["train/a/1.png", "train/b/1.png", "more/a/1.png"], "/more: .* only split folders"),
-        (["train/a/1.png", "train/b/1.png", "test/c/1.png"], r"test/c/.*'c' only here"),
+        (["train/a/1.png", "train/b/1.png", "test/c/1.png"], r"test/c: .*'c' only here"),
         (["train/a/1.png", "train/b/1.png", "test/.keep"], "/test: a split must hold class"),
         (["train/a/1.png", "train/b/1.png", "val/a/1.png", "eval/a/1.png"], "second one for eval"),
         (["val/a/1.png", "test/a/1.png"], "need a train/ folder"),
-        (["a\nb/1.png", "c/1.png"], r"/a\\nb: names may hold no control characters, got 'a\\nb'"),
+        (["a\nb/1.png", "c/1.png"], r"/a\\nb: names may hold no control characters"),
         (["a/1\r2.png", "c/1.png"], r"a/1\\r2\.png: names may hold no control characters"),
         (["\u00e9/1.png", "e\u0301/1.png"], "class names must differ"),
         (["\u202egpj/.keep", "c/1.png"], r"/\\u202egpj: a class folder must hold"),
@@ -73,6 +73,74 @@ def test_names_in_other_normal_forms_are_one_class(tmp_path: Path) -> None:
 def test_broken_rules(tmp_path: Path, paths: list[str], message: str) -> None:
     with pytest.raises(logic.ImageFolderError, match=message):
         logic.scan(touch(tmp_path, *paths))
+
+
+def test_folders_below_a_class_belong_to_it(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.png", "a/more/and more/2.JFIF", "b/deep/3.webp", "b/train/4.tif")
+    touch(tmp_path, "b/__MACOSX/1.png", "b/.git/1.png", "c/test/a/1.tiff")
+    folder = logic.scan(tmp_path)
+    assert folder.files["train"] == (
+        *("a/1.png", "a/more/and more/2.JFIF"),
+        *("b/deep/3.webp", "b/train/4.tif", "c/test/a/1.tiff"),
+    )
+    assert [logic.class_of(path) for path in folder.files["train"]] == ["a", "a", "b", "b", "c"]
+    split = touch(tmp_path / "split", "train/a/x/y/1.png", "train/b/1.png", "test/a/test/a/1.png")
+    found = logic.scan(split)
+    assert found.classes == ("a", "b")
+    assert logic.class_of(found.files["test"][0]) == "a"
+    assert logic.class_of(found.files["train"][0]) == "a"
+
+
+def test_files_that_are_no_images_are_counted_by_suffix(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"a/{i}.png" for i in range(3)), "b/1.heic", "top.txt")
+    touch(tmp_path, "a/1.TXT", "a/deep/2.txt", "b/labels.xml", "b/LICENSE", "b/.hidden.txt")
+    folder = logic.scan(tmp_path)
+    assert dict(folder.left_out) == {".txt": 2, ".xml": 1, "no suffix": 1}
+    assert logic.counted(folder.left_out) == ".txt 2, .xml 1, no suffix 1"
+    assert (
+        logic.counted({f".{i}": i for i in range(1, 10)})
+        == ".9 9, .8 8, .7 7, .6 6, .5 5 and 10 others"
+    )
+    assert folder.files["train"][-1] == "b/1.heic", "a photo, so that a run names it as a bad one"
+
+
+@pytest.mark.component
+def test_the_images_are_those_that_keras_finds(tmp_path: Path) -> None:
+    from keras.utils import image_dataset_from_directory
+
+    touch(tmp_path, "a/1.png", "a/deep/er/2.png", "a/3.JPG", "b/4.gif", "b/deep/5.bmp", "b/6.jpeg")
+    touch(tmp_path, "b/notes.txt", "b/no suffix", "b/7.heif.txt", "c/8.png", "top.txt")
+    (tmp_path / "b" / "link.png").symlink_to(tmp_path / "a" / "1.png")
+    folder = logic.scan(tmp_path)
+    keras = image_dataset_from_directory(str(tmp_path), verbose=False)
+    assert list(folder.classes) == keras.class_names
+    paths = sorted(Path(path).relative_to(tmp_path).as_posix() for path in keras.file_paths)
+    assert list(folder.files["train"]) == paths
+
+
+def test_all_that_breaks_a_rule_is_listed_at_once(tmp_path: Path) -> None:
+    touch(tmp_path, "train/a/1.png", "train/b/x", "test/c/1.png", "more/a/1.png", "train/x.png")
+    touch(tmp_path, *(f"test/a/{i}\r.png" for i in range(20)))
+    (tmp_path / "train" / "a" / "gone.png").symlink_to("nothing")
+    (tmp_path / "train" / "a" / "folder").symlink_to(tmp_path / "train")
+    with pytest.raises(logic.ImageFolderError) as error:
+        logic.scan(tmp_path)
+    message = str(error.value)
+    for part in (
+        *("train/b: a class folder must hold", "test/c: each class", "/more: beside train/"),
+        *("x.png: images must lie", "gone.png: links must lead to something"),
+        "train/a/folder: below a class folder, links may lead to files only",
+        r"0\r.png, ",
+        " and 17 more: names may hold no control characters",
+    ):
+        assert part in message
+    assert message.count("\n") == 7
+
+
+def test_a_rule_is_told_once_with_the_first_places(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.png", *(f"{i}.png" for i in range(1234)))
+    with pytest.raises(logic.ImageFolderError, match=r"/0\.png, .*/1\.png, .* and 1,231 more: ima"):
+        logic.scan(tmp_path)
 
 
 def test_no_folder(tmp_path: Path) -> None:
@@ -111,10 +179,10 @@ def test_links_to_themselves_or_to_nothing(tmp_path: Path, target: str) -> None:
         logic.scan(data)
 
 
-def test_a_pipe_is_no_picture(tmp_path: Path) -> None:
+def test_a_pipe_is_no_image(tmp_path: Path) -> None:
     data = touch(tmp_path / "data", "a/1.png", "b/1.png")
     os.mkfifo(data / "b" / "2.png")
-    with pytest.raises(logic.ImageFolderError, match=r"b/2\.png: a class folder may hold pictures"):
+    with pytest.raises(logic.ImageFolderError, match=r"b/2\.png: an image must be a regular file"):
         logic.scan(data)
 
 

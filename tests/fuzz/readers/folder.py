@@ -84,7 +84,9 @@ def check(data: bytes) -> None:
         logic.fingerprint(found)
     except logic.ImageFolderError as error:
         refused(error)
-        assert "\n" not in str(error)
+        lines = str(error).splitlines()
+        assert len(lines) <= 12
+        assert all(line.startswith("  ") for line in lines[1:])
         return
     files = [path for paths in found.files.values() for path in paths]
     assert sum(len(shard.files) for shard in logic.shards(found, 3)) == len(files)
