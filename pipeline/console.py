@@ -179,6 +179,10 @@ def _verdict(result: RunResult) -> Text:
         text.append(f"\nmodel  {result.model}")
     if result.bad_images:
         text.append(f"\ndata   {_count(result.bad_images, 'bad picture')} left out", "yellow")
+    if result.left_out_files:
+        files = _count(result.left_out_files, "file")
+        note = f"\ndata   {files} of other suffixes left out ({result.left_out_suffixes})"
+        text.append(note, "yellow")
     if result.converted_images:
         text.append(f"\ndata   {_count(result.converted_images, 'picture')} converted to PNG")
     if result.unlabelled_rows:

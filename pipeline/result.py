@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from components import evaluation
 from components.evaluation import Evaluation, Gate, SliceMetrics
@@ -48,7 +48,9 @@ class RunResult:
         log: The log file.
         seconds: Wall time of the whole run, imports included.
         bad_images: Pictures left out because they cannot be decoded.
-        converted_images: Pictures stored as plain PNG because of their format.
+        converted_images: Images stored as PNG because of their format.
+        left_out_files: Files in the class folders that are no images.
+        left_out_suffixes: Their numbers by suffix, in words.
         unlabelled_rows: Rows of a table left out because they have no label.
     """
 
@@ -63,6 +65,8 @@ class RunResult:
     seconds: float
     bad_images: int = 0
     converted_images: int = 0
+    left_out_files: int = 0
+    left_out_suffixes: str = ""
     unlabelled_rows: int = 0
 
 
@@ -111,8 +115,11 @@ def _failed_checks(blessing: Path) -> tuple[str, ...]:
     )
 
 
-def _counts(outputs: Mapping[str, Mapping[str, Artifact]]) -> dict[str, int]:
+def _counts(outputs: Mapping[str, Mapping[str, Artifact]]) -> dict[str, Any]:
     """What was left out or converted when the data was read."""
     examples = next(found["examples"] for found in outputs.values() if "examples" in found)
-    names = ("bad_images", "converted_images", "unlabelled_rows")
-    return {name: int(examples.properties.get(name, 0)) for name in names}
+    counts = ("bad_images", "converted_images", "left_out_files", "unlabelled_rows")
+    return {
+        **{name: int(examples.properties.get(name, 0)) for name in counts},
+        "left_out_suffixes": str(examples.properties.get("left_out_suffixes", "")),
+    }

@@ -6,6 +6,10 @@ IMAGE = "image"
 LABEL = "label"
 FILE_NAME = "file_name"
 
+ORIGINALS = "originals.tfrecord.gz"
+"""Beside the splits of image examples: a sample of the files that were converted, as pairs of
+tf.Examples, one with the stored image and one with the file itself."""
+
 
 def committed(name: str) -> Path | None:
     """Path of the schema committed for a data set (digits, cifar10, taxi), if there is one."""

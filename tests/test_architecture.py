@@ -20,8 +20,10 @@ MAY_IMPORT = {
 OPEN_TO_COMPONENTS = {
     "trainer_module.collector",
     "trainer_module.config",
+    "trainer_module.decoding",
     "trainer_module.history",
     "trainer_module.plateau",
+    "trainer_module.request",
     "trainer_module.schedule",
 }
 # The pipeline is compiled without loading a model, or TensorFlow.

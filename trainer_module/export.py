@@ -25,14 +25,14 @@ def export(
     [N, 1], the most probable one) and "classes" (string [N, C], the names in column order):
 
     *   serving_default: "examples", string [N], serialized tf.Examples without label;
-    *   serving_images (pictures): "image", string [N], encoded pictures;
+    *   serving_images (images): "image", string [N], encoded images;
     *   serving_columns (tables): a tensor [N] for each raw column that features are made of, named
         by `columns.served_names`. In a column that may be empty, an empty string, NaN and
         `columns.MISSING_INTEGER` are missing values. `columns.FILE` lists the inputs.
 
     A large request is computed in parts, so that its memory is bounded (`trainer_module.request`).
-    What cannot be parsed or decoded, or is too large a picture, makes the whole request an error:
-    there is no answer that would be right for it.
+    What cannot be parsed or decoded, is too large an image or one that `bounded` refuses, makes
+    the whole request an error: there is no answer that would be right for it.
 
     Two more take "examples" with labels: transform_features returns what preprocessing makes of
     them ("x" and "label_xf", int64 [N, 1]), and transform_labels only the latter.
@@ -49,14 +49,16 @@ def export(
     names = columns.served_names(inputs)
     serving, labelled = transform.transform_features_layer(), transform.transform_features_layer()
 
+    def checked(features: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not isinstance(config.features, ImageFeatures):
+            return features
+        return {**features, schemas.IMAGE: _mapped(bounded, features[schemas.IMAGE])}
+
     def predict(
         request: Mapping[str, tf.Tensor], parse: Callable[[Mapping[str, tf.Tensor]], Any]
     ) -> dict[str, tf.Tensor]:
         def logits(part: Mapping[str, tf.Tensor]) -> tf.Tensor:
-            features = parse(part)
-            if isinstance(config.features, ImageFeatures):
-                features = {schemas.IMAGE: _mapped(bounded, features[schemas.IMAGE])}
-            x = serving(features)[INPUT]
+            x = serving(checked(parse(part)))[INPUT]
             found = model(_not_empty(x), training=False)[: tf.shape(x)[0]]
             return tf.cast(found, tf.float32)
 
@@ -79,7 +81,7 @@ def export(
         return from_columns({names[schemas.IMAGE]: image})
 
     def transform_features(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        features = labelled(tf.io.parse_example(examples, raw))
+        features = labelled(checked(tf.io.parse_example(examples, raw)))
         return {name: features[name] for name in (INPUT, LABEL_INDEX)}
 
     def transform_labels(examples: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -64,6 +64,16 @@ def in_parts(
     return answers.concat()
 
 
+def takes(images: tf.Tensor) -> tf.Tensor:
+    """Returns which encoded images `bounded` lets pass: string [N] -> bool [N].
+
+    Raises:
+        tf.errors.InvalidArgumentError: When run, for a JPEG with a broken header.
+    """
+    refused, cost = _judged(images)
+    return (refused == 0) & (cost <= MAX_PIXELS)
+
+
 def bounded(images: tf.Tensor) -> tf.Tensor:
     """Returns encoded images as they are; an error where one cannot or should not be decoded.
 
@@ -79,21 +89,7 @@ def bounded(images: tf.Tensor) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: When run; the message has the rule and the remedy.
     """
-    flat = tf.reshape(images, [-1])
-    first = decoding.octets(flat, 0, _HEADER)
-    shape = _shape_of_jpeg(flat, first)
-    png = decoding.matches(first[:, :4], decoding.PNG)
-    pixels = decoding.big_endian(first[:, 16:20]) * decoding.big_endian(first[:, 20:24])
-    cost = tf.where(png, pixels, shape[:, 0] * shape[:, 1])
-    # The segments are walked through only where it matters what they are.
-    rows = tf.where((png & (cost > MAX_PIXELS // TRANSPARENT)) | (shape[:, 2] == _CMYK))
-    header = decoding.header(tf.gather_nd(flat, rows))
-    transparent = tf.scatter_nd(
-        rows, tf.cast(header.transparent, tf.int64), tf.shape(cost, tf.int64)
-    )
-    adobe = tf.scatter_nd(rows, tf.cast(header.adobe, tf.int64), tf.shape(cost, tf.int64))
-    cost *= 1 + (TRANSPARENT - 1) * transparent
-    refused = _refused(first, (shape[:, 2] == _CMYK) & (adobe == 0))
+    refused, cost = _judged(tf.reshape(images, [-1]))
     is_read = tf.debugging.Assert(
         tf.reduce_all(refused == 0),
         [
@@ -115,6 +111,25 @@ def bounded(images: tf.Tensor) -> tf.Tensor:
     )
     with tf.control_dependencies([is_read, is_small]):
         return tf.identity(images)
+
+
+def _judged(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Index into `_REFUSED`, int32 [N], and cost in pixels, int64 [N], of encoded images [N]."""
+    first = decoding.octets(images, 0, _HEADER)
+    shape = _shape_of_jpeg(images, first)
+    is_png = decoding.matches(first[:, :4], decoding.PNG)
+    is_cmyk = shape[:, 2] == _CMYK
+    pixels = decoding.big_endian(first[:, 16:20]) * decoding.big_endian(first[:, 20:24])
+    cost = tf.where(is_png, pixels, shape[:, 0] * shape[:, 1])
+    # The segments are walked through only where it matters what they are.
+    rows = tf.where((is_png & (cost > MAX_PIXELS // TRANSPARENT)) | is_cmyk)
+    header = decoding.header(tf.gather_nd(images, rows))
+
+    def spread(values: tf.Tensor) -> tf.Tensor:
+        return tf.scatter_nd(rows, tf.cast(values, tf.int64), tf.shape(cost, tf.int64))
+
+    cost *= 1 + (TRANSPARENT - 1) * spread(header.transparent)
+    return _refused(first, is_cmyk & (spread(header.adobe) == 0)), cost
 
 
 def _refused(first: tf.Tensor, ambiguous: tf.Tensor) -> tf.Tensor:

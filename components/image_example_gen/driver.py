@@ -7,6 +7,7 @@ from typing import Any
 from tfx.components.example_gen import driver, input_processor
 
 from components.image_example_gen import logic
+from trainer_module import decoding, request
 
 
 class ImageInputProcessor(input_processor.FileBasedInputProcessor):  # type: ignore[misc]
@@ -20,7 +21,8 @@ class ImageInputProcessor(input_processor.FileBasedInputProcessor):  # type: ign
         """Scan the folder; pictures have neither spans nor versions."""
         # A cached result of older code must not pass for one of this code.
         code = hashlib.sha256()
-        for source in sorted(Path(__file__).parent.glob("*.py")):
+        checks = (Path(str(module.__file__)) for module in (decoding, request))
+        for source in (*sorted(Path(__file__).parent.glob("*.py")), *checks):
             code.update(source.read_bytes())
         pictures = logic.fingerprint(logic.scan(self._input_base_uri))
         self._fingerprint = f"pictures:{pictures},code:{code.hexdigest()}"

@@ -15,7 +15,8 @@ from tfx.dsl.components.base import base_beam_executor
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_component_specs
 
-from components.image_example_gen import logic, split
+import schemas
+from components.image_example_gen import logic, originals, split
 from components.image_example_gen.shard import WriteShard, hand_out, report
 
 ON_BAD_IMAGE_KEY = "on_bad_image"
@@ -40,7 +41,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):  # type: ignore[misc]
 
         Args:
             input_dict: Empty.
-            output_dict: "examples": one artifact, to which the splits are written.
+            output_dict: "examples": one artifact, to which the splits are written, and beside
+                them a sample of the files that were converted (`schemas.ORIGINALS`).
             exec_properties: "input_base", "on_bad_image", and "group_by" if given.
 
         Raises:
@@ -106,17 +108,24 @@ class Executor(base_beam_executor.BaseBeamExecutor):  # type: ignore[misc]
             write(again, stand_ins)
 
         counts: dict[str, Counter[str]] = {name: Counter() for name in logic.SPLITS}
-        converted = 0
+        converted: list[dict[str, list[tuple[int, str]]]] = []
         for index in range(len(shards)):
             done = report(between, index)
             for name, by_class in done["counts"].items():
                 counts[name].update(by_class)
-            converted += done["converted"]
+            converted.append(done["converted"])
         fileio.rmtree(between)
 
         logic.check_split_counts(counts, folder)
         examples.set_int_custom_property("bad_images", len(bad))
-        examples.set_int_custom_property("converted_images", converted)
+        if folder.left_out:
+            examples.set_int_custom_property("left_out_files", sum(folder.left_out.values()))
+            examples.set_string_custom_property("left_out_suffixes", logic.counted(folder.left_out))
+        count = sum(len(sizes) for shard in converted for sizes in shard.values())
+        examples.set_int_custom_property("converted_images", count)
+        if count:
+            file = f"{examples.uri}/{schemas.ORIGINALS}"
+            originals.write(file, str(folder.root), originals.sample(converted))
         data_format = exec_properties.get(standard_component_specs.OUTPUT_DATA_FORMAT_KEY)
         file_format = exec_properties.get(standard_component_specs.OUTPUT_FILE_FORMAT_KEY)
         if data_format:
@@ -138,18 +147,21 @@ def _has_any(keys: Mapping[str, Sequence[int]], wanted: Set[int]) -> bool:
 
 
 def _judge(bad: list[tuple[str, str]], folder: logic.ImageFolder, on_bad_image: str) -> None:
-    shown = "".join(f"\n  {path}: {why}" for path, why in bad[:_SHOWN])
-    more = f"\n  and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
     if on_bad_image == "skip":
         logging.warning(
-            "%d bad pictures of %d left out:%s",
+            "%d bad images of %d left out:%s",
             len(bad),
             len(folder),
             "".join(f"\n  {path}: {why}" for path, why in bad),
         )
         return
+    shown = "".join(f"\n  {path}: {why}" for path, why in bad[:_SHOWN])
+    more = ""
+    if len(bad) > _SHOWN:
+        suffixes = Counter(logic.suffix_of(path) for path, _ in bad)
+        more = f"\n  and {len(bad) - _SHOWN:,} more (in all: {logic.counted(suffixes)})"
     raise logic.ImageFolderError(
-        f"{folder.root}: every picture must be readable, "
+        f"{folder.root}: every image must be readable, "
         f"{len(bad)} of {len(folder)} are not:{shown}{more}\n"
-        "Repair or remove them, or leave them out with --on-bad-image skip."
+        "Repair, convert or remove them, or leave them out with --on-bad-image skip."
     )

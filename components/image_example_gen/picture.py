@@ -1,11 +1,11 @@
-"""One picture file: is it good, and does TensorFlow see in it what a person sees?"""
+"""One image file: can it be used, and does TensorFlow decode it as it is?"""
 
 import functools
 import io
 import re
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from components.image_example_gen import header
 
@@ -24,24 +24,30 @@ GROUP = 64
 # The pixels of more could fill the memory.
 _AT_ONCE = 2
 
-_FORMATS = ("PNG", "JPEG", "BMP", "GIF")
-# Opening a JPEG gives MPO where further pictures follow, as in the .jpg files of many cameras.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
+"""Pillow's names of the formats that are read."""
+
+# Opening a JPEG gives MPO where further images follow, as in the .jpg files of many cameras.
 _JPEG = ("JPEG", "MPO")
-_KEPT_FORMATS = ("PNG", *_JPEG)
-_KEPT_MODES = ("L", "RGB")
-_ORIENTATION = 0x0112
+# Pillow converts other modes without regard to the range of their numbers.
+_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "I;16", "I;16B"})
 # Markers of a JPEG that have a length, and its end; what else there is stands among the data.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 _JPEG_START, _SCAN, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
-# The newest Pillow for Python 3.10 has three flaws, of which the next one is free
+# The newest Pillow for Python 3.10 has flaws, of which the next one is free
 # (docs/supply-chain.md): it copies all that follows each of several EXIF headers; a step of a BMP
-# writes up to 255 rows; and its JPEG decoder trusts the size in whichever frame header it saw.
+# writes up to 255 rows; its JPEG decoder trusts the size in whichever frame header it saw; and it
+# reads beyond the tiles, the YCbCr pixels and the JPEG strips of a TIFF.
 _REPEATED_EXIF = b"Exif\0\0" * 3
 _RUN_LENGTHS = (1, 2)
 _MAX_RUN_LENGTH_WIDTH = 65_535
 _FRAME = re.compile(
     rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf]\0[\x0b\x0e\x11\x14]\x08..(..)([\x01-\x04])", re.S
 )
+_TIFF_COMPRESSION, _TIFF_PHOTOMETRIC, _TIFF_TILE_WIDTH = 259, 262, 322
+# None, LZW, Deflate by both of its numbers, and PackBits.
+_TIFF_COMPRESSIONS = frozenset({1, 5, 8, 32946, 32773})
+_YCBCR = 6
 # Which node of which graph failed, around what TensorFlow says about the picture.
 _INTERNALS = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:\w+\].*")
 
@@ -50,29 +56,41 @@ class BadImageError(ValueError):
     """A picture that cannot be used; the message says why."""
 
 
-def prepare(content: bytes) -> tuple[bytes, bool]:
-    """Look at a picture's header and give the bytes to store.
+class Prepared(NamedTuple):
+    """The bytes to store of an image.
 
-    Plain 8-bit grey and RGB PNG and JPEG files stay as they are. Whatever TensorFlow cannot
-    decode or shows differently from a viewer (BMP, GIF, CMYK, palettes, 16 bits, transparency,
-    turned by an EXIF tag) becomes an 8-bit grey or RGB PNG: first frame, upright, on white.
+    Attributes:
+        content: The file itself, or the PNG that it was converted to.
+        converted: Format and mode of a file that was converted, such as "GIF P"; empty if it is
+            stored as it is.
+    """
+
+    content: bytes
+    converted: str = ""
+
+
+def prepare(content: bytes) -> Prepared:
+    """Checks an image's header and returns the bytes to store.
+
+    A file that the served model takes is stored as it is: training and serving decode the same
+    bytes by the same graph (`trainer_module.decoding`). Any other becomes an 8-bit grey or RGB
+    PNG: first frame, upright, on white. The model refuses those files
+    (`trainer_module.request.bounded`), so that it never answers from other pixels than it was
+    trained on.
 
     Args:
         content: The file.
 
-    Returns:
-        The encoded picture, and whether it was converted.
-
     Raises:
-        BadImageError: No picture, or too large, or broken in a way that shows without decoding.
+        BadImageError: No image, or too large, or broken in a way that shows without decoding.
     """
     if header.is_plain(content, MAX_PIXELS) and not _may_have_too_many_scans(content):
-        return content, False
+        return Prepared(content)
     return prepare_with_pillow(content)
 
 
-def prepare_with_pillow(content: bytes) -> tuple[bytes, bool]:
-    """What `prepare` does about a picture whose header does not prove it to be plain."""
+def prepare_with_pillow(content: bytes) -> Prepared:
+    """What `prepare` does about an image whose header does not prove it to be plain."""
     from PIL import Image, UnidentifiedImageError
 
     if not content:
@@ -83,7 +101,7 @@ def prepare_with_pillow(content: bytes) -> tuple[bytes, bool]:
         with warnings.catch_warnings():
             # Our own limit is lower than the one Pillow warns at.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content), formats=_FORMATS)
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError:
         raise BadImageError(f"it has more than {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
@@ -93,6 +111,12 @@ def prepare_with_pillow(content: bytes) -> tuple[bytes, bool]:
     if image.width * image.height > MAX_PIXELS:
         raise BadImageError(
             f"it has {image.width:,} x {image.height:,} pixels, more than {MAX_PIXELS:,}"
+        )
+    if image.mode not in _MODES:
+        raise BadImageError(f"its pixels are of the mode {image.mode}, which has no set range")
+    if image.format == "TIFF" and not _is_simple_tiff(image):
+        raise BadImageError(
+            "it is a TIFF with tiles, YCbCr or a rare compression; save it by LZW or Deflate"
         )
     if image.format == "BMP" and _is_wide_by_run_lengths(image):
         raise BadImageError(
@@ -104,10 +128,10 @@ def prepare_with_pillow(content: bytes) -> tuple[bytes, bool]:
             raise BadImageError(f"it has more than {MAX_SCANS} scans")
         if _has_longer_rows(content, image):
             raise BadImageError("it names its size twice, once with longer rows")
+    if _is_served(content):
+        return Prepared(content)
     try:
-        if _is_plain(image):
-            return content, False
-        return _as_png(image), True
+        return Prepared(_as_png(image), f"{image.format} {image.mode}")
     except Exception as error:  # As above.
         raise BadImageError(f"it is broken or cut short: {error}") from error
 
@@ -183,12 +207,25 @@ def _decoder_of_any() -> Any:
     )
 
 
-def _is_plain(image: "Image.Image") -> bool:
-    return (
-        image.format in _KEPT_FORMATS
-        and image.mode in _KEPT_MODES
-        and "transparency" not in image.info
-        and not ("exif" in image.info and image.getexif().get(_ORIENTATION, 1) != 1)
+def _is_served(content: bytes) -> bool:
+    """Whether a served model takes an image, by the very check that is part of it."""
+    import tensorflow as tf
+
+    try:
+        return bool(_taken()(tf.constant([content]))[0])
+    except tf.errors.OpError:
+        # A broken header, for which `faults` has words.
+        return True
+
+
+@functools.cache
+def _taken() -> Any:
+    import tensorflow as tf
+
+    from trainer_module import request
+
+    return tf.function(
+        request.takes, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False
     )
 
 
@@ -219,29 +256,44 @@ def _has_longer_rows(content: bytes, image: "Image.Image") -> bool:
     )
 
 
-def _as_png(image: "Image.Image") -> bytes:
+def as_shown(image: "Image.Image") -> "Image.Image":
+    """Returns an image as a viewer shows it: upright, on white, of mode L or RGB."""
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         # Pillow clips 16-bit greys to 255 where it should scale.
-        image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-    elif image.has_transparency_data:
+        return image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image).convert("RGB")
-    elif image.mode not in _KEPT_MODES:
-        image = image.convert("L" if image.mode == "1" else "RGB")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+
+
+def _as_png(image: "Image.Image") -> bytes:
+    from PIL import Image
+
+    image = as_shown(image)
     png = io.BytesIO()
     # Nothing but the pixels: a kept orientation or colour profile could be applied once more.
     Image.frombytes(image.mode, image.size, image.tobytes()).save(png, "PNG")
     return png.getvalue()
 
 
+def _is_simple_tiff(image: Any) -> bool:
+    tags = image.tag_v2
+    return (
+        _TIFF_TILE_WIDTH not in tags
+        and tags.get(_TIFF_PHOTOMETRIC) != _YCBCR
+        and tags.get(_TIFF_COMPRESSION, 1) in _TIFF_COMPRESSIONS
+    )
+
+
 def _no_picture(content: bytes) -> str:
-    known = {b"RIFF": "WebP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"<svg": "SVG", b"%PDF": "PDF"}
+    known = {b"<svg": "SVG", b"%PDF": "PDF"}
     what = known.get(content[:4])
     if content[4:8] == b"ftyp":
         what = "HEIC or AVIF"
     found = f"it is {what}" if what else "its content is no picture"
-    return f"{found} ({', '.join(_FORMATS)} can be read)"
+    return f"{found} ({', '.join(FORMATS)} can be read)"

@@ -56,7 +56,7 @@ class _Prepared(NamedTuple):
     path: str
     key: int | None
     content: bytes
-    converted: bool
+    converted: str
 
 
 def hand_out(shards: Sequence[logic.Shard], folder: str) -> None:
@@ -78,8 +78,9 @@ def report(folder: str, index: int) -> dict[str, Any]:
 
     Returns:
         "counts", pictures by split and class; "bad", (path, what is wrong) of each picture left
-        out; "converted", how many were stored as PNG instead; "keys", by class, what decided the
-        split of the pictures that were not in a split folder, left out ones excepted.
+        out; "converted", by format and mode (size of the PNG, path) of each file stored as PNG;
+        "keys", by class, what decided the split of the pictures that were not in a split folder,
+        left out ones excepted.
     """
     found: dict[str, Any] = _read_json(_report(folder, index))
     return found
@@ -138,9 +139,9 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
         counts: dict[str, Counter[str]] = {split: Counter() for split in logic.SPLITS}
         bad: list[tuple[str, str]] = []
         keys: dict[str, set[int]] = {}
-        converted = 0
+        converted: dict[str, list[tuple[int, str]]] = {}
         writers: dict[str, Any] = {}
-        example = _Example()
+        example = Example()
         # Encoded pictures hardly shrink any further, so the fastest level will do.
         options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
         try:
@@ -156,7 +157,9 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
                     keys.setdefault(label, set()).add(entry.key)
                 writers[entry.split].write(example.serialized(entry.content, label, entry.path))
                 counts[entry.split][label] += 1
-                converted += entry.converted
+                if entry.converted:
+                    size = len(entry.content), entry.path
+                    converted.setdefault(entry.converted, []).append(size)
         finally:
             for writer in writers.values():
                 writer.close()
@@ -174,7 +177,7 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
     ) -> Iterator[_Prepared]:
         for split, path in files:
             try:
-                content = self._read(path)
+                content = read(f"{self._root}/{path}")
                 key = None
                 if split == logic.TRAIN and self._carved:
                     key = key_of(content, path, self._group_by)
@@ -182,17 +185,6 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
                 yield _Prepared(split, path, key, *picture.prepare(content))
             except picture.BadImageError as error:
                 bad.append((path, str(error)))
-
-    def _read(self, path: str) -> bytes:
-        try:
-            # Half the time of a file object.
-            descriptor = os.open(f"{self._root}/{path}", os.O_RDONLY)
-            try:
-                return _content(descriptor)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise picture.BadImageError(f"it cannot be read: {error.strerror}") from error
 
     def _decoded(self, pictures: Iterator[_Prepared]) -> Iterator[tuple[_Prepared, str | None]]:
         """Each picture, and what is wrong with it."""
@@ -212,6 +204,23 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
                 pending = group, faults
             if pending:
                 yield from zip(pending[0], pending[1].result(), strict=True)
+
+
+def read(file: str) -> bytes:
+    """Reads an image file.
+
+    Raises:
+        BadImageError: It cannot be read, or is too large.
+    """
+    try:
+        # Half the time of a file object.
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            return _content(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise picture.BadImageError(f"it cannot be read: {error.strerror}") from error
 
 
 def _content(descriptor: int) -> bytes:
@@ -247,10 +256,11 @@ def _write_json(path: str, value: object) -> None:
         file.write(json.dumps(value))
 
 
-class _Example:
+class Example:
     """A tf.Example that is filled anew for each picture: half the time of making one."""
 
     def __init__(self) -> None:
+        """Make one that is empty."""
         self._example = tf.train.Example()
         self._values = {
             name: self._example.features.feature[name].bytes_list.value
@@ -260,6 +270,7 @@ class _Example:
             values.append(b"")
 
     def serialized(self, content: bytes, label: str, path: str) -> bytes:
+        """The example of an encoded image, the name of its class and its path."""
         self._values[schemas.IMAGE][0] = content
         self._values[schemas.LABEL][0] = label.encode()
         self._values[schemas.FILE_NAME][0] = path.encode()

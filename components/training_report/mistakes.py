@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import schemas
 from components.group import groups
+from components.image_example_gen import picture
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -290,7 +291,9 @@ def _text(feature: Any, limit: int | None) -> str:
 
 
 def thumbnail(content: bytes) -> tuple[str | None, int]:
-    """A picture as a small data URI, and its width in pixels; None where it cannot be read.
+    """An image as a small data URI, and its width in pixels; None where it cannot be read.
+
+    It is upright and on white, as the model sees it.
 
     Args:
         content: Encoded picture, of a format that TensorFlow decodes.
@@ -298,15 +301,14 @@ def thumbnail(content: bytes) -> tuple[str | None, int]:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
-            has_alpha = "A" in picture.getbands() or "transparency" in picture.info
-            image = picture.convert("RGBA" if has_alpha else "RGB")
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as opened:
+            image = picture.as_shown(opened).convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError):
         return None, 0
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))
     file = io.BytesIO()
-    # JPEG would smear the pixels of a small picture, and has no transparency.
-    kind = "PNG" if has_alpha or max(image.size) <= _THUMBNAIL // 2 else "JPEG"
+    # JPEG would smear the pixels of a small image.
+    kind = "PNG" if max(image.size) <= _THUMBNAIL // 2 else "JPEG"
     image.save(file, kind, **({"quality": 85} if kind == "JPEG" else {"optimize": True}))
     encoded = base64.b64encode(file.getvalue()).decode()
     return f"data:image/{kind.lower()};base64,{encoded}", image.width

@@ -55,6 +55,8 @@ def test_pictures_left_out_are_counted() -> None:
     text = shown(80, bad_images=1200, converted_images=3)
     assert "1,200 bad pictures left out" in text
     assert "3 pictures converted to PNG" in text
+    text = shown(80, left_out_files=1200, left_out_suffixes=".txt 1,199, .xml 1")
+    assert "1,200 files of other suffixes left out (.txt 1,199, .xml 1)" in text
     assert "data " not in shown(80)
 
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from components.image_example_gen.picture import prepare
 from examples import IMAGE_CONFIG, TABLE_CONFIG, TABLE_ROWS, analyze, example, picture
 from schemas import columns
+from tests.image_kinds import CONVERTED, SERVED, shown
 from trainer_module.config import TableFeatures, TrainConfig
 from trainer_module.export import export
 
@@ -25,6 +27,15 @@ def images(tmp_path_factory, image_transform):
     folder = str(tmp_path_factory.mktemp("images") / "model")
     export(model, image_transform, IMAGE_CONFIG, folder)
     return model, folder
+
+
+@pytest.fixture(scope="module")
+def signatures(images):
+    """Those of the image model, loaded."""
+    # The functions live as long as the model.
+    model = tf.saved_model.load(images[1])
+    yield model.signatures
+    del model
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +112,50 @@ def test_serves_encoded_pictures(images, image_records, expected):
     ]
     out = signature(image=tf.constant(pictures))
     np.testing.assert_allclose(out["logits"], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [*SERVED, *CONVERTED])
+def test_a_file_is_answered_as_the_example_stored_of_it_or_refused(signatures, kind):
+    """What ImageExampleGen stores is what is trained on and evaluated."""
+    content = SERVED[kind] if kind in SERVED else CONVERTED[kind][0]
+    stored = prepare(content).content
+    expected = signatures["serving_default"](examples=tf.constant([example(image=stored)]))
+    asked = {"serving_images": ("image", content)}
+    asked["serving_default"] = ("examples", example(image=content))
+    labelled = example(image=content, label=b"dark", file_name=b"a")
+    for name, (key, value) in asked.items():
+        request = {key: tf.constant([value])}
+        if kind in CONVERTED:
+            with pytest.raises(tf.errors.InvalidArgumentError, match="convert it to PNG"):
+                signatures[name](**request)
+        else:
+            np.testing.assert_array_equal(signatures[name](**request)["logits"], expected["logits"])
+    pixels = signatures["transform_features"]
+    if kind in CONVERTED:
+        with pytest.raises(tf.errors.InvalidArgumentError, match="convert it to PNG"):
+            pixels(examples=tf.constant([labelled]))
+
+
+def test_the_tensorflow_1_loader_answers_files_of_every_kind_alike(images, signatures):
+    kinds = list(SERVED.values())
+    by_kind = signatures["serving_images"](image=tf.constant(kinds))
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        graph = tf.compat.v1.saved_model.load(session, ["serve"], images[1])
+        signature = graph.signature_def["serving_images"]
+        feed = {signature.inputs["image"].name: kinds}
+        logits = session.run(signature.outputs["logits"].name, feed)
+    np.testing.assert_allclose(logits, by_kind["logits"], rtol=1e-5, atol=1e-6)
+
+
+def test_the_model_sees_what_pillow_shows(signatures):
+    for kind, content in SERVED.items():
+        (x,) = signatures["transform_features"](
+            examples=tf.constant([example(image=content, label=b"dark", file_name=b"a")])
+        )["x"]
+        seen = tf.image.resize(shown(content), [8, 8], antialias=True)
+        assert np.abs(x - np.round(seen)).max() <= (6 if content.startswith(b"\xff\xd8") else 1), (
+            kind
+        )
 
 
 def test_a_request_needs_no_label(images, image_records):

@@ -177,16 +177,33 @@ def test_the_pictures_of_a_group_lie_in_one_split(tmp_path: Path) -> None:
         ingest(data, tmp_path / "other", group_by="nobody")
 
 
-def test_mixed_pictures(data: Path, tmp_path: Path) -> None:
+def test_what_the_model_does_not_take_is_converted_and_some_files_are_handed_on(
+    data: Path, tmp_path: Path
+) -> None:
     paint(data / "train/a/grey.JPG", 100, (30, 2), "L")
-    paint(data / "train/a/moving.gif", 101, (8, 8), "P")
-    paint(data / "train/b/käfer 1.bmp", 102, (1, 40))
+    for i in range(4):
+        paint(data / f"train/a/moving{i}.gif", 110 + i, (8 + i, 8), "P")
+    paint(data / "test/b/scan.tiff", 102, (1, 40))
+    bitmap = paint(data / "train/b/käfer 1.bmp", 103, (1, 40))
     artifact = ingest(data, tmp_path / "out")
-    assert artifact.get_int_custom_property("converted_images") == 2
-    train = {e[schemas.FILE_NAME].decode(): e for e in read(tmp_path / "out")["train"]}
-    assert len(train) == 11
-    beetle = tf.io.decode_image(train["train/b/käfer 1.bmp"][schemas.IMAGE], channels=3)
-    np.testing.assert_array_equal(beetle, np.asarray(Image.open(data / "train/b/käfer 1.bmp")))
+    assert artifact.get_int_custom_property("converted_images") == 5
+    found = read(tmp_path / "out")
+    stored = {e[schemas.FILE_NAME].decode(): e for split in found.values() for e in split}
+    assert len(found["train"]) == 14
+    assert stored["train/b/käfer 1.bmp"][schemas.IMAGE] == bitmap
+    scan = tf.io.decode_image(stored["test/b/scan.tiff"][schemas.IMAGE], channels=3)
+    np.testing.assert_array_equal(scan, np.asarray(Image.open(data / "test/b/scan.tiff")))
+
+    records = tf.data.TFRecordDataset(str(tmp_path / "out" / schemas.ORIGINALS), "GZIP")
+    pairs = [
+        {name: value.bytes_list.value[0] for name, value in example.features.feature.items()}
+        for example in map(tf.train.Example.FromString, records.as_numpy_iterator())
+    ]
+    paths = ["test/b/scan.tiff", "train/a/moving0.gif", "train/a/moving1.gif"]
+    assert [p[schemas.FILE_NAME].decode() for p in pairs] == [p for p in paths for _ in range(2)]
+    for path, one, other in zip(paths, pairs[::2], pairs[1::2], strict=True):
+        assert one == stored[path]
+        assert other == {**one, schemas.IMAGE: (data / path).read_bytes()}
 
 
 def spoil(data: Path) -> None:
@@ -215,7 +232,15 @@ def test_the_first_ten_bad_pictures_are_named(data: Path, tmp_path: Path) -> Non
         ingest(data, tmp_path / "out")
     assert "bad09.png" in str(error.value)
     assert "bad10.png" not in str(error.value)
-    assert "and 2 more" in str(error.value)
+    assert "and 2 more (in all: .png 12)" in str(error.value)
+
+
+def test_files_that_are_no_images_are_counted(data: Path, tmp_path: Path) -> None:
+    for name in ("a/notes.txt", "a/more.txt", "b/labels.xml"):
+        (data / "train" / name).write_text("no image")
+    artifact = ingest(data, tmp_path / "out")
+    assert artifact.get_int_custom_property("left_out_files") == 3
+    assert artifact.get_string_custom_property("left_out_suffixes") == ".txt 2, .xml 1"
 
 
 def test_bad_pictures_can_be_left_out(data: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def encode(image: Image.Image, format: str, **options: Any) -> bytes:
 def as_pillow_finds(content: bytes) -> bool:
     """Whether a picture is kept as it is, by Pillow's word alone."""
     try:
-        return picture.prepare_with_pillow(content) == (content, False)
+        return picture.prepare_with_pillow(content) == picture.Prepared(content)
     except picture.BadImageError:
         return False
 

@@ -11,7 +11,9 @@ import tensorflow as tf
 from PIL import Image
 
 from components.image_example_gen import picture
+from components.image_example_gen.picture import Prepared
 from tests.fuzz.readers.image import run_length_bmp
+from tests.image_kinds import CONVERTED, SERVED, shown, without_adobe
 
 RNG = np.random.default_rng(0)
 GREY = Image.fromarray(RNG.integers(0, 256, (12, 9), dtype=np.uint8))
@@ -33,60 +35,54 @@ def pixels(content: bytes) -> np.ndarray:
 @pytest.mark.parametrize("format", ["PNG", "JPEG"])
 def test_plain_pictures_stay_as_they_are(image: Image.Image, format: str) -> None:
     content = encode(image, format)
-    assert picture.prepare(content) == (content, False)
+    assert picture.prepare(content) == Prepared(content)
     assert picture.faults([content]) == [None]
 
 
-def oriented(image: Image.Image) -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # Turn by a quarter to see it upright.
-    return encode(image, "PNG", exif=exif)
+@pytest.mark.parametrize("kind", SERVED)
+def test_what_the_model_takes_stays_as_it_is(kind: str) -> None:
+    content = SERVED[kind]
+    assert picture.prepare(content) == Prepared(content)
+    assert picture.faults([content]) == [None]
 
 
-def two_frames() -> bytes:
-    other = Image.new("RGB", COLOUR.size, "red")
-    return encode(COLOUR.quantize(), "GIF", save_all=True, append_images=[other])
-
-
-@pytest.mark.parametrize(
-    ("content", "seen"),
-    [
-        (encode(COLOUR, "BMP"), COLOUR),
-        (encode(COLOUR.quantize(), "BMP"), COLOUR.quantize()),
-        (encode(COLOUR.quantize(), "PNG"), COLOUR.quantize()),
-        (encode(GREY, "GIF"), GREY),
-        (two_frames(), COLOUR.quantize()),
-        (encode(GREY.convert("1"), "PNG"), GREY.convert("1")),
-        (oriented(COLOUR), COLOUR.transpose(Image.Transpose.ROTATE_270)),
-    ],
-    ids=["bmp", "bmp palette", "png palette", "gif", "animated gif", "bits", "exif"],
-)
-def test_others_become_what_a_viewer_shows(content: bytes, seen: Image.Image) -> None:
+@pytest.mark.parametrize("kind", CONVERTED)
+def test_others_become_what_a_viewer_shows(kind: str) -> None:
+    content, name = CONVERTED[kind]
     stored, converted = picture.prepare(content)
-    assert converted
-    np.testing.assert_array_equal(pixels(stored), np.asarray(seen.convert("RGB")))
-    assert picture.prepare(stored) == (stored, False)
+    assert name.lower() in converted.lower()
+    np.testing.assert_array_equal(pixels(stored), shown(content))
+    assert picture.prepare(stored) == Prepared(stored)
+    assert picture.faults([stored]) == [None]
 
 
-def test_sixteen_bits_are_scaled() -> None:
-    deep = Image.fromarray(np.array([[0, 256, 32768, 65535]], np.uint16))
-    stored, converted = picture.prepare(encode(deep, "PNG"))
-    assert converted
-    assert pixels(stored)[0, :, 0].tolist() == [0, 1, 128, 255]
+def test_a_transparent_image_that_is_too_large_for_a_request_is_converted() -> None:
+    content = encode(Image.new("LA", (4_000, 4_001), (9, 0)), "PNG")
+    stored, converted = picture.prepare(content)
+    assert converted == "PNG LA"
+    assert (pixels(stored) == 255).all()
 
 
-def test_transparency_shows_white() -> None:
-    image = Image.new("RGBA", (2, 1), (10, 20, 30, 255))
-    image.putpixel((1, 0), (10, 20, 30, 0))
-    stored, _ = picture.prepare(encode(image, "PNG"))
-    assert pixels(stored).tolist() == [[[10, 20, 30], [255, 255, 255]]]
+def tiff(**tags: int) -> bytes:
+    """A grey TIFF of 16 x 16 pixels of which some tags are other ones."""
+    known = {"width": 256, "height": 257, "bits": 258, "compression": 259, "photometric": 262}
+    known |= {"strip": 273, "tile_width": 322, "tile_height": 323, "tile": 324}
+    known |= {"strip_bytes": 279, "tile_bytes": 325}
+    values = {"width": 16, "height": 16, "bits": 8, "compression": 1, "photometric": 1} | tags
+    entries = sorted((known[name], value) for name, value in values.items())
+    table = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    pixels = bytes(range(256))
+    return struct.pack("<2sHI", b"II", 42, 264) + pixels + struct.pack("<H", len(entries)) + table
 
 
-def test_cmyk() -> None:
-    flat = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
-    stored, converted = picture.prepare(encode(flat, "JPEG", quality=100))
-    assert converted
-    assert np.abs(pixels(stored).astype(int) - [0, 255, 255]).max() <= 2
+STRIP = {"strip": 8, "strip_bytes": 256}
+TILE = {"tile": 8, "tile_bytes": 256, "tile_width": 16, "tile_height": 16}
+
+
+def test_a_tiff_by_hand() -> None:
+    stored, converted = picture.prepare(tiff(**STRIP))
+    assert converted == "TIFF L"
+    assert pixels(stored)[..., 0].tolist() == np.arange(256).reshape(16, 16).tolist()
 
 
 @pytest.mark.parametrize(
@@ -94,13 +90,21 @@ def test_cmyk() -> None:
     [
         (b"", "empty"),
         (b"just text", "no picture"),
-        (encode(COLOUR, "WEBP"), "it is WebP"),
-        (encode(COLOUR, "TIFF"), "it is TIFF"),
-        (encode(COLOUR.quantize(), "PNG")[:-30], "cut short"),
-        (encode(COLOUR, "BMP")[:-30], "cut short"),
+        (encode(COLOUR, "AVIF"), "it is HEIC or AVIF"),
+        (encode(COLOUR.quantize(), "BMP")[:-30], "cut short"),
+        (encode(COLOUR, "WEBP")[:-30], "broken"),
+        (encode(COLOUR, "TIFF")[:-30], "broken"),
         (encode(COLOUR, "JPEG")[:300], "header is broken"),
+        (encode(GREY.convert("F"), "TIFF"), "mode F"),
+        (encode(COLOUR, "TIFF", compression="jpeg"), "TIFF with tiles"),
+        (tiff(**TILE), "TIFF with tiles"),
+        (tiff(**STRIP, compression=7), "TIFF with tiles"),
+        (encode(COLOUR.convert("YCbCr"), "TIFF"), "TIFF with tiles"),
     ],
-    ids=["empty", "text", "webp", "tiff", "cut png", "cut bmp", "jpeg header"],
+    ids=[
+        *("empty", "text", "avif", "bmp", "webp", "tiff", "jpeg header", "float tiff"),
+        *("jpeg tiff", "tiled tiff", "tiff of a rare compression", "ycbcr tiff"),
+    ],
 )
 def test_bad_pictures(content: bytes, why: str) -> None:
     with pytest.raises(picture.BadImageError, match=why):
@@ -165,7 +169,7 @@ def test_a_jpeg_of_a_thousand_scans_is_refused() -> None:
 def test_what_follows_a_jpeg_is_not_counted() -> None:
     """Some telephones put a video there."""
     content = with_scans(0, after=b"\xff\xda\x00\x08" * 500)
-    assert picture.prepare(content) == (content, False)
+    assert picture.prepare(content) == Prepared(content)
 
 
 def test_a_bmp_is_not_blown_up_by_its_run_lengths() -> None:
@@ -197,15 +201,13 @@ def with_exif(format: str, headers: int) -> bytes:
 @pytest.mark.parametrize("format", ["PNG", "JPEG"])
 def test_a_repeated_exif_header_is_refused(format: str) -> None:
     """Pillow copies all that follows each; 1.8 MB of them took it 14 seconds."""
-    stored, converted = picture.prepare(with_exif(format, 1))
-    assert converted
-    assert pixels(stored).shape == (9, 12, 3)
+    assert not picture.prepare(with_exif(format, 1)).converted
     with pytest.raises(picture.BadImageError, match="EXIF header is repeated"):
         picture.prepare(with_exif(format, 9))
 
 
 def framed(content: bytes, width: int, layers: int = 3) -> bytes:
-    """A JPEG that is turned by EXIF, with a second frame header in a comment."""
+    """A JPEG with a second frame header in a comment."""
     frame = struct.pack(">HHBHHB", 0xFFC0, 8 + 3 * layers, 8, 9, width, layers) + bytes(3 * layers)
     comment = b"\xff\xfe" + struct.pack(">H", 2 + len(frame)) + frame
     return content[:2] + comment + content[2:]
@@ -213,12 +215,10 @@ def framed(content: bytes, width: int, layers: int = 3) -> bytes:
 
 def test_a_jpeg_whose_frames_may_differ_is_not_left_to_pillow() -> None:
     """Its decoder once wrote rows as long as one header says into those that another made."""
-    turned = with_exif("JPEG", 1)
-    assert picture.prepare(framed(turned, COLOUR.width))[1]
+    content = without_adobe(encode(COLOUR.convert("CMYK"), "JPEG"))
+    assert picture.prepare(framed(content, COLOUR.width, layers=4)).converted
     with pytest.raises(picture.BadImageError, match="size"):
-        picture.prepare(framed(turned, COLOUR.width + 1))
-    with pytest.raises(picture.BadImageError, match="size"):
-        picture.prepare(framed(turned, COLOUR.width, layers=4))
+        picture.prepare(framed(content, COLOUR.width + 1, layers=4))
 
 
 def test_the_suffix_says_nothing_an_animated_png_shows_its_first_picture() -> None:
@@ -233,7 +233,7 @@ def test_the_suffix_says_nothing_an_animated_png_shows_its_first_picture() -> No
 def test_faults_tells_which_of_many_is_cut_short(format: str) -> None:
     whole = encode(COLOUR, format)
     cut = whole[:-40]
-    assert picture.prepare(cut) == (cut, False), "the header alone shows nothing"
+    assert picture.prepare(cut) == Prepared(cut), "the header alone shows nothing"
     before, fault, after = picture.faults([whole, cut, whole])
     assert before is None
     assert after is None

@@ -1,3 +1,4 @@
+import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from PIL import Image
 
 from components.training_report import mistakes
 from components.training_report.mistakes import Mistakes, SavedModelClassifier, UnfitModelError
+from tests.image_kinds import SERVED, shown
 
 CLASSES = ("cat", "dog")
 
@@ -107,7 +109,7 @@ def encoded(side: int, kind: str, mode: str = "RGB") -> bytes:
     [
         (encoded(8, "PNG"), "png", 8),
         (encoded(400, "JPEG"), "jpeg", 160),
-        (encoded(400, "PNG", "RGBA"), "png", 160),
+        (encoded(400, "PNG", "RGBA"), "jpeg", 160),
         (encoded(20, "BMP"), "png", 20),
         (encoded(20, "GIF", "P"), "png", 20),
     ],
@@ -118,6 +120,14 @@ def test_thumbnails(content: bytes, kind: str, width: int) -> None:
     assert uri.startswith(f"data:image/{kind};base64,")
     assert found == width
     assert len(uri) < 20_000
+
+
+@pytest.mark.parametrize("kind", ["rgba", "turned png", "turned rgba", "16 bits"])
+def test_a_thumbnail_shows_what_the_model_sees(kind: str) -> None:
+    uri, _ = mistakes.thumbnail(SERVED[kind])
+    assert uri is not None
+    png = base64.b64decode(uri.partition(",")[2])
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png))), shown(SERVED[kind]))
 
 
 def test_a_picture_that_cannot_be_read_has_no_thumbnail() -> None:

@@ -76,7 +76,7 @@ def check(data: bytes) -> None:
         return
     (fault,) = picture.faults([stored])
     if converted:
-        assert picture.prepare(stored) == (stored, False)
+        assert picture.prepare(stored) == picture.Prepared(stored)
         assert fault is None
     else:
         assert stored == data
