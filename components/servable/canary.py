@@ -39,6 +39,7 @@ from components.servable.measurement import (
     Latency,
     Loaded,
     Measurement,
+    Original,
     Output,
     Read,
     Requests,
@@ -47,7 +48,7 @@ from components.servable.measurement import (
     to_line,
 )
 from components.servable.signature import Answers, Tried, choose
-from schemas import columns
+from schemas import FILE_NAME, columns
 
 BATCH = 256
 """Examples in the large request, if they are small."""
@@ -80,6 +81,8 @@ class Job(NamedTuple):
         leave_out: Signatures not to try.
         label: Raw feature that names the class.
         evaluation: Fields of `prediction.Evaluation`; None if there is none to compare with.
+        originals: TFRecord file of pairs of tf.Examples, one with an image as it is stored and
+            one with the file that it was made of (`schemas.ORIGINALS`); empty if there is none.
     """
 
     model: str
@@ -87,6 +90,7 @@ class Job(NamedTuple):
     leave_out: Sequence[str]
     label: str
     evaluation: Mapping[str, Any] | None
+    originals: str = ""
 
 
 def run(job: Job, record: Record) -> None:
@@ -132,6 +136,8 @@ def _measure(
         _compare_loaders(job.model, sound, large, answers, record)
     for signature in sound:
         _send_corrupt(signature, rows, close, record)
+    if job.originals:
+        _send_originals(job.originals, sound, record)
     for signature in sound:
         _time(signature, rows, record)
     if job.evaluation is not None:
@@ -364,6 +370,27 @@ def _send_corrupt(
                 equal,
             )
         )
+
+
+def _send_originals(file: str, tried: Sequence[Tried], record: Record) -> None:
+    """Send files that were converted for training, and compare with the stored images."""
+    parsed = [request.parse(serialized) for serialized in records([file]).as_numpy_iterator()]
+    for stored, original in zip(parsed[::2], parsed[1::2], strict=True):
+        name = b"".join(original.values.get(FILE_NAME, ())).decode()
+        for signature in tried:
+            if signature.form == request.FEATURES and not request.fits(signature.inputs, original):
+                continue
+            record(Stage(f"sending {name} to {signature.name}"))
+            try:
+                expected, answer = signature.ask([stored]), signature.ask([original])
+            except Exception as error:
+                record(Original(signature.name, name, _message(error), _is_clear(error)))
+                continue
+            found = [difference(answer[key], expected[key]) for key in expected]
+            largest = max((largest for largest, _, _ in found), default=0.0)
+            unequal = sum(unequal for _, unequal, _ in found)
+            size = sum(size for _, _, size in found)
+            record(Original(signature.name, name, "", False, largest, unequal, size))
 
 
 def _time(signature: Tried, rows: Sequence[request.Row], record: Record) -> None:

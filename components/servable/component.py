@@ -51,6 +51,8 @@ class Servable(base_component.BaseComponent):  # type: ignore[misc]
 
     It knows models by their signatures alone: whatever takes serialized examples, or tensors
     named like the examples' features, is asked; others are left out and the reason is given.
+    Where a sample of files that were converted lies beside the examples (`schemas.ORIGINALS`),
+    those are sent too: their answers must be those to the stored images, or errors.
     """
 
     SPEC_CLASS = ServableSpec

@@ -14,6 +14,7 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, path_utils
 
+import schemas
 from components.servable import logic, measurement, process
 from components.servable.prediction import Evaluation
 
@@ -68,6 +69,7 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
             "leave_out": json.loads(exec_properties[LEAVE_OUT_KEY]),
             "label": exec_properties[LABEL_KEY],
             "evaluation": asked._asdict() if asked else None,
+            "originals": _originals(examples),
         }
         found, ending = _try(job, exec_properties[TIMEOUT_KEY])
         if measurement.Read(examples=0) in found:
@@ -111,6 +113,11 @@ def _files(artifact: types.Artifact, split: str) -> list[str]:
     if not files:
         raise _no_examples(artifact, split)
     return files
+
+
+def _originals(artifact: types.Artifact) -> str:
+    file = f"{artifact.uri}/{schemas.ORIGINALS}"
+    return _absolute(file) if fileio.exists(file) else ""
 
 
 def _no_examples(artifact: types.Artifact, split: str) -> ServableError:

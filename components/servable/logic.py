@@ -12,6 +12,7 @@ from components.servable.measurement import (
     Latency,
     Loaded,
     Measurement,
+    Original,
     Output,
     Predictions,
     Requests,
@@ -156,6 +157,7 @@ def judge(
         ),
         _session(seen),
         _corrupt(seen),
+        _originals(seen),
         _latency(seen, limits.latency_ms_p99),
         _size(size_mib, limits.model_mib),
         *_predictions(seen, evaluated),
@@ -424,6 +426,31 @@ def _corrupt(seen: _Seen) -> Check:
         problems,
         found,
         "no signature takes strings",
+    )
+    return check._replace(note=refused[0].error) if check.passed and refused else check
+
+
+def _originals(seen: _Seen) -> Check:
+    """Whether files are answered from the pixels that were trained on."""
+    found = seen.of(Original)
+    problems = []
+    for each in found:
+        sent = f"{each.signature}, {each.file}"
+        if each.error and not each.clear:
+            problems.append(f"{sent}: {each.error}")
+        elif each.unequal:
+            problems.append(f"{sent}: {each.unequal:,} of {each.size:,} values differ")
+        elif not each.largest <= seen.tolerance:
+            problems.append(f"{sent}: differs by up to {each.largest:.2g}")
+    refused = [each for each in found if each.error]
+    check = seen.check(
+        "original files",
+        "a file that was converted for training must be answered as the image stored of it, but "
+        f"for {seen.tolerance:g}, or refused with one of tf.errors",
+        f"{len(found) - len(refused)} requests answered alike, {len(refused)} refused",
+        problems,
+        found,
+        "no file was converted",
     )
     return check._replace(note=refused[0].error) if check.passed and refused else check
 

@@ -170,6 +170,28 @@ class Corrupt(NamedTuple):
     equal_after: bool
 
 
+class Original(NamedTuple):
+    """A file that was converted for training, sent as it is.
+
+    Attributes:
+        signature: Name.
+        file: Its name.
+        error: What it raised; empty if it was answered.
+        clear: Whether that was one of tf.errors with a message.
+        largest: Largest difference to the answer to the stored image, as in `Difference`.
+        unequal: Number of other values that are not equal.
+        size: Number of values compared.
+    """
+
+    signature: str
+    file: str
+    error: str = ""
+    clear: bool = False
+    largest: float = 0.0
+    unequal: int = 0
+    size: int = 0
+
+
 class Latency(NamedTuple):
     """Time of requests for one example, after some to warm up.
 
@@ -224,6 +246,7 @@ Measurement: TypeAlias = (
     | Difference
     | Session
     | Corrupt
+    | Original
     | Latency
     | Predictions
     | Finished

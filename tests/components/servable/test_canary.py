@@ -6,6 +6,7 @@ import keras
 import pytest
 import tensorflow as tf
 
+from components.image_example_gen.picture import prepare
 from components.servable import canary, logic, process
 from components.servable.measurement import (
     Answer,
@@ -13,12 +14,14 @@ from components.servable.measurement import (
     Latency,
     Loaded,
     Measurement,
+    Original,
     Predictions,
     Read,
     Requests,
     Session,
     Signature,
 )
+from tests.image_kinds import CONVERTED
 
 EVALUATION = {
     "signature": "serving_default",
@@ -151,6 +154,68 @@ def test_an_answer_to_anything(measure: Any, make_model: Any) -> None:
     problems = failed(measure(model, {"s": tf.function(length).get_concrete_function(spec)}))
     assert list(problems) == ["corrupt input"]
     assert problems["corrupt input"].endswith("answered as if it were good")
+
+
+class Decoder(tf.Module):
+    """A model of images that are decoded as TensorFlow does it, without regard to what they are."""
+
+    def signatures(self, refuse: bool = False) -> dict[str, Any]:
+        spec = {"image": tf.io.FixedLenFeature([], tf.string)}
+
+        def mean(image: Any) -> dict[str, Any]:
+            if refuse:
+                is_png = tf.strings.regex_full_match(tf.strings.substr(image, 1, 3), "PNG")
+                tf.debugging.Assert(tf.reduce_all(is_png), ["an image must be a PNG"])
+            pixels = tf.map_fn(
+                lambda one: tf.reduce_mean(
+                    tf.cast(tf.io.decode_image(one, 3, expand_animations=False), tf.float32)
+                ),
+                image,
+                fn_output_signature=tf.float32,
+            )
+            return {"mean": pixels}
+
+        strings = tf.TensorSpec([None], tf.string, name="image")
+        examples = tf.TensorSpec([None], tf.string, name="examples")
+        on_examples = tf.function(
+            lambda examples: mean(tf.io.parse_example(examples, spec)["image"])
+        )
+        return {
+            "serving_images": tf.function(mean).get_concrete_function(strings),
+            "serving_default": on_examples.get_concrete_function(examples),
+        }
+
+
+@pytest.mark.parametrize("refuse", [False, True])
+def test_files_that_were_converted_are_sent_too(
+    export: Any, tmp_path: Path, example: Any, refuse: bool
+) -> None:
+    """The palette of a BMP is nothing that TensorFlow looks at: it answers from other pixels."""
+    bmp, _ = CONVERTED["palette bmp"]
+    contents = [prepare(bmp).content, bmp]
+    pair = [example({"image": [c], "file_name": [b"a/1.bmp"]}) for c in contents]
+    files = {"split": pair[:1] * 4, "originals": pair}
+    for name, records in files.items():
+        with tf.io.TFRecordWriter(str(tmp_path / f"{name}.gz"), "GZIP") as writer:
+            for record in records:
+                writer.write(record)
+    model = Decoder()
+    folder = export(model, model.signatures(refuse))
+    split, originals = (str(tmp_path / f"{name}.gz") for name in files)
+    found: list[Measurement] = []
+    job = canary.Job(str(folder), [split], (), "label", None, originals)
+    canary.run(job, found.append)
+    sent = [each for each in found if isinstance(each, Original)]
+    assert {each.signature for each in sent} == {"serving_images", "serving_default"}
+    checks = logic.judge(found, ENDED, 1.0, logic.Limits(), logic.Evaluated())
+    (check,) = (check for check in checks if check.name == "original files")
+    if refuse:
+        assert check.passed
+        assert check.value == "0 requests answered alike, 2 refused"
+        assert "an image must be a PNG" in check.note
+    else:
+        assert check.passed is False
+        assert "serving_images, a/1.bmp: differs by up to" in check.value
 
 
 def test_an_empty_batch_may_be_refused(measure: Any, make_model: Any) -> None:

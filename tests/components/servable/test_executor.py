@@ -9,6 +9,7 @@ import tensorflow as tf
 import tfx
 from tfx.types import Artifact, standard_artifacts
 
+import schemas
 from components.servable import executor
 from components.servable.executor import Executor, ServableError
 
@@ -67,11 +68,26 @@ def test_a_good_model_and_limits_that_it_breaks(
     model, data = export(make_model(numbers=300_000)).parent, examples.parents[1]
     blessed, checks = bless(model, data, max_latency_ms_p99=1e6, max_model_mib=100.0)
     assert blessed, not_passed(checks)
-    assert {name for name, check in checks.items() if not check["passed"]} == {"accuracy"}
+    assert {name for name, check in checks.items() if not check["passed"]} == {
+        "accuracy",
+        "original files",
+    }
     assert checks["loads"]["value"].endswith("without Keras")
     blessed, checks = bless(model, data, max_latency_ms_p99=1e-6, max_model_mib=1.0)
     assert not blessed
     assert not_passed(checks) == ["latency", "size"]
+
+
+def test_original_files_beside_the_examples_are_sent(
+    bless: Any, export: Any, make_model: Any, examples: Path
+) -> None:
+    record = next(tf.data.TFRecordDataset(str(examples), "GZIP").as_numpy_iterator())
+    with tf.io.TFRecordWriter(str(examples.parents[1] / schemas.ORIGINALS), "GZIP") as writer:
+        for content in (record, record):
+            writer.write(content)
+    blessed, checks = bless(export(make_model()).parent, examples.parents[1])
+    assert blessed, not_passed(checks)
+    assert checks["original files"]["value"] == "3 requests answered alike, 0 refused"
 
 
 def test_not_a_number(bless: Any, export: Any, make_model: Any, examples: Path) -> None:

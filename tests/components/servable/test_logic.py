@@ -13,6 +13,7 @@ from components.servable.measurement import (
     Latency,
     Loaded,
     Measurement,
+    Original,
     Output,
     Predictions,
     Read,
@@ -41,6 +42,8 @@ GOOD: tuple[Measurement, ...] = (
     Difference("session", "a", "", "y", 0.0, 0, 512),
     Session(),
     Corrupt("a", "random characters as examples", True, REFUSED, True, "", True),
+    Original("a", "a/1.tiff", size=20, largest=1e-6),
+    Original("a", "a/2.gif", REFUSED, True),
     Latency("a", 200, 1.5, 4.0),
     Predictions(400, 0.75, 0.75, 0.5, 0),
     Finished(3.0),
@@ -60,6 +63,7 @@ NAMES = [
     "signatures agree",
     "session",
     "corrupt input",
+    "original files",
     "latency",
     "size",
     "accuracy",
@@ -167,6 +171,21 @@ def test_all_is_well() -> None:
             "a, rubbish: then a good request raised E: broke",
         ),
         (
+            instead(Original("a", "b/3.png", unequal=1, size=3)),
+            "original files",
+            "a, b/3.png: 1 of 3 values differ",
+        ),
+        (
+            instead(Original("a", "b/3.png", largest=0.5, size=3)),
+            "original files",
+            "a, b/3.png: differs by up to 0.5",
+        ),
+        (
+            instead(Original("a", "b/3.png", "KeyError: 3")),
+            "original files",
+            "a, b/3.png: KeyError: 3",
+        ),
+        (
             instead(Corrupt("a", "rubbish", True, REFUSED, True, "", False)),
             "corrupt input",
             "a, rubbish: then a good request was answered otherwise",
@@ -255,6 +274,12 @@ def test_strings_that_need_be_no_picture_may_be_answered() -> None:
     assert judge(found)["corrupt input"].passed
 
 
+def test_original_files_are_counted() -> None:
+    check = judge()["original files"]
+    assert check.value == "1 requests answered alike, 1 refused"
+    assert check.note == REFUSED
+
+
 def test_without_limits_the_numbers_are_told() -> None:
     checks = judge(limits=Limits())
     assert checks["latency"][1:4] == ("a p50 1.50 ms, p99 4.00 ms", "no limit", None)
@@ -271,6 +296,7 @@ def test_size(size: float, passed: bool) -> None:
     ("kind", "name", "note"),
     [
         (Corrupt, "corrupt input", "no signature takes strings"),
+        (Original, "original files", "no file was converted"),
         (Difference, "signatures agree", "no two signatures give the same outputs"),
     ],
 )
@@ -346,7 +372,7 @@ def test_dying_after_all_is_done_is_noted_only() -> None:
 
 def test_no_evaluation() -> None:
     checks = judge(without(Predictions), evaluated=Evaluated(why_not="no evaluation is given"))
-    assert list(checks) == NAMES[:14]
+    assert list(checks) == NAMES[: NAMES.index("accuracy") + 1]
     assert (checks["accuracy"].passed, checks["accuracy"].note) == (None, "no evaluation is given")
 
 
