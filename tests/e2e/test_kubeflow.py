@@ -1,5 +1,6 @@
 """The compiled pipelines, run task by task as Kubeflow Pipelines runs them, without a cluster."""
 
+import functools
 import subprocess
 import sys
 
@@ -30,6 +31,7 @@ def folder(tmp_path_factory):
 def compiled(folder):
     """Runs `plateau compile` with flags, and returns the file."""
 
+    @functools.cache
     def run(*flags):
         file = folder / f"{flags[0]}.yaml"
         done = subprocess.run(
