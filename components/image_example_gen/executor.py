@@ -1,6 +1,7 @@
 """Runs the ingestion of pictures on Beam."""
 
 import os
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
@@ -90,13 +91,13 @@ class Executor(base_beam_executor.BaseBeamExecutor):  # type: ignore[misc]
                 )
 
         write(range(len(shards)), moved)
-        keys: dict[str, set[int]] = {}
+        keys: dict[str, array[int]] = {}
         bad: list[tuple[str, str]] = []
         for index in range(len(shards)):
             done = report(between, index)
             bad += done["bad"]
             for name, found in done["keys"].items():
-                keys.setdefault(name, set()).update(found)
+                keys.setdefault(name, array("Q")).extend(found)
         if bad:
             _judge(sorted(bad), folder, exec_properties[ON_BAD_IMAGE_KEY])
         # Which classes lack a split is known only now: pictures are read once, but for the shards

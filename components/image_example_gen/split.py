@@ -137,25 +137,29 @@ def stand_ins(keys: Mapping[str, Collection[int]], carved: Sequence[str]) -> dic
     three keys in train by the hash is the exception: one in 10,000 of those with ten keys.)
 
     Args:
-        keys: Keys by class.
+        keys: Keys by class; one may be there several times.
         carved: Splits that are drawn from train.
 
     Returns:
         The split of each key for which it is not `split_of`.
     """
     drawn = (TRAIN, *(split for split in SPLITS if split in carved))
+    counts = {name: Counter(split_of(k, carved) for k in found) for name, found in keys.items()}
+    # Sets of all keys would take more memory than all else, and are hardly ever needed.
+    if all(
+        counts[name][split]
+        for name, found in keys.items()
+        for split in (drawn if len(found) >= ENOUGH else drawn[:1])
+    ) and all(any(count[split] for count in counts.values()) for split in drawn):
+        return {}
+
     classes = {name: set(keys[name]) for name in sorted(keys)}
     # The whole data set, too, which no folder is named like.
     classes[""] = set[int]().union(*classes.values())
-    counts = {
-        name: Counter(split_of(key, carved) for key in found) for name, found in classes.items()
-    }
+    counts = {n: Counter(split_of(key, carved) for key in found) for n, found in classes.items()}
 
     def required(name: str) -> tuple[str, ...]:
         return drawn if len(classes[name]) >= ENOUGH else drawn[:1] if name else ()
-
-    if all(counts[name][split] for name in classes for split in required(name)):
-        return {}
 
     owners: defaultdict[int, list[str]] = defaultdict(list)
     for name, found in classes.items():
