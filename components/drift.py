@@ -1,53 +1,43 @@
 """How far data has moved, as DriftGate writes it and others read it.  Pure, and loads no TFDV."""
 
-import dataclasses
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from components import gate
+from components.gate import Check
 
 Kind: TypeAlias = Literal["drift", "skew"]
 
 FILE_NAME = "drift.json"
 
 
-class DriftError(ValueError):
-    """The data lies further from the reference than it may."""
-
-
-@dataclass(frozen=True)
-class Distance:
+def distance(kind: Kind, feature: str, value: float, threshold: float | None) -> Check:
     """How far one feature has moved.
 
-    Attributes:
+    Args:
         kind: drift, against the data of the last blessed model; skew, between two splits.
         feature: Its name.
         value: The distance, from 0, alike, to 1, nothing in common.
-        bound: Largest that passes; None if it is only measured.
+        threshold: Largest distance that passes; None if it is only measured.
     """
-
-    kind: Kind
-    feature: str
-    value: float
-    bound: float | None
-
-    @property
-    def margin(self) -> float | None:
-        """By how much the value lies below the bound, negative where it fails; None without one."""
-        return None if self.bound is None else self.bound - self.value
-
-    @property
-    def passed(self) -> bool | None:
-        """Whether the bound holds; None without one, and then nothing is held against it."""
-        return None if self.bound is None else self.value <= self.bound
+    return Check(
+        f"{kind} of {feature}",
+        value,
+        threshold,
+        None if threshold is None else value <= threshold,
+        at_most=True,
+        metric=kind,
+        subject=feature,
+    )
 
 
-def to_json(distances: Sequence[Distance]) -> str:
+def to_json(distances: Sequence[Check]) -> str:
     """The content of a `drift.json`."""
-    return json.dumps([dataclasses.asdict(each) for each in distances], indent=1) + "\n"
+    return json.dumps(gate.to_json(distances), indent=1) + "\n"
 
 
-def parse(content: str | bytes) -> tuple[Distance, ...]:
+def parse(content: str | bytes) -> tuple[Check, ...]:
     """The distances, the largest first.
 
     Args:
@@ -59,24 +49,15 @@ def parse(content: str | bytes) -> tuple[Distance, ...]:
     entries = json.loads(content)
     if not isinstance(entries, list):
         raise ValueError(f"it must be a list of distances, got a {type(entries).__name__}")
-    return largest_first(_distance(entry) for entry in entries)
+    checks = [gate.parse(entry) for entry in entries]
+    for check in checks:
+        if check.metric not in ("drift", "skew") or isinstance(check.value, str):
+            raise ValueError(f"a distance must be a number, of drift or skew, got {check}")
+    return largest_first(checks)
 
 
-def largest_first(distances: Iterable[Distance]) -> tuple[Distance, ...]:
+def largest_first(distances: Iterable[Check]) -> tuple[Check, ...]:
     """The distances in the order they are written and shown in."""
-    return tuple(sorted(distances, key=lambda each: (-each.value, each.kind, each.feature)))
-
-
-def _distance(entry: object) -> Distance:
-    match entry:
-        case {
-            "kind": "drift" | "skew" as kind,
-            "feature": str(feature),
-            "value": float() | int() as value,
-            "bound": None | float() | int() as bound,
-        }:
-            return Distance(kind, feature, float(value), None if bound is None else float(bound))
-    raise ValueError(
-        "a distance must have a kind (drift or skew), a feature, a value and a bound, "
-        f"got {json.dumps(entry)[:200]}"
+    return tuple(
+        sorted(distances, key=lambda each: (-float(each.value), each.metric, each.subject or ""))
     )

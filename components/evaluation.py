@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import schemas
+from components import gate
+from components.gate import Check
 
 if TYPE_CHECKING:
     import tensorflow_model_analysis as tfma
@@ -32,41 +34,6 @@ class SliceMetrics:
 
     def __getitem__(self, metric: str) -> float:
         return self.values[metric]
-
-
-@dataclass(frozen=True)
-class Gate:
-    """A bound and what was measured against it.
-
-    Attributes:
-        rule: What is bounded, in words.
-        value: What was measured.
-        bound: Smallest value that passes, or the largest one where `at_most`.
-        passed: What the Evaluator decided.
-        at_most: Whether the bound is an upper one.
-        metric: Name of the metric.
-        class_name: Class that is bounded; None where it is all examples or another slice.
-        is_change: Whether the value is a difference from the baseline's, or a share of it.
-    """
-
-    rule: str
-    value: float
-    bound: float
-    passed: bool
-    at_most: bool = False
-    metric: str = ""
-    class_name: str | None = None
-    is_change: bool = False
-
-    @property
-    def margin(self) -> float:
-        """By how much the value lies on the good side of the bound; negative where it fails."""
-        return self.bound - self.value if self.at_most else self.value - self.bound
-
-    @property
-    def comparison(self) -> str:
-        """The sign between value and bound where the gate is passed."""
-        return "<=" if self.at_most else ">="
 
 
 @dataclass(frozen=True)
@@ -139,7 +106,7 @@ class Evaluation:
     candidate: SliceMetrics
     baseline: SliceMetrics | None
     classes: tuple[tuple[str, SliceMetrics], ...]
-    gates: tuple[Gate, ...]
+    gates: tuple[Check, ...]
     problems: tuple[str, ...] = ()
     baseline_classes: Mapping[str, SliceMetrics] = field(default_factory=dict)
     slices: tuple[tuple[str, SliceMetrics], ...] = ()
@@ -149,9 +116,9 @@ class Evaluation:
     unseen: tuple[str, ...] = ()
 
     @property
-    def failed(self) -> tuple[Gate, ...]:
+    def failed(self) -> tuple[Check, ...]:
         """The gates that were not passed."""
-        return tuple(gate for gate in self.gates if not gate.passed)
+        return gate.failed(self.gates)
 
 
 def class_name(value: str | int, classes: Sequence[str]) -> str:
@@ -440,7 +407,7 @@ def _gates(
     candidate: str,
     baseline: str | None,
     rounding: float,
-) -> Iterator[Gate]:
+) -> Iterator[Check]:
     for each in slices:
         where = f"class {each.name}" if each.is_class else each.name
         for threshold in thresholds:
@@ -462,7 +429,7 @@ def _gates(
                     rule = rule.replace(" - baseline's", ", change as a share of the baseline's")
                 meets = value <= bound if at_most else value >= bound
                 loose = -rounding if at_most else rounding
-                yield Gate(
+                yield Check(
                     rule,
                     value,
                     round(bound + loose, 12),
@@ -470,7 +437,7 @@ def _gates(
                     passed=name not in failures or (len(bounds) > 1 and meets),
                     at_most=at_most,
                     metric=metric,
-                    class_name=each.name if each.is_class else None,
+                    subject=each.name if each.is_class else None,
                     is_change=threshold.is_change,
                 )
 

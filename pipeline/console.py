@@ -16,13 +16,14 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from components.gate import Check
 from components.text import visible
 from pipeline.evaluation import ACCURACY, CROSSENTROPY
 from pipeline.lineage import Detail, Origin
 from pipeline.plan import Plan
 from pipeline.presets import PRESETS
 from pipeline.push import Rollback, Version
-from pipeline.result import Evaluation, Gate, RunResult, Step
+from pipeline.result import Evaluation, RunResult, Step
 from pipeline.runs import Folder, Run, short_id
 from trainer_module.schedule import Action
 
@@ -134,26 +135,30 @@ def _metrics(evaluation: Evaluation) -> Table:
     return table
 
 
-def _gates(gates: tuple[Gate, ...]) -> Table:
+def _gates(gates: tuple[Check, ...]) -> Table:
     table = Table("gate", title="Gates", title_justify="left")
-    for name in ("value", "bound", "margin"):
+    for name in ("value", "threshold", "margin"):
         table.add_column(name, justify="right")
     table.add_column("")
-    overall = [gate for gate in gates if gate.class_name is None]
-    by_class = [gate for gate in gates if gate.class_name is not None]
+    overall = [gate for gate in gates if gate.subject is None]
+    by_class = [gate for gate in gates if gate.subject is not None]
     failed = [gate for gate in by_class if not gate.passed]
     shown = failed or by_class[:WORST_SHOWN]
     for gate in overall + shown:
         table.add_row(
             escape(visible(gate.rule)),
-            f"{gate.value:.4f}",
-            f"{gate.bound:.4f}",
-            f"{gate.margin:+.4f}",
+            _measured(gate.value),
+            _measured(gate.threshold),
+            _NONE if gate.margin is None else f"{gate.margin:+.4f}",
             "[green]passed[/]" if gate.passed else "[red]failed[/]",
         )
     if len(by_class) > len(shown):
         table.caption = f"and {len(by_class) - len(shown)} more classes that passed"
     return table
+
+
+def _measured(value: float | str | None) -> str:
+    return f"{value:.4f}" if isinstance(value, float | int) else value or _NONE
 
 
 def _verdict(result: RunResult) -> Text:
@@ -170,10 +175,8 @@ def _verdict(result: RunResult) -> Text:
         text.append(f"\nmodel  {result.pushed or result.model}")
     else:
         text.append("not blessed, not pushed", "bold red")
-        for gate in result.evaluation.gates:
-            if not gate.passed:
-                bound = f"{gate.comparison} {gate.bound:.4f}"
-                text.append(f"\n  {visible(gate.rule)} is {gate.value:.4f}, must be {bound}")
+        for gate in result.evaluation.failed:
+            text.append(f"\n  {visible(str(gate))}")
         for problem in result.evaluation.problems:
             text.append(f"\n  {visible(problem)}")
         text.append(f"\nmodel  {result.model}")

@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from components.gate import GateError
 from pipeline import beam, cache, dataset, disk, logs, metadata, progress, run_lock
 from pipeline.config import RunConfig
 from pipeline.result import RunResult
@@ -38,10 +39,8 @@ class RunFailedError(RuntimeError):
 
     @property
     def gate(self) -> bool:
-        """Whether nothing is broken, but a gate for data said no."""
-        from components.drift import DriftError
-
-        return isinstance(self.__cause__, DriftError)
+        """Whether nothing is broken, but a gate stopped the run."""
+        return isinstance(self.__cause__, GateError)
 
 
 @dataclass(frozen=True)

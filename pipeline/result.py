@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from components import evaluation
-from components.evaluation import Evaluation, Gate, SliceMetrics
+from components import evaluation, gate
+from components.evaluation import Evaluation, SliceMetrics
 from components.servable import logic as servable
 from pipeline import metadata
 from pipeline.config import RunConfig
@@ -15,7 +15,7 @@ from pipeline.evaluation import ROUNDING
 from pipeline.metadata import Artifact, Execution
 from pipeline.runs import REPORT
 
-__all__ = ["Evaluation", "Gate", "RunResult", "SliceMetrics", "Step", "read_run"]
+__all__ = ["Evaluation", "RunResult", "SliceMetrics", "Step", "read_run"]
 
 
 @dataclass(frozen=True)
@@ -108,11 +108,7 @@ def _step(execution: Execution) -> Step:
 
 def _failed_checks(blessing: Path) -> tuple[str, ...]:
     checks = json.loads((blessing / servable.FILE_NAME).read_text())["checks"]
-    return tuple(
-        f"{check['name']} is {check['value']}, must be {check['bound']}"
-        for check in checks
-        if check["passed"] is False
-    )
+    return tuple(map(str, gate.failed(map(gate.parse, checks))))
 
 
 def _counts(outputs: Mapping[str, Mapping[str, Artifact]]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
             exec_properties: "label", the name of the label feature.
 
         Raises:
-            AnomalyError: The data breaks the schema, a split is empty, or the label never varies.
+            gate.GateError: The data breaks the schema, a split is empty, or the label never varies.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         one = artifact_utils.get_single_instance

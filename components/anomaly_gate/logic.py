@@ -1,12 +1,13 @@
 """What in the data forbids training on it, in words.  Pure: protos in, problems out."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
+from components.gate import Check, GateError
+
 _Info = anomalies_pb2.AnomalyInfo
-_SHOWN = 20
 
 _REMEDIES: Mapping[int, str] = {
     _Info.ENUM_TYPE_UNEXPECTED_STRING_VALUES: (
@@ -25,33 +26,6 @@ _REMEDIES: Mapping[int, str] = {
 _REMEDY = "Correct the data, or change the schema if it asks for something else than you do."
 
 
-class AnomalyError(ValueError):
-    """Data that breaks the schema; the message lists each problem with rule and remedy."""
-
-
-class Problem(NamedTuple):
-    """One thing wrong.
-
-    Attributes:
-        split: Split it was found in.
-        feature: Feature it concerns, empty where it concerns the split as a whole.
-        found: What is there.
-        rule: What should be.
-        remedy: What to do.
-    """
-
-    split: str
-    feature: str
-    found: str
-    rule: str
-    remedy: str
-
-    def __str__(self) -> str:
-        """One line for people."""
-        where = f"split {self.split}" + (f", feature {self.feature}" if self.feature else "")
-        return f"{where}: {self.found} (rule: {self.rule}). {self.remedy}"
-
-
 def check(
     anomalies: Mapping[str, anomalies_pb2.Anomalies],
     statistics: Mapping[str, statistics_pb2.DatasetFeatureStatisticsList],
@@ -67,16 +41,12 @@ def check(
         label: Name of the label feature.
 
     Raises:
-        AnomalyError: Listing every problem.
+        GateError: Listing every problem.
     """
     problems = find_problems(anomalies, statistics, schema, label)
-    if not problems:
-        return
-    lines = [f"\n  {problem}" for problem in problems[:_SHOWN]]
-    if len(problems) > _SHOWN:
-        lines.append(f"\n  and {len(problems) - _SHOWN} more")
-    count = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
-    raise AnomalyError(f"the data must follow its schema, found {count}:{''.join(lines)}")
+    if problems:
+        count = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise GateError(f"the data must follow its schema, found {count}", problems)
 
 
 def find_problems(
@@ -84,7 +54,7 @@ def find_problems(
     statistics: Mapping[str, statistics_pb2.DatasetFeatureStatisticsList],
     schema: schema_pb2.Schema,
     label: str,
-) -> list[Problem]:
+) -> list[Check]:
     """All problems by split: an empty one, a label without alternatives, and each anomaly.
 
     Args:
@@ -93,16 +63,16 @@ def find_problems(
         schema: The schema both are held against.
         label: Name of the label feature.
     """
-    problems: list[Problem] = []
+    problems: list[Check] = []
     if not statistics:
         problems.append(
-            Problem("(none)", "", "there are no splits", "there must be data", "Check --data.")
+            _problem("(none)", "", "there are no splits", "there must be data", "Check --data.")
         )
     for split, datasets in statistics.items():
         if not any(dataset.num_examples for dataset in datasets.datasets):
             # An empty split breaks every other rule too; one line says it.
             problems.append(
-                Problem(
+                _problem(
                     split,
                     "",
                     "it has no examples",
@@ -113,16 +83,21 @@ def find_problems(
             continue
         found = list(_anomaly_problems(split, anomalies.get(split), schema))
         problems += found
-        if not any(problem.feature == label for problem in found):
+        if not any(problem.subject == label for problem in found):
             problems += _label_problems(split, datasets, label)
     return problems
 
 
+def _problem(split: str, feature: str, found: str, rule: str, remedy: str) -> Check:
+    where = f"split {split}" + (f", feature {feature}" if feature else "")
+    return Check(where, found, rule, False, remedy, subject=feature or None)
+
+
 def _anomaly_problems(
     split: str, anomalies: anomalies_pb2.Anomalies | None, schema: schema_pb2.Schema
-) -> Iterator[Problem]:
+) -> Iterator[Check]:
     if anomalies is None:
-        yield Problem(
+        yield _problem(
             split,
             "",
             "it was not validated",
@@ -132,7 +107,7 @@ def _anomaly_problems(
         return
     if anomalies.HasField("dataset_anomaly_info"):
         info = anomalies.dataset_anomaly_info
-        yield Problem(split, "", _words(info), "the data set's constraints in the schema", _REMEDY)
+        yield _problem(split, "", _words(info), "the data set's constraints in the schema", _REMEDY)
     for key in sorted(anomalies.anomaly_info):
         info = anomalies.anomaly_info[key]
         name = ".".join(info.path.step) or key
@@ -141,17 +116,17 @@ def _anomaly_problems(
         if types == [_Info.SCHEMA_NEW_COLUMN]:
             continue
         remedy = next((_REMEDIES[t] for t in types if t in _REMEDIES), _REMEDY)
-        yield Problem(split, name, _words(info), _rule(name, schema), remedy)
+        yield _problem(split, name, _words(info), _rule(name, schema), remedy)
 
 
 def _label_problems(
     split: str, datasets: statistics_pb2.DatasetFeatureStatisticsList, label: str
-) -> Iterator[Problem]:
+) -> Iterator[Check]:
     for dataset in datasets.datasets:
         for feature in dataset.features:
             name = feature.name or ".".join(feature.path.step)
             if name == label and not _varies(feature):
-                yield Problem(
+                yield _problem(
                     split,
                     label,
                     "every example has the same label",

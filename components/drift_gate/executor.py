@@ -35,7 +35,7 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
             exec_properties: The splits to compare, and the bounds.
 
         Raises:
-            drift.DriftError: A distance is beyond its bound.
+            gate.GateError: A distance is beyond its threshold.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         one = artifact_utils.get_single_instance

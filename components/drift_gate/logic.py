@@ -10,7 +10,9 @@ from collections.abc import Iterable, Sequence
 import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
-from components.drift import Distance, DriftError, largest_first
+from components import gate
+from components.drift import distance, largest_first
+from components.gate import Check, GateError
 
 _UNBOUNDED = 1.0
 """No distance is larger."""
@@ -27,7 +29,7 @@ def distances(
     other_split: statistics_pb2.DatasetFeatureStatisticsList | None,
     max_drift: float | None = None,
     max_skew: float | None = None,
-) -> tuple[Distance, ...]:
+) -> tuple[Check, ...]:
     """Distances of all features that have a distribution, the largest first.
 
     Args:
@@ -52,29 +54,26 @@ def distances(
     found = tfdv.validate_statistics(
         present, compared, previous_statistics=baseline, serving_statistics=other_split
     )
-    result: list[Distance] = []
+    result: list[Check] = []
     for info in found.drift_skew_info:
         name = ".".join(info.path.step)
-        result += [Distance("drift", name, m.value, max_drift) for m in info.drift_measurements]
-        result += [Distance("skew", name, m.value, max_skew) for m in info.skew_measurements]
+        result += [distance("drift", name, m.value, max_drift) for m in info.drift_measurements]
+        result += [distance("skew", name, m.value, max_skew) for m in info.skew_measurements]
     return largest_first(result)
 
 
-def check(found: Sequence[Distance]) -> None:
+def check(found: Sequence[Check]) -> None:
     """Let data pass, or not.
 
     Raises:
-        DriftError: Listing every distance beyond its bound.
+        GateError: Listing every distance beyond its threshold.
     """
-    failed = [distance for distance in found if distance.passed is False]
+    failed = gate.failed(found)
     if failed:
-        lines = "".join(
-            f"\n  {d.kind} of {d.feature} is {d.value:.4f}, must be <= {d.bound:.4f}"
-            for d in failed
-        )
-        raise DriftError(
-            f"the data has moved further than --max-drift and --max-skew allow:{lines}\n"
-            "Find out why; if the new data is right, raise the bound for this run."
+        raise GateError(
+            "the data has moved further than --max-drift and --max-skew allow",
+            failed,
+            "Find out why; if the new data is right, raise the threshold for this run.",
         )
 
 

@@ -1,9 +1,12 @@
 """Whether a model can be served.  Pure: measurements in, checks in words out."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from components import gate
+from components.gate import Check
 from components.servable.measurement import (
     Answer,
     Corrupt,
@@ -74,28 +77,6 @@ class Ending(NamedTuple):
     stderr: str = ""
 
 
-class Check(NamedTuple):
-    """One rule and whether the model keeps it.
-
-    Attributes:
-        name: What was checked.
-        value: What was found, in words.
-        bound: What had to be, in words.
-        passed: Whether it is; None where it could not be judged, or was not asked for.
-        note: Why it was not judged, or more about what was found.
-    """
-
-    name: str
-    value: str
-    bound: str
-    passed: bool | None
-    note: str = ""
-
-    def __str__(self) -> str:
-        """One line for people."""
-        return f"{self.name}: {self.value} (rule: {self.bound}). {self.note}".rstrip()
-
-
 def tolerance(arithmetic: str, device: str) -> float:
     """By how much two answers may differ, relative where they exceed 1, and be the same.
 
@@ -113,7 +94,7 @@ def tolerance(arithmetic: str, device: str) -> float:
 
 def blessed(checks: Sequence[Check]) -> bool:
     """Whether no check failed."""
-    return all(check.passed is not False for check in checks)
+    return not gate.failed(checks)
 
 
 def judge(
@@ -178,9 +159,9 @@ def result(
     seen = _Seen(measurements)
     loaded = seen.loaded
     return {
-        "version": 1,
+        "version": 2,
         "blessed": blessed(checks),
-        "checks": [check._asdict() for check in checks],
+        "checks": gate.to_json(checks),
         "split": split,
         "examples": sum(found.examples for found in seen.of(Requests)),
         "signatures": [found._asdict() for found in seen.of(Signature)],
@@ -280,7 +261,7 @@ def _signatures(seen: _Seen) -> Check:
         problems = left_out or ["the model has no signatures"]
     good = f"{len(seen.tried)} of {len(found)} tried: {', '.join(seen.tried)}"
     check = seen.check("signatures", bound, good, problems, found, "")
-    return check._replace(note=_listed(left_out)) if check.passed else check
+    return dataclasses.replace(check, note=_listed(left_out)) if check.passed else check
 
 
 def _answers(seen: _Seen) -> Check:
@@ -367,7 +348,7 @@ def _empty_batch(seen: _Seen) -> Check:
         asked,
         "",
     )
-    return check._replace(note=_listed(refused)) if check.passed else check
+    return dataclasses.replace(check, note=_listed(refused)) if check.passed else check
 
 
 def _differences(seen: _Seen, name: str, between: str, rule: str, why: str) -> Check:
@@ -401,7 +382,7 @@ def _session(seen: _Seen) -> Check:
         "no signature answers",
     )
     errors = [found.error for found in seen.of(Session) if found.error]
-    return check._replace(value=errors[0], passed=False, note="") if errors else check
+    return dataclasses.replace(check, value=errors[0], passed=False, note="") if errors else check
 
 
 def _corrupt(seen: _Seen) -> Check:
@@ -427,7 +408,7 @@ def _corrupt(seen: _Seen) -> Check:
         found,
         "no signature takes strings",
     )
-    return check._replace(note=refused[0].error) if check.passed and refused else check
+    return dataclasses.replace(check, note=refused[0].error) if check.passed and refused else check
 
 
 def _originals(seen: _Seen) -> Check:
@@ -462,7 +443,7 @@ def _latency(seen: _Seen, limit: float | None) -> Check:
     bound = "no limit" if limit is None else f"p99 of requests for 1 example at most {limit:g} ms"
     check = seen.check("latency", bound, "; ".join(each), slow, found, "no signature answers")
     if limit is None and check.passed:
-        return check._replace(passed=None, note="no limit is set")
+        return dataclasses.replace(check, passed=None, note="no limit is set")
     return check
 
 

@@ -21,7 +21,7 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, path_utils
 
-from components import drift, evaluation, reading
+from components import drift, evaluation, gate, reading
 from components.anomaly_gate.logic import find_problems
 from components.servable.logic import FILE_NAME as SERVING_FILE
 from components.training_report import data, mistakes, page, serving
@@ -215,7 +215,7 @@ def _verdict(artifact: types.Artifact, passed: str, failed: str) -> bool | None:
     return None
 
 
-def _drift(inputs: dict[str, types.Artifact]) -> tuple[drift.Distance, ...] | None:
+def _drift(inputs: dict[str, types.Artifact]) -> tuple[gate.Check, ...] | None:
     """How far the data has moved; None where that is not given."""
     if DRIFT_KEY not in inputs:
         return None

@@ -134,7 +134,7 @@ def noise(history: History) -> Figure:
 
 
 def by_class(evaluation: Evaluation) -> Figure | None:
-    """The metric that ranks the classes in each of the worst ones, and the bounds on it."""
+    """The metric that ranks the classes in each of the worst ones, and the thresholds on it."""
     metric = evaluation.ranked_by
     shown = [
         (name, metrics.values[metric])
@@ -174,19 +174,19 @@ def by_class(evaluation: Evaluation) -> Figure | None:
             "marker": {"size": 9, "color": "--validation"},
         }
     )
-    bounds = {
-        gate.class_name: gate.bound
+    thresholds = {
+        gate.subject: gate.threshold
         for gate in evaluation.gates
-        if gate.class_name in names and gate.metric == metric and not gate.is_change
+        if gate.subject in names and gate.metric == metric and not gate.is_change
     }
-    if bounds:
+    if thresholds:
         data.append(
             {
                 "type": "scatter",
                 "mode": "markers",
-                "name": "bound",
+                "name": "threshold",
                 "y": rows,
-                "x": [bounds.get(name) for name in names],
+                "x": [thresholds.get(name) for name in names],
                 "marker": {
                     "symbol": "line-ns",
                     "size": 13,
@@ -195,7 +195,7 @@ def by_class(evaluation: Evaluation) -> Figure | None:
                 },
             }
         )
-    shapes = {"baseline": "--muted ring", "candidate": "--validation dot", "bound": "--bad bar"}
+    shapes = {"baseline": "--muted ring", "candidate": "--validation dot", "threshold": "--bad bar"}
     key = [Key(trace["name"], *shapes[trace["name"]].split()) for trace in data]
     for trace in data:
         trace["text"] = [plain(name) for name in names]

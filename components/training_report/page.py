@@ -13,9 +13,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from components.drift import Distance
-from components.evaluation import EXAMPLE_COUNT, Evaluation, Gate
-from components.servable.logic import Check
+from components.evaluation import EXAMPLE_COUNT, Evaluation
+from components.gate import Check
 from components.text import visible
 from components.training_report import figures
 from components.training_report.data import DataSummary
@@ -68,7 +67,7 @@ class Report:
     split: str
     mistakes: Mistakes | str
     anomalies: Sequence[str] | None = None
-    drift: Sequence[Distance] | None = None
+    drift: Sequence[Check] | None = None
     serving: Serving | None = None
     columns: Mapping[str, Input] = field(default_factory=dict)
     command: str = ""
@@ -148,14 +147,14 @@ def _verdict(report: Report) -> _Verdict:
         return _Verdict("bad", "Blessed, but not servable", text)
     # A margin of examples cannot be compared with one of a metric.
     margins = [
-        gate
+        (gate.margin, gate.rule)
         for gate in report.evaluation.gates
-        if math.isfinite(gate.margin) and gate.metric != EXAMPLE_COUNT
+        if gate.margin is not None and math.isfinite(gate.margin) and gate.metric != EXAMPLE_COUNT
     ]
     text = f"{_count(len(report.evaluation.gates), 'gate')} passed."
     if margins:
-        gate = min(margins, key=lambda gate: gate.margin)
-        text += f" The narrowest is {gate.rule}, by {gate.margin:.4f}."
+        margin, rule = min(margins)
+        text += f" The narrowest is {rule}, by {margin:.4f}."
     if report.evaluation.baseline is None:
         text += " There is no earlier blessed model to compare with yet."
     return _Verdict("good", "Blessed", text)
@@ -222,14 +221,14 @@ def _tiles(report: Report) -> list[_Tile]:
 class _Gates:
     """Gates in two parts: the ones to look at, and those that may be folded away."""
 
-    shown: tuple[Gate, ...]
-    folded: tuple[Gate, ...]
+    shown: tuple[Check, ...]
+    folded: tuple[Check, ...]
 
     @classmethod
-    def of(cls, gates: Sequence[Gate]) -> "_Gates":
-        first = [gate for gate in gates if gate.class_name is None or not gate.passed]
-        rest = [gate for gate in gates if gate.class_name is not None and gate.passed]
-        rest.sort(key=lambda gate: gate.margin)
+    def of(cls, gates: Sequence[Check]) -> "_Gates":
+        first = [gate for gate in gates if gate.subject is None or not gate.passed]
+        rest = [gate for gate in gates if gate.subject is not None and gate.passed]
+        rest.sort(key=lambda gate: math.inf if gate.margin is None else gate.margin)
         room = max(_GATES - len(first), 3)
         return cls((*first, *rest[:room]), tuple(rest[room:]))
 
@@ -238,11 +237,11 @@ class _Gates:
 class _Distances:
     """Distances in two parts: the ones to look at, and those that may be folded away."""
 
-    shown: tuple[Distance, ...]
-    folded: tuple[Distance, ...]
+    shown: tuple[Check, ...]
+    folded: tuple[Check, ...]
 
     @classmethod
-    def of(cls, distances: Sequence[Distance]) -> "_Distances":
+    def of(cls, distances: Sequence[Check]) -> "_Distances":
         return cls(tuple(distances[:_DISTANCES]), tuple(distances[_DISTANCES:]))
 
 
@@ -375,7 +374,7 @@ def _metric(value: float | None) -> str:
     return _UNKNOWN if value is None or math.isnan(value) else f"{value:.4f}"
 
 
-def _of_gate(value: float, gate: Gate) -> str:
+def _of_gate(value: float, gate: Check) -> str:
     return f"{value:,.12g}" if gate.metric == EXAMPLE_COUNT else _metric(value)
 
 

@@ -3,10 +3,11 @@
 import json
 from dataclasses import dataclass
 
-from components.servable.logic import Check
+from components import gate
+from components.gate import Check
 from components.servable.measurement import Latency, Signature
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Serving:
     @property
     def failed(self) -> tuple[Check, ...]:
         """The checks that the model failed."""
-        return tuple(check for check in self.checks if check.passed is False)
+        return gate.failed(self.checks)
 
 
 def parse(content: str | bytes) -> Serving:
@@ -52,7 +53,7 @@ def parse(content: str | bytes) -> Serving:
     version = found.get("version") if isinstance(found, dict) else None
     if version != VERSION:
         raise ValueError(f"its version must be {VERSION}, got {version!r}")
-    checks = [Check(**each) for each in found["checks"]]
+    checks = [gate.parse(each) for each in found["checks"]]
     rank = {False: 0, True: 1, None: 2}
     tensorflow = found["tensorflow"]
     platform = (tensorflow and f"TensorFlow {tensorflow}", found["device"], found["arithmetic"])

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from components import evaluation
-from components.evaluation import ConfusionMatrix, Evaluation, Gate, SliceMetrics
+from components.evaluation import ConfusionMatrix, Evaluation, SliceMetrics
 
 if TYPE_CHECKING:
     import tensorflow_model_analysis as tfma
@@ -14,13 +14,6 @@ CLASSES = ("cat", "dog")
 # 8 cats, all recognised, and 2 dogs, one taken for a cat: 0.9 overall, 1.0 and 0.5 by class.
 ACTUAL = [0] * 8 + [1, 1]
 PREDICTED = [0] * 8 + [1, 0]
-
-
-@pytest.mark.parametrize(("at_most", "margin", "sign"), [(False, 0.1, ">="), (True, -0.1, "<=")])
-def test_a_margin_is_positive_on_the_good_side(at_most: bool, margin: float, sign: str) -> None:
-    gate = Gate("a rule", value=0.6, bound=0.5, passed=not at_most, at_most=at_most)
-    assert gate.margin == pytest.approx(margin)
-    assert gate.comparison == sign
 
 
 def test_a_class_is_named_by_itself_or_by_its_index() -> None:
@@ -250,7 +243,7 @@ def test_gates_of_every_kind() -> None:
         BY_CLASS,
         rounding=1e-6,
     )
-    shown = [(g.rule, round(g.value, 6), g.comparison, g.bound, g.passed) for g in found.gates]
+    shown = [(g.rule, round(g.value, 6), g.comparison, g.threshold, g.passed) for g in found.gates]
     assert sorted(shown) == [
         ("accuracy - baseline's", 0.5, ">=", -0.02, True),
         ("accuracy, all examples", 0.9, "<=", 0.85, False),
@@ -261,7 +254,7 @@ def test_gates_of_every_kind() -> None:
         ("example_count, class cat", 8, ">=", 3, True),
         ("example_count, class dog", 2, ">=", 3, False),
     ]
-    assert [gate.class_name for gate in found.gates] == [None] * 4 + ["dog"] * 2 + ["cat"] * 2
+    assert [gate.subject for gate in found.gates] == [None] * 4 + ["dog"] * 2 + ["cat"] * 2
     assert (found.candidate["accuracy"], found.candidate.examples) == (0.9, 10)
     assert found.baseline == SliceMetrics(10, {"accuracy": 0.4})
     assert found.baseline_classes["cat"] == SliceMetrics(8, {"accuracy": 0.5})

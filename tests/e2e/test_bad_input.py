@@ -47,3 +47,16 @@ def test_a_bad_picture_is_named_or_counted_and_spares_earlier_models(tmp_path):
     assert "2 bad pictures left out" in again.out
     # It is the model that is served already.
     assert again.pushed == first.pushed
+
+
+def test_data_that_breaks_the_schema_stops_at_a_gate(tmp_path):
+    for split, names in (("train", "ab"), ("val", "ab"), ("test", "a")):
+        for name in names:
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for i in range(20):
+                Image.new("L", (8, 8), 20 + i).save(folder / f"{i}.png")
+    done = plateau("run", "--data", tmp_path / "data", *FLAGS, output=tmp_path / "run")
+    assert done.status == 3, done.out + done.err
+    assert "split test, feature label: every example has the same label (rule:" in done.err
+    assert "Trainer" not in done.out

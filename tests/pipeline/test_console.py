@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from components.gate import Check
 from pipeline import console
 from pipeline.lineage import Detail, Made, Origin
 from pipeline.lineage import Step as RunStep
 from pipeline.push import Rollback, Version
-from pipeline.result import Evaluation, Gate, RunResult, SliceMetrics, Step
+from pipeline.result import Evaluation, RunResult, SliceMetrics, Step
 from pipeline.runs import Folder, Run, short_id
 
 METRICS = SliceMetrics(360, {"accuracy": 0.9972, "crossentropy": 0.0366})
@@ -19,7 +20,7 @@ FOLDER = Path("/a/path/that/is/longer/than/a/console/of/eighty/columns/is/wide")
 RESULT = RunResult(
     steps=(Step("ImageExampleGen", 1.0, "run"), Step("LatestBlessedModel", 0.0, "cached")),
     evaluation=Evaluation(
-        METRICS, METRICS, (("5", METRICS),), (Gate("accuracy, all examples", 0.99, 0.95, True),)
+        METRICS, METRICS, (("5", METRICS),), (Check("accuracy, all examples", 0.99, 0.95, True),)
     ),
     blessed=True,
     unservable=(),
@@ -62,8 +63,8 @@ def test_pictures_left_out_are_counted() -> None:
 
 def test_an_unblessed_model_says_which_gate_failed() -> None:
     failed = (
-        Gate("accuracy, class 5", 0.7, 0.8, False, class_name="5"),
-        Gate("crossentropy, all examples", 0.5, 0.4, False, at_most=True),
+        Check("accuracy, class 5", 0.7, 0.8, False, subject="5"),
+        Check("crossentropy, all examples", 0.5, 0.4, False, at_most=True),
     )
     evaluation = dataclasses.replace(RESULT.evaluation, gates=failed)
     text = shown(80, evaluation=evaluation, blessed=False, pushed=None)

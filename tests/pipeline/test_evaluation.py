@@ -127,7 +127,7 @@ def test_a_weak_class_fails_only_a_gate_of_its_own(tmp_path: Path) -> None:
     ok, found = evaluate(tmp_path, gates)
     assert not ok
     failed = [gate for gate in found.gates if not gate.passed]
-    assert [(gate.rule, gate.value, gate.bound) for gate in failed] == [
+    assert [(gate.rule, gate.value, gate.threshold) for gate in failed] == [
         ("accuracy, class dog", 0.5, 0.6)
     ]
     assert not found.problems
@@ -148,7 +148,7 @@ def test_a_drop_from_the_baseline_is_bounded(tmp_path: Path) -> None:
     assert found.baseline["accuracy"] == pytest.approx(0.9)
     assert found.candidate["accuracy"] == pytest.approx(0.1)
     (drop,) = [gate for gate in found.gates if not gate.passed]
-    assert (drop.value, drop.bound) == (pytest.approx(-0.8), -0.79)
+    assert (drop.value, drop.threshold) == (pytest.approx(-0.8), -0.79)
 
 
 def test_a_drop_of_exactly_the_tolerance_passes(tmp_path: Path) -> None:
@@ -181,4 +181,4 @@ def test_a_class_with_too_few_examples_fails(tmp_path: Path) -> None:
     assert not ok
     (few,) = [gate for gate in found.gates if not gate.passed]
     assert "dog" in few.rule
-    assert (few.value, few.bound) == (2, 3)
+    assert (few.value, few.threshold) == (2, 3)

@@ -10,7 +10,7 @@ from tfx import v1 as tfx
 
 import schemas
 from components.anomaly_gate.component import AnomalyGate
-from components.anomaly_gate.logic import AnomalyError
+from components.gate import GateError
 from components.inline_schema_gen.component import InlineSchemaGen
 from schemas.images import image_schema_text
 
@@ -74,14 +74,14 @@ def test_the_gate_opens_is_cached_and_shuts(run: Callable[[], list[str]], tmp_pa
     assert run() == ["COMPLETE"] * 5
     assert run() == ["CACHED"] * 5
     write_split(tmp_path / "data/eval", ["cat", "dgo", "dog", "dog"])
-    with pytest.raises(AnomalyError, match=r"split eval, feature label: .*dgo"):
+    with pytest.raises(GateError, match=r"split eval, feature label: .*dgo"):
         run()
 
 
 def test_missing_labels_and_a_single_one(run: Callable[[], list[str]], tmp_path: Path) -> None:
     write_split(tmp_path / "data/train", ["cat", "", "dog"])
     write_split(tmp_path / "data/eval", ["cat", "cat"])
-    with pytest.raises(AnomalyError) as error:
+    with pytest.raises(GateError) as error:
         run()
     message = str(error.value)
     assert "found 2 problems" in message
@@ -92,7 +92,7 @@ def test_missing_labels_and_a_single_one(run: Callable[[], list[str]], tmp_path:
 def test_an_empty_split(run: Callable[[], list[str]], tmp_path: Path) -> None:
     write_split(tmp_path / "data/train", ["cat", "dog"])
     write_split(tmp_path / "data/eval", [])
-    with pytest.raises(AnomalyError, match="split eval: it has no examples"):
+    with pytest.raises(GateError, match="split eval: it has no examples"):
         run()
 
 

@@ -3,6 +3,7 @@ from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
 from components.anomaly_gate import logic
+from components.gate import GateError
 from schemas.images import image_schema
 
 SCHEMA = image_schema(["cat", "dog"])
@@ -37,7 +38,7 @@ def test_clean_data_passes() -> None:
 
 
 def test_an_anomaly_tells_split_feature_rule_and_remedy() -> None:
-    with pytest.raises(logic.AnomalyError) as error:
+    with pytest.raises(GateError) as error:
         logic.check(
             {"train": CLEAN, "eval": anomaly("label")},
             {"train": statistics(), "eval": statistics()},
@@ -59,22 +60,22 @@ def test_every_problem_is_listed() -> None:
         SCHEMA,
         "label",
     )
-    assert [(p.split, p.feature) for p in problems] == [
-        ("train", "image"),
-        ("train", "label"),
-        ("eval", "extra"),
-        ("test", ""),
+    assert [p.rule for p in problems] == [
+        "split train, feature image",
+        "split train, feature label",
+        "split eval, feature extra",
+        "split test",
     ]
-    assert "Add the feature" in problems[0].remedy
-    assert "same label" in problems[1].found
-    assert problems[2].rule == "each feature must be in the schema"
-    assert "no examples" in problems[3].found
+    assert "Add the feature" in problems[0].note
+    assert "same label" in str(problems[1].value)
+    assert problems[2].threshold == "each feature must be in the schema"
+    assert "no examples" in str(problems[3].value)
 
 
 def test_a_split_nobody_validated_does_not_pass() -> None:
-    with pytest.raises(logic.AnomalyError, match="not validated"):
+    with pytest.raises(GateError, match="not validated"):
         logic.check({}, {"train": statistics()}, SCHEMA, "label")
-    with pytest.raises(logic.AnomalyError, match="no splits"):
+    with pytest.raises(GateError, match="no splits"):
         logic.check({}, {}, SCHEMA, "label")
 
 
@@ -82,7 +83,7 @@ def test_a_numeric_label_must_vary_too() -> None:
     constant = statistics()
     feature = constant.datasets[0].features[0]
     feature.num_stats.min = feature.num_stats.max = 0.0
-    with pytest.raises(logic.AnomalyError, match="same label"):
+    with pytest.raises(GateError, match="same label"):
         logic.check({"train": CLEAN}, {"train": constant}, SCHEMA, "label")
     feature.num_stats.max = 0.5
     logic.check({"train": CLEAN}, {"train": constant}, SCHEMA, "label")
@@ -91,7 +92,7 @@ def test_a_numeric_label_must_vary_too() -> None:
 def test_anomalies_of_the_data_set_as_a_whole() -> None:
     info = anomalies_pb2.Anomalies()
     info.dataset_anomaly_info.description = "Too few examples."
-    with pytest.raises(logic.AnomalyError, match=r"split train: .*Too few examples"):
+    with pytest.raises(GateError, match=r"split train: .*Too few examples"):
         logic.check({"train": info}, {"train": statistics()}, SCHEMA, "label")
 
 

@@ -17,10 +17,10 @@ from tfx import v1 as tfx  # noqa: E402
 from tfx.types import artifact_utils, standard_artifacts  # noqa: E402
 
 from components.artifacts import DataDrift  # noqa: E402
-from components.drift import DriftError  # noqa: E402
 from components.drift_gate.baseline import LatestBlessedStatistics  # noqa: E402
 from components.drift_gate.component import DriftGate  # noqa: E402
 from components.drift_gate.executor import Executor  # noqa: E402
+from components.gate import GateError  # noqa: E402
 from schemas.images import image_schema_text  # noqa: E402
 
 pytestmark = pytest.mark.component
@@ -64,18 +64,18 @@ def do(
 
 def test_without_a_blessed_model_there_is_skew_only(tmp_path: Path) -> None:
     (skew,) = do(tmp_path, [], ("train", "test"), max_drift=0.01, max_skew=0.2)
-    assert skew["kind"] == "skew"
+    assert skew["metric"] == "skew"
     assert skew["value"] == pytest.approx(0.1)
 
 
 def test_data_that_moved_too_far_stops_the_run_and_leaves_nothing(tmp_path: Path) -> None:
     before = [statistics(tmp_path / "before", train=95, test=50)]
-    with pytest.raises(DriftError, match=r"drift of label is 0\.3500, must be <= 0\.3000"):
+    with pytest.raises(GateError, match=r"drift of label is 0\.3500, must be <= 0\.3000"):
         do(tmp_path, before, ("train", "test"), max_drift=0.3)
     assert not (tmp_path / "drift").exists()
     other = tmp_path / "again"
     drift, skew = do(other, before, ("train", "test"), max_drift=0.36)
-    assert (drift["kind"], skew["kind"]) == ("drift", "skew")
+    assert (drift["metric"], skew["metric"]) == ("drift", "skew")
 
 
 def test_a_split_that_is_not_there(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ environment.prepare()
 import tensorflow_data_validation as tfdv  # noqa: E402
 from tensorflow_metadata.proto.v0 import schema_pb2  # noqa: E402
 
-from components.drift import DriftError  # noqa: E402
 from components.drift_gate import logic  # noqa: E402
+from components.gate import GateError  # noqa: E402
 
 pytestmark = pytest.mark.component
 
@@ -42,7 +42,7 @@ def test_equal_data_has_not_moved_and_names_are_no_distribution(schema):
     found = logic.distances(
         schema, same, baseline=same, other_split=same, max_drift=1e-6, max_skew=1e-6
     )
-    assert {(d.kind, d.feature) for d in found} == {
+    assert {(d.metric, d.subject) for d in found} == {
         (kind, feature) for kind in ("drift", "skew") for feature in ("label", "fare")
     }
     assert all(d.value == pytest.approx(0, abs=1e-6) and d.passed for d in found)
@@ -52,10 +52,10 @@ def test_a_share_that_moves_is_its_difference(schema):
     found = logic.distances(
         schema, statistics(60, 40), baseline=statistics(90, 10), other_split=None, max_drift=0.2
     )
-    (label,) = (d for d in found if d.feature == "label")
+    (label,) = (d for d in found if d.subject == "label")
     assert label.value == pytest.approx(0.3)
-    assert (label.kind, label.bound, label.passed) == ("drift", 0.2, False)
-    with pytest.raises(DriftError, match=r"drift of label is 0\.3000, must be <= 0\.2000"):
+    assert (label.metric, label.threshold, label.passed) == ("drift", 0.2, False)
+    with pytest.raises(GateError, match=r"drift of label is 0\.3000, must be <= 0\.2000"):
         logic.check(found)
 
 
@@ -67,11 +67,11 @@ def test_numbers_that_move(schema):
         other_split=statistics(50, 50, fare=30.0),
         max_skew=0.9,
     )
-    assert [d.kind for d in found] == ["skew", "skew"]
+    assert [d.metric for d in found] == ["skew", "skew"]
     fare = found[0]
-    assert fare.feature == "fare"
+    assert fare.subject == "fare"
     assert fare.value > 0.95
-    with pytest.raises(DriftError, match="skew of fare"):
+    with pytest.raises(GateError, match="skew of fare"):
         logic.check(found)
 
 

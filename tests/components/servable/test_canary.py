@@ -51,7 +51,7 @@ def measure(
 
 def failed(found: list[Measurement]) -> dict[str, str]:
     checks = logic.judge(found, ENDED, 1.0, logic.Limits(), logic.Evaluated())
-    return {check.name: check.value for check in checks if check.passed is False}
+    return {check.rule: check.value for check in checks if check.passed is False}
 
 
 def one(found: list[Measurement], kind: type[Any]) -> Any:

@@ -96,7 +96,7 @@ def run(tmp_path: Path, examples: Path) -> Callable[[Path], list[Path]]:
 
 def results(tmp_path: Path) -> dict[str, Any]:
     (file,) = (tmp_path / "root" / "Servable").rglob("servable.json")
-    return {check["name"]: check for check in json.loads(file.read_text())["checks"]}
+    return {check["rule"]: check for check in json.loads(file.read_text())["checks"]}
 
 
 def test_a_good_model_is_pushed(

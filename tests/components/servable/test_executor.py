@@ -53,7 +53,7 @@ def bless(tmp_path: Path) -> Callable[..., tuple[bool, dict[str, Any]]]:
         assert {file.name for file in out.iterdir()} == {marker, "servable.json"}
         result = json.loads((out / "servable.json").read_text())
         assert result["blessed"] is blessed
-        return blessed, {check["name"]: check for check in result["checks"]}
+        return blessed, {check["rule"]: check for check in result["checks"]}
 
     return run
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from components.drift import Distance
-from components.evaluation import ConfusionMatrix, Evaluation, Gate, SliceMetrics
-from components.servable.logic import Check
+from components.drift import distance
+from components.evaluation import ConfusionMatrix, Evaluation, SliceMetrics
+from components.gate import Check
 from components.servable.measurement import Latency, Signature
 from components.training_report.data import DataSummary, Feature
 from components.training_report.mistakes import Mistake, Mistakes, thumbnail
@@ -100,17 +100,17 @@ def make_evaluation(classes: tuple[str, ...] = CLASSES, **changes: Any) -> Evalu
         return SliceMetrics(examples, {"accuracy": value, "crossentropy": 1.5 * (1 - value)})
 
     gates = [
-        Gate("accuracy, all examples", 0.85, 0.8, True, metric="accuracy"),
-        Gate("accuracy - baseline's", -0.03, -0.02, False, metric="accuracy", is_change=True),
+        Check("accuracy, all examples", 0.85, 0.8, True, metric="accuracy"),
+        Check("accuracy - baseline's", -0.03, -0.02, False, metric="accuracy", is_change=True),
     ]
     gates += [
-        Gate(
+        Check(
             f"accuracy, class {name}",
             accuracy[name],
             0.72,
             accuracy[name] >= 0.72,
             metric="accuracy",
-            class_name=name,
+            subject=name,
         )
         for name in ranked
     ]
@@ -151,13 +151,13 @@ def make_mistakes(classes: tuple[str, ...] = CLASSES, number: int = 5, side: int
     return Mistakes(tuple(shown), wrong=3 * number, looked_at=2000, every=2)
 
 
-def make_drift(features: tuple[str, ...] = (HOSTILE, "fare")) -> list[Distance]:
+def make_drift(features: tuple[str, ...] = (HOSTILE, "fare")) -> list[Check]:
     """Drift of each feature, the first ones the furthest, and skew of the last, unbounded."""
     found = [
-        Distance("drift", name, 0.4 - 0.3 * place / len(features), 0.3)
+        distance("drift", name, 0.4 - 0.3 * place / len(features), 0.3)
         for place, name in enumerate(features)
     ]
-    return [*found, Distance("skew", features[-1], 0.0123, None)]
+    return [*found, distance("skew", features[-1], 0.0123, None)]
 
 
 def make_serving(**changes: Any) -> Serving:
@@ -230,7 +230,7 @@ def encoded() -> Callable[[int, int], bytes]:
 
 
 @pytest.fixture(scope="session")
-def moved() -> Callable[..., list[Distance]]:
+def moved() -> Callable[..., list[Check]]:
     return make_drift
 
 

@@ -11,7 +11,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
-from components.drift import Distance
+from components.gate import Check
 from components.training_report import page
 from components.training_report.page import Report
 
@@ -131,7 +131,7 @@ def test_plots_out_of_sight_come_later_in_their_places(
 def test_hostile_names_are_shown_and_not_run(
     browser: webdriver.Chrome,
     report: Callable[..., Report],
-    moved: Callable[..., list[Distance]],
+    moved: Callable[..., list[Check]],
     tmp_path: Path,
 ) -> None:
     names = (HOSTILE, "<b>x</b>", "&lt;", "$x$")

@@ -15,7 +15,7 @@ from tfx import v1 as tfx
 
 import schemas
 from components import artifacts
-from components.drift import Distance
+from components.drift import distance
 from components.servable import logic as servable
 from components.training_report.component import TrainingReport
 from components.training_report.executor import TEST_ACCURACY, ArtifactError, Executor
@@ -133,7 +133,7 @@ def finished(
     )
     result = servable.result(killed, [], "test", 1.25)
     (root / "infra_blessing/servable.json").write_text(json.dumps(result))
-    moved = Distance("drift", "<i>fare</i>", 0.25, 0.3)
+    moved = distance("drift", "<i>fare</i>", 0.25, 0.3)
     (root / "drift/drift.json").write_text(json.dumps([dataclasses.asdict(moved)]))
     (root / "schema/schema.pbtxt").write_text(image_schema_text(CLASSES), encoding="utf-8")
     for split in SPLITS:

@@ -6,8 +6,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from components.drift import Distance
-from components.evaluation import Evaluation, Gate
+from components.drift import distance
+from components.evaluation import Evaluation
+from components.gate import Check
 from components.training_report import page
 from components.training_report.page import Report
 from components.training_report.serving import Serving
@@ -134,7 +135,7 @@ def test_failed_checks_of_serving_are_told_in_the_verdict(
 def test_many_failed_checks_are_cut_short_in_the_verdict(
     report: Make, served: Callable[..., Serving]
 ) -> None:
-    checks = tuple(served().checks[0]._replace(name=f"check {n}") for n in range(11))
+    checks = tuple(dataclasses.replace(served().checks[0], rule=f"check {n}") for n in range(11))
     text = Elements(page.render(report(serving=served(checks=checks)))).text
     assert "Serving, check 7:" in text
     assert "Serving, check 8:" not in text
@@ -210,7 +211,7 @@ def test_distances_are_told_with_value_bound_and_margin(report: Make) -> None:
 
 
 def test_without_a_baseline_there_is_no_drift(report: Make) -> None:
-    text = Elements(page.render(report(drift=(Distance("skew", "fare", 0.1, 0.2),)))).text
+    text = Elements(page.render(report(drift=(distance("skew", "fare", 0.1, 0.2),)))).text
     assert "There is no drift to tell yet: no earlier model was blessed" in text
     assert "fare skew 0.1000 ≤ 0.2000 +0.1000 ✓ passed" in text
     assert "no feature has a distribution" in Elements(page.render(report(drift=()))).text
@@ -218,17 +219,17 @@ def test_without_a_baseline_there_is_no_drift(report: Make) -> None:
 
 @pytest.mark.parametrize(("number", "folded"), [(20, ""), (25, "5 more, all smaller")])
 def test_many_distances_are_folded(report: Make, number: int, folded: str) -> None:
-    distances = [Distance("drift", f"f{n:02d}", 0.2 - n / 1000, 0.3) for n in range(number)]
+    distances = [distance("drift", f"f{n:02d}", 0.2 - n / 1000, 0.3) for n in range(number)]
     text = page.render(report(drift=distances))
     assert ("more, all smaller" in text) is bool(folded)
     assert folded in text
-    assert all(each.feature in text for each in distances)
+    assert all(each.subject in text for each in distances)
     assert f"<details><summary>{folded}" in text
 
 
 def test_a_failed_distance_is_not_folded_away(report: Make) -> None:
-    distances = [Distance("drift", f"f{n:02d}", 0.2, 0.3) for n in range(20)]
-    text = page.render(report(drift=[*distances, Distance("skew", "last", 0.1, 0.05)]))
+    distances = [distance("drift", f"f{n:02d}", 0.2, 0.3) for n in range(20)]
+    text = page.render(report(drift=[*distances, distance("skew", "last", 0.1, 0.05)]))
     assert "<details open><summary>1 more, all smaller" in text
 
 
@@ -236,8 +237,8 @@ def test_examples_are_counted_in_whole_numbers(
     report: Make, evaluated: Callable[..., Evaluation]
 ) -> None:
     gates = (
-        Gate("example_count, class dog", 12, 3, True, metric="example_count", class_name="dog"),
-        Gate("accuracy, all examples", 0.9, 0.5, True, metric="accuracy"),
+        Check("example_count, class dog", 12, 3, True, metric="example_count", subject="dog"),
+        Check("accuracy, all examples", 0.9, 0.5, True, metric="accuracy"),
     )
     made = report(blessed=True, servable=True, evaluation=evaluated(gates=gates))
     text = Elements(page.render(made)).text

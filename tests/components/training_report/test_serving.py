@@ -48,17 +48,17 @@ def test_a_good_model() -> None:
 
 def test_failed_checks_come_first() -> None:
     found = parse(written(MEASURED, latency_ms_p99=2, model_mib=1))
-    assert [check.name for check in found.failed] == ["latency", "size"]
+    assert [check.rule for check in found.failed] == ["latency", "size"]
     assert found.checks[:2] == found.failed
 
 
 def test_a_process_that_died_before_loading() -> None:
     found = parse(written([Stage("importing TensorFlow")], "signal SIGKILL"))
-    assert [check.name for check in found.failed] == ["process"]
+    assert [check.rule for check in found.failed] == ["process"]
     assert (found.platform, found.signatures, found.latency, found.examples) == ((), (), (), 0)
 
 
-@pytest.mark.parametrize("content", ["{}", '{"version": 2}', "[]"])
+@pytest.mark.parametrize("content", ["{}", '{"version": 1}', "[]"])
 def test_another_version_is_refused(content: str) -> None:
-    with pytest.raises(ValueError, match="version must be 1, got"):
+    with pytest.raises(ValueError, match="version must be 2, got"):
         parse(content)
