@@ -1,5 +1,6 @@
 """What the Evaluator found, in plain values."""
 
+import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -7,14 +8,25 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import schemas
-from components import gate
+from components import gate, interval
 from components.gate import Check
+from components.interval import Interval
 
 if TYPE_CHECKING:
     import tensorflow_model_analysis as tfma
 
 OVERALL = "all examples"
+ACCURACY, CROSSENTROPY = "accuracy", "crossentropy"
 EXAMPLE_COUNT = "example_count"
+
+# Of `components.metrics`.
+ABOVE_MAJORITY = "accuracy_above_majority"
+WITHOUT_EXAMPLES = "classes_without_examples"
+SHARED_ACCURACY = "accuracy_shared_classes"
+SHARED_EXAMPLES = "examples_shared_classes"
+
+_FOR_GATES = (ABOVE_MAJORITY, WITHOUT_EXAMPLES, SHARED_EXAMPLES)
+"""Metrics that only a gate has a use for."""
 
 _PREDICTED_NOTHING = -1
 _SLICES_NAMED = 3
@@ -34,6 +46,14 @@ class SliceMetrics:
 
     def __getitem__(self, metric: str) -> float:
         return self.values[metric]
+
+    @property
+    def interval(self) -> Interval | None:
+        """95 % confidence interval of the accuracy; None where it or the examples are unknown."""
+        accuracy = self.values.get(ACCURACY, math.nan)
+        if not self.examples or not 0 <= accuracy <= 1:
+            return None
+        return interval.wilson(accuracy, self.examples)
 
 
 @dataclass(frozen=True)
@@ -114,6 +134,21 @@ class Evaluation:
     ranked_by: str = "accuracy"
     higher_is_better: bool = True
     unseen: tuple[str, ...] = ()
+
+    @property
+    def chance(self) -> float:
+        """Accuracy that a uniformly random answer has in each class; NaN without two classes."""
+        classes = len(self.classes) + len(self.unseen)
+        return 1 / classes if classes > 1 else math.nan
+
+    @property
+    def at_chance(self) -> tuple[tuple[str, SliceMetrics], ...]:
+        """The classes in which the trained model is at or below chance."""
+        return tuple(
+            (name, metrics)
+            for name, metrics in self.classes
+            if metrics.values.get(ACCURACY, math.inf) <= self.chance
+        )
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -197,6 +232,8 @@ class _Slice:
             return None
         values = dict(self.models[model])
         examples = values.pop(EXAMPLE_COUNT, None)
+        for name in _FOR_GATES:
+            values.pop(name, None)
         return SliceMetrics(None if examples is None else round(examples), values)
 
 
@@ -253,18 +290,23 @@ def summarise(
     ordered = sorted(slices.values(), key=lambda s: (s.key != (), order.get(s.name, -1)))
     failures = _failures(validation)
     seen = {name for name, _ in by_class}
+    unseen = tuple(name for name in classes if name not in seen) if by_class else ()
+    gates = [
+        *_gates(ordered, thresholds, failures, candidate, baseline, rounding),
+        *_gates_of_unseen(unseen, thresholds, labels, rounding),
+    ]
     return Evaluation(
         candidate=values,
         baseline=None if baseline is None else overall.metrics(baseline),
         classes=by_class,
-        gates=tuple(_gates(ordered, thresholds, failures, candidate, baseline, rounding)),
+        gates=tuple(gates),
         problems=tuple(_problems(validation, slices)),
         baseline_classes={} if baseline is None else dict(of(baseline, is_class=True)),
         slices=tuple(of(candidate, is_class=False)),
         matrix=_matrix(plots, classes, candidate),
         ranked_by=ranked_by,
         higher_is_better=higher,
-        unseen=tuple(name for name in classes if name not in seen) if by_class else (),
+        unseen=unseen,
     )
 
 
@@ -415,7 +457,8 @@ def _gates(
             if not threshold.applies_to(each.key):
                 continue
             values = each.changes if threshold.is_change else each.models.get(candidate, {})
-            if metric not in values:
+            # Classes without examples have gates of their own.
+            if metric not in values or metric == WITHOUT_EXAMPLES:
                 continue
             bounds = list(threshold.bounds())
             name = (each.key, metric, threshold.is_change, threshold.proto.SerializeToString())
@@ -429,7 +472,7 @@ def _gates(
                     rule = rule.replace(" - baseline's", ", change as a share of the baseline's")
                 meets = value <= bound if at_most else value >= bound
                 loose = -rounding if at_most else rounding
-                yield Check(
+                check = Check(
                     rule,
                     value,
                     round(bound + loose, 12),
@@ -439,6 +482,69 @@ def _gates(
                     metric=metric,
                     subject=each.name if each.is_class else None,
                     is_change=threshold.is_change,
+                )
+                if metric == ABOVE_MAJORITY:
+                    yield _above_majority(check, each.models[candidate])
+                elif relative:
+                    yield check
+                else:
+                    yield _with_interval(check, each.models, candidate, baseline)
+
+
+def _above_majority(check: Check, values: Mapping[str, float]) -> Check:
+    """The gate on a difference as one on the interval's lower end, for people."""
+    if not values.get(EXAMPLE_COUNT) or ACCURACY not in values:
+        return check
+    low, _ = interval.wilson(values[ACCURACY], round(values[EXAMPLE_COUNT]))
+    assert not isinstance(check.value, str)
+    return dataclasses.replace(
+        check,
+        rule="lower end of the 95 % interval of the accuracy",
+        value=low,
+        threshold=low - check.value,
+        note="The threshold is the share of the largest class, which a constant answer reaches.",
+    )
+
+
+def _with_interval(
+    check: Check, models: Mapping[str, Mapping[str, float]], candidate: str, baseline: str | None
+) -> Check:
+    """The gate on an accuracy, or on its change, with the 95 % interval of the value."""
+    values, before = models.get(candidate, {}), models.get(baseline or "", {})
+    shared = check.metric == SHARED_ACCURACY
+    examples = round(values.get(SHARED_EXAMPLES if shared else EXAMPLE_COUNT, 0.0))
+    if check.metric not in (ACCURACY, SHARED_ACCURACY):
+        return check
+    if not examples:
+        note = "No test example is of a class that both models know, so nothing was compared."
+        return dataclasses.replace(check, note=note) if shared else check
+    found = interval.wilson(values[check.metric], examples)
+    if check.is_change:
+        found = interval.difference(values[check.metric], before[check.metric], examples)
+    return dataclasses.replace(check, interval=found)
+
+
+def _gates_of_unseen(
+    unseen: Sequence[str], thresholds: Sequence[_Threshold], labels: set[str], rounding: float
+) -> Iterator[Check]:
+    """The gates on classes without examples, of which TFMA has no slice and says nothing."""
+    if not any(threshold.metric == WITHOUT_EXAMPLES for threshold in thresholds):
+        return
+    for threshold in thresholds:
+        spec = threshold.spec
+        by_class = spec is not None and set(spec.feature_keys) & labels
+        if threshold.is_change or not by_class:
+            continue
+        for name in unseen:
+            for bound, at_most, _ in threshold.bounds():
+                yield Check(
+                    f"{threshold.metric}, class {name}",
+                    0.0 if threshold.metric == EXAMPLE_COUNT else "no example",
+                    round(bound + (-rounding if at_most else rounding), 12),
+                    passed=False,
+                    at_most=at_most,
+                    metric=threshold.metric,
+                    subject=name,
                 )
 
 

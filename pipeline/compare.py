@@ -11,10 +11,11 @@ from typing import Any, Literal, NamedTuple
 
 from rich.console import Console
 
+from components.evaluation import ACCURACY
 from pipeline import comparison_console, comparison_text, local_runner, metadata, progress
 from pipeline.comparison import Comparison, Trial
 from pipeline.config import RunConfig
-from pipeline.evaluation import ACCURACY, ROUNDING
+from pipeline.evaluation import ROUNDING
 from pipeline.metadata import Artifact, Records
 from trainer_module import files, history
 from trainer_module.checks import require

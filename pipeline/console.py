@@ -16,9 +16,10 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from components.evaluation import ACCURACY, CROSSENTROPY
 from components.gate import Check
+from components.interval import Interval
 from components.text import visible
-from pipeline.evaluation import ACCURACY, CROSSENTROPY
 from pipeline.lineage import Detail, Origin
 from pipeline.plan import Plan
 from pipeline.presets import PRESETS
@@ -115,8 +116,8 @@ def _steps(steps: tuple[Step, ...]) -> Table:
 
 
 def _metrics(evaluation: Evaluation) -> Table:
-    table = Table("test split", title="Evaluation", title_justify="left")
-    for name in ("examples", "accuracy", "cross-entropy"):
+    table = Table("test split", title="Evaluation, with 95 % intervals", title_justify="left")
+    for name in ("examples", "accuracy", "interval", "cross-entropy"):
         table.add_column(name, justify="right")
     rows = [("candidate", evaluation.candidate)]
     if evaluation.baseline is not None:
@@ -128,6 +129,7 @@ def _metrics(evaluation: Evaluation) -> Table:
             escape(visible(name)),
             _NONE if metrics.examples is None else str(metrics.examples),
             _share(metrics.values.get(ACCURACY)),
+            _interval(metrics.interval),
             _share(metrics.values.get(CROSSENTROPY)),
         )
     if len(evaluation.classes) > WORST_SHOWN:
@@ -139,6 +141,7 @@ def _gates(gates: tuple[Check, ...]) -> Table:
     table = Table("gate", title="Gates", title_justify="left")
     for name in ("value", "threshold", "margin"):
         table.add_column(name, justify="right")
+    table.add_column("beyond interval")
     table.add_column("")
     overall = [gate for gate in gates if gate.subject is None]
     by_class = [gate for gate in gates if gate.subject is not None]
@@ -150,6 +153,7 @@ def _gates(gates: tuple[Check, ...]) -> Table:
             _measured(gate.value),
             _measured(gate.threshold),
             _NONE if gate.margin is None else f"{gate.margin:+.4f}",
+            _yes(gate.beyond_interval),
             "[green]passed[/]" if gate.passed else "[red]failed[/]",
         )
     if len(by_class) > len(shown):
@@ -161,8 +165,31 @@ def _measured(value: float | str | None) -> str:
     return f"{value:.4f}" if isinstance(value, float | int) else value or _NONE
 
 
+def _interval(interval: Interval | None) -> str:
+    return f"{interval[0]:.3f}-{interval[1]:.3f}" if interval else _NONE
+
+
+def _warnings(evaluation: Evaluation) -> Text:
+    """What no gate may have asked for, and a person should know."""
+    text = Text(style="yellow")
+    for name, metrics in evaluation.at_chance[:WORST_SHOWN]:
+        text.append(
+            f"warning: class {name}: accuracy {metrics[ACCURACY]:.4f} is not above chance, "
+            f"{evaluation.chance:.4f}\n"
+        )
+    more = len(evaluation.at_chance) - WORST_SHOWN
+    if more > 0:
+        text.append(f"warning: {_count(more, 'more class', 'es')} not above chance\n")
+    if evaluation.unseen:
+        named = ", ".join(evaluation.unseen[:WORST_SHOWN])
+        more = len(evaluation.unseen) - WORST_SHOWN
+        named += f" and {more} more" if more > 0 else ""
+        text.append(f"warning: without a test example: {named}\n")
+    return text
+
+
 def _verdict(result: RunResult) -> Text:
-    text = Text()
+    text = _warnings(result.evaluation)
     if result.blessed and result.unservable:
         text.append("blessed, but not servable, not pushed", "bold red")
         for check in result.unservable:
@@ -197,8 +224,8 @@ def _verdict(result: RunResult) -> Text:
     return text
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str, plural: str = "s") -> str:
+    return f"{number:,} {noun}{'' if number == 1 else plural}"
 
 
 def as_json(value: object) -> str:

@@ -1,18 +1,18 @@
 """What the Evaluator measures, and the gates a model must pass to be pushed."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import schemas
+from components.evaluation import ACCURACY, CROSSENTROPY
 from trainer_module.checks import require
 from trainer_module.config import Features, ImageFeatures
 
 if TYPE_CHECKING:
     import tensorflow_model_analysis as tfma
 
-ACCURACY = "accuracy"
-CROSSENTROPY = "crossentropy"
 LABEL_INDEX = "label_xf"
 # Metrics come as float32, where 0.9 is 0.89999998: a value right at its bound must pass.
 ROUNDING = 1e-6
@@ -23,7 +23,8 @@ class GateConfig:
     """What data and model must reach for the model to be blessed and pushed.
 
     Attributes:
-        min_accuracy: Accuracy over all test examples (0 to 1) a model must reach.
+        min_accuracy: Accuracy over all test examples (0 to 1) a model must reach; if not given,
+            the lower end of its 95 % Wilson interval must reach the share of the largest class.
         min_class_accuracy: Accuracy (0 to 1) it must reach in every single class; 0 for no
             such gate.
         min_class_examples: Test examples that every class must have, since an accuracy measured
@@ -39,7 +40,7 @@ class GateConfig:
         max_model_mib: Size of the exported model in MiB; no such gate if not given.
     """
 
-    min_accuracy: float = 0.5
+    min_accuracy: float | None = None
     min_class_accuracy: float = 0.0
     min_class_examples: int = 0
     max_accuracy_drop: float = 0.01
@@ -89,7 +90,7 @@ def slice_feature(features: Features) -> str:
     return schemas.LABEL if isinstance(features, ImageFeatures) else LABEL_INDEX
 
 
-def eval_config(features: Features, gates: GateConfig) -> "tfma.EvalConfig":
+def eval_config(features: Features, gates: GateConfig, classes: Sequence[str]) -> "tfma.EvalConfig":
     """The TFMA configuration for both kinds of data.
 
     The exported model's `transform_labels` signature yields the label's index, so that the
@@ -99,8 +100,11 @@ def eval_config(features: Features, gates: GateConfig) -> "tfma.EvalConfig":
     Args:
         features: How raw examples become tensors.
         gates: Bounds.
+        classes: Class names in the order of the label indices.
     """
     import tensorflow_model_analysis as tfma
+
+    from components import metrics
 
     overall = [tfma.SlicingSpec()]
     per_class = [tfma.SlicingSpec(feature_keys=[slice_feature(features)])]
@@ -108,33 +112,34 @@ def eval_config(features: Features, gates: GateConfig) -> "tfma.EvalConfig":
     def at_least(bound: float) -> "tfma.GenericValueThreshold":
         return tfma.GenericValueThreshold(lower_bound={"value": bound - ROUNDING})
 
-    thresholds = [
-        tfma.PerSliceMetricThreshold(
-            slicing_specs=overall,
-            threshold=tfma.MetricThreshold(
-                value_threshold=at_least(gates.min_accuracy),
-                change_threshold=tfma.GenericChangeThreshold(
-                    direction=tfma.MetricDirection.HIGHER_IS_BETTER,
-                    absolute={"value": -gates.max_accuracy_drop - ROUNDING},
-                ),
-            ),
+    def on(slices: "list[tfma.SlicingSpec]", **threshold: Any) -> "tfma.PerSliceMetricThreshold":
+        return tfma.PerSliceMetricThreshold(
+            slicing_specs=slices, threshold=tfma.MetricThreshold(**threshold)
         )
-    ]
+
+    drop = tfma.GenericChangeThreshold(
+        direction=tfma.MetricDirection.HIGHER_IS_BETTER,
+        absolute={"value": -gates.max_accuracy_drop - ROUNDING},
+    )
+    accuracy, examples, more = [], [], []
+    if gates.min_accuracy is None:
+        majority = metrics.config(metrics.AccuracyAboveMajority)
+        majority.per_slice_thresholds.append(on(overall, value_threshold=at_least(0.0)))
+        more.append(majority)
+        accuracy.append(on(overall, change_threshold=drop))
+    else:
+        reached = at_least(gates.min_accuracy)
+        accuracy.append(on(overall, value_threshold=reached, change_threshold=drop))
     if gates.min_class_accuracy > 0:
-        thresholds.append(
-            tfma.PerSliceMetricThreshold(
-                slicing_specs=per_class,
-                threshold=tfma.MetricThreshold(value_threshold=at_least(gates.min_class_accuracy)),
-            )
-        )
-    enough_examples = []
+        accuracy.append(on(per_class, value_threshold=at_least(gates.min_class_accuracy)))
     if gates.min_class_examples > 0:
-        enough_examples.append(
-            tfma.PerSliceMetricThreshold(
-                slicing_specs=per_class,
-                threshold=tfma.MetricThreshold(value_threshold=at_least(gates.min_class_examples)),
-            )
-        )
+        examples.append(on(per_class, value_threshold=at_least(gates.min_class_examples)))
+    if gates.min_class_accuracy > 0 or gates.min_class_examples > 0:
+        # TFMA has no slice of a class without examples, and validates the slices that there are.
+        missing = metrics.config(metrics.ClassesWithoutExamples, classes=len(classes))
+        none = tfma.GenericValueThreshold(upper_bound={"value": 0.0})
+        missing.per_slice_thresholds.append(on(overall, value_threshold=none))
+        more.append(missing)
     return tfma.EvalConfig(
         model_specs=[
             tfma.ModelSpec(
@@ -148,19 +153,18 @@ def eval_config(features: Features, gates: GateConfig) -> "tfma.EvalConfig":
         metrics_specs=[
             tfma.MetricsSpec(
                 metrics=[
-                    tfma.MetricConfig(
-                        class_name="ExampleCount", per_slice_thresholds=enough_examples
-                    ),
+                    tfma.MetricConfig(class_name="ExampleCount", per_slice_thresholds=examples),
                     tfma.MetricConfig(
                         class_name="SparseCategoricalAccuracy",
                         config=f'{{"name": "{ACCURACY}"}}',
-                        per_slice_thresholds=thresholds,
+                        per_slice_thresholds=accuracy,
                     ),
                     tfma.MetricConfig(
                         class_name="SparseCategoricalCrossentropy",
                         config=f'{{"name": "{CROSSENTROPY}"}}',
                     ),
                     tfma.MetricConfig(class_name="MultiClassConfusionMatrixPlot"),
+                    *more,
                 ]
             )
         ],

@@ -188,7 +188,7 @@ def create_pipeline(
         examples=examples.outputs["examples"],
         model=trainer.outputs["model"],
         baseline_model=baseline.model,
-        eval_config=evaluation.eval_config(config.features, config.gates),
+        eval_config=evaluation.eval_config(config.features, config.gates, config.classes),
         example_splits=[TEST],
     )
     servable = Servable(

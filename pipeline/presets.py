@@ -44,7 +44,6 @@ def images() -> RunConfig:
         optimization=OptimizerConfig(learning_rate=0.02),
         schedule=ScheduleConfig(plateau=PlateauConfig(patience=4), max_epochs=60),
         loop=LoopConfig(batch_size=32),
-        gates=GateConfig(min_accuracy=0.5, max_accuracy_drop=0.01),
     )
 
 

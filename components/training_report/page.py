@@ -13,8 +13,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from components.evaluation import EXAMPLE_COUNT, Evaluation
+from components.evaluation import ACCURACY, EXAMPLE_COUNT, Evaluation
 from components.gate import Check
+from components.interval import Interval
 from components.text import visible
 from components.training_report import figures
 from components.training_report.data import DataSummary
@@ -182,8 +183,10 @@ def _tiles(report: Report) -> list[_Tile]:
     for name, value in list(evaluation.candidate.values.items())[:2]:
         baseline = evaluation.baseline
         note = f"on {_examples(evaluation.candidate.examples)} of {report.split}"
+        if name == ACCURACY and evaluation.candidate.interval:
+            note = f"95 % interval {_interval(evaluation.candidate.interval)}"
         if baseline is not None and name in baseline.values:
-            note = f"baseline {_metric(baseline[name])}"
+            note += f", baseline {_metric(baseline[name])}"
         tiles.append(_Tile(f"{report.split} {name}", _metric(value), note))
     best = history.best
     if best is not None:
@@ -331,6 +334,8 @@ def template() -> jinja2.Template:
     environment.filters |= {
         "metric": _metric,
         "of_gate": _of_gate,
+        "margin": _margin,
+        "interval": _interval,
         "signed": _signed,
         "number": lambda value: _UNKNOWN if value is None else f"{value:,}",
         "weighted": lambda value: f"{value:,.12g}",
@@ -374,8 +379,20 @@ def _metric(value: float | None) -> str:
     return _UNKNOWN if value is None or math.isnan(value) else f"{value:.4f}"
 
 
-def _of_gate(value: float, gate: Check) -> str:
+def _of_gate(value: float | str, gate: Check) -> str:
+    if isinstance(value, str):
+        return value
     return f"{value:,.12g}" if gate.metric == EXAMPLE_COUNT else _metric(value)
+
+
+def _margin(margin: float | None, gate: Check) -> str:
+    if margin is None:
+        return _UNKNOWN
+    return ("+" if margin > 0 else "") + _of_gate(margin, gate)
+
+
+def _interval(ends: Interval | None) -> str:
+    return _UNKNOWN if ends is None else f"[{ends[0]:.4f}, {ends[1]:.4f}]"
 
 
 def _general(value: float | None) -> str:

@@ -80,12 +80,35 @@ def test_a_model_that_cannot_be_served_says_why() -> None:
     assert "first model" not in text
 
 
+def test_accuracies_have_intervals_and_gates_say_whether_they_lie_beyond() -> None:
+    gates = (
+        Check("accuracy, all examples", 0.9972, 0.95, True, interval=(0.9845, 0.9995)),
+        Check("accuracy - baseline's", 0.0, -0.01, True, interval=(-0.0129, 0.0129)),
+    )
+    text = shown(120, evaluation=dataclasses.replace(RESULT.evaluation, gates=gates))
+    rows = [" ".join(line.split()) for line in text.splitlines()]
+    assert "│ candidate │ 360 │ 0.9972 │ 0.984-1.000 │ 0.0366 │" in rows
+    assert "│ accuracy, all examples │ 0.9972 │ 0.9500 │ +0.0472 │ yes │ passed │" in rows
+    assert "│ accuracy - baseline's │ 0.0000 │ -0.0100 │ +0.0100 │ no │ passed │" in rows
+
+
+def test_a_class_at_chance_and_one_without_examples_are_told() -> None:
+    weak, good = (SliceMetrics(50, {"accuracy": value}) for value in (0.25, 0.26))
+    evaluation = dataclasses.replace(
+        RESULT.evaluation, classes=(("[red]", weak), ("cat", good)), unseen=("owl", "emu")
+    )
+    text = shown(80, evaluation=evaluation)
+    assert "warning: class [red]: accuracy 0.2500 is not above chance, 0.2500\n" in text
+    assert "warning: without a test example: owl, emu\n" in text
+    assert "class cat: accuracy" not in text
+
+
 def test_a_metric_that_was_not_measured_is_a_dash() -> None:
     evaluation = dataclasses.replace(
         RESULT.evaluation, candidate=SliceMetrics(None, {"accuracy": 0.5}), baseline=None
     )
     rows = [" ".join(line.split()) for line in shown(80, evaluation=evaluation).splitlines()]
-    assert "│ candidate │ - │ 0.5000 │ - │" in rows
+    assert "│ candidate │ - │ 0.5000 │ - │ - │" in rows
 
 
 OUTPUT = Path("runs/digits")

@@ -1,6 +1,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ environment.prepare()
 import apache_beam as beam  # noqa: E402
 import tensorflow as tf  # noqa: E402
 import tensorflow_model_analysis as tfma  # noqa: E402
+from scipy.stats import binomtest  # noqa: E402
 from tfx_bsl.public.tfxio import TFExampleBeamRecord  # noqa: E402
 
 from components.evaluation import Evaluation, read  # noqa: E402
@@ -74,11 +76,12 @@ def evaluate(
     features: Features = IMAGES,
     models: Sequence[str] = (),
     examples: Sequence[bytes] = tuple(EXAMPLES),
+    classes: Sequence[str] = CLASSES,
 ) -> tuple[bool, Evaluation]:
     """Run TFMA as the Evaluator does; the second of `models` is the baseline."""
     models = models or [model(folder / "model")]
     config = tfma.utils.update_eval_config_with_defaults(
-        evaluation.eval_config(features, gates),
+        evaluation.eval_config(features, gates, classes),
         has_baseline=len(models) == 2,
         rubber_stamp=True,
     )
@@ -103,7 +106,7 @@ def evaluate(
             )
         )
     validation = tfma.load_validation_result(str(folder / "evaluation"))
-    found = read(str(folder / "evaluation"), CLASSES, rounding=evaluation.ROUNDING)
+    found = read(str(folder / "evaluation"), classes, rounding=evaluation.ROUNDING)
     return validation.validation_ok, found
 
 
@@ -170,10 +173,10 @@ def test_every_gate_for_models_changes_the_configuration() -> None:
     elsewhere = {"max_drift", "max_skew", "max_latency", "max_model_mib"}
     names = {field.name for field in dataclasses.fields(GateConfig)} - elsewhere
     texts = {
-        str(evaluation.eval_config(IMAGES, dataclasses.replace(base, **{name: value})))
+        str(evaluation.eval_config(IMAGES, dataclasses.replace(base, **{name: value}), CLASSES))
         for name, value in {**dict.fromkeys(names, 0.25), "min_class_examples": 3}.items()
     }
-    assert len(texts | {str(evaluation.eval_config(IMAGES, base))}) == 5
+    assert len(texts | {str(evaluation.eval_config(IMAGES, base, CLASSES))}) == 5
 
 
 def test_a_class_with_too_few_examples_fails(tmp_path: Path) -> None:
@@ -182,3 +185,75 @@ def test_a_class_with_too_few_examples_fails(tmp_path: Path) -> None:
     (few,) = [gate for gate in found.gates if not gate.passed]
     assert "dog" in few.rule
     assert (few.value, few.threshold) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "gates", [{"min_class_examples": 1}, {"min_class_accuracy": 0.1}], ids=["examples", "accuracy"]
+)
+@pytest.mark.parametrize("features", [IMAGES, TABLE], ids=["images", "table"])
+def test_a_class_without_an_example_fails_by_name(
+    tmp_path: Path, features: Features, gates: dict[str, Any]
+) -> None:
+    ok, found = evaluate(
+        tmp_path, GateConfig(min_accuracy=0.0, **gates), features, classes=("cat", "dog", "owl")
+    )
+    assert not ok
+    (none,) = found.failed
+    assert (none.subject, none.passed, found.unseen) == ("owl", False, ("owl",))
+    assert "class owl" in none.rule
+
+
+def test_no_class_gate_asks_for_an_example_of_each_class(tmp_path: Path) -> None:
+    ok, found = evaluate(tmp_path, GateConfig(min_accuracy=0.0), classes=("cat", "dog", "owl"))
+    assert ok and not found.failed
+
+
+# (right, wrong) of cats and of dogs.
+@pytest.mark.parametrize(
+    ("cats", "dogs", "ok"),
+    [
+        # 0.55 with 9 % of the dogs: as good as a constant answer.
+        ((50, 0), (4, 42), False),
+        # Better than the largest class's 0.5, but within what 20 examples give by chance.
+        ((8, 2), (5, 5), False),
+        ((80, 20), (50, 50), True),
+        # Worse than always saying cat, though nine of ten are right.
+        ((86, 9), (4, 1), False),
+        ((40, 0), (0, 0), False),
+    ],
+)
+def test_by_default_a_model_must_beat_the_largest_class_beyond_chance(
+    tmp_path: Path, cats: tuple[int, int], dogs: tuple[int, int], ok: bool
+) -> None:
+    examples = [
+        *([example("cat", 0)] * cats[0] + [example("cat", 1)] * cats[1]),
+        *([example("dog", 1)] * dogs[0] + [example("dog", 0)] * dogs[1]),
+    ]
+    right, total = cats[0] + dogs[0], len(examples)
+    blessed, found = evaluate(tmp_path, GateConfig(), examples=examples)
+    assert blessed is ok
+    low = binomtest(right, total).proportion_ci(method="wilson").low
+    (gate,) = found.gates
+    assert gate.value == pytest.approx(low)
+    assert gate.threshold == pytest.approx(max(sum(cats), sum(dogs)) / total, abs=1e-5)
+    assert gate.passed is ok
+    # What a gate alone needs is no column of a table.
+    assert set(found.candidate.values) == {"accuracy", "crossentropy"}
+
+
+def test_an_accuracy_has_an_interval_and_a_gate_says_whether_it_lies_within(tmp_path: Path) -> None:
+    good, bad = model(tmp_path / "good"), model(tmp_path / "bad", shift=1)
+    gates = GateConfig(min_accuracy=0.8, max_accuracy_drop=0.5)
+    _, found = evaluate(tmp_path, gates, models=[good, bad])
+    low, high = binomtest(9, 10).proportion_ci(method="wilson")
+    assert found.candidate.interval == pytest.approx((low, high))
+    reached, drop = found.gates
+    assert reached.interval == pytest.approx((low, high))
+    assert reached.passed and reached.beyond_interval is False
+    assert drop.passed and drop.beyond_interval is True
+
+
+def test_a_class_at_or_below_chance_is_told_without_a_gate(tmp_path: Path) -> None:
+    _, found = evaluate(tmp_path, GateConfig(min_accuracy=0.0))
+    assert [name for name, _ in found.at_chance] == ["dog"]
+    assert found.chance == 0.5

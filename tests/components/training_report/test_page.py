@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from components.drift import distance
-from components.evaluation import Evaluation
+from components.evaluation import Evaluation, SliceMetrics
 from components.gate import Check
 from components.training_report import page
 from components.training_report.page import Report
@@ -310,3 +310,17 @@ def test_many_classes_and_epochs_stay_below_ten_megabytes(report: Make) -> None:
 )
 def test_durations(seconds: float, words: str) -> None:
     assert page._duration(seconds) == words
+
+
+def test_intervals_and_classes_at_chance_are_told(
+    report: Make, evaluated: Callable[..., Evaluation]
+) -> None:
+    weak = SliceMetrics(50, {"accuracy": 0.1})
+    gate = Check("accuracy, all examples", 0.85, 0.8, True, interval=(0.7862, 0.8972))
+    classes = ((HOSTILE, weak), *evaluated().classes[1:])
+    found = dataclasses.replace(evaluated(), classes=classes, gates=(gate,))
+    text = Elements(page.render(report(evaluation=found))).text
+    low, high = weak.interval or (0, 0)
+    assert f"[{low:.4f}, {high:.4f}]" in text
+    assert "[0.7862, 0.8972] contains the threshold" in text
+    assert f"In 1 of 3 classes the accuracy is not above chance, 0.3333: {HOSTILE}." in text
