@@ -95,22 +95,39 @@ for _metric in (AccuracyAboveMajority, ClassesWithoutExamples, SharedAccuracy, K
     metric_types.register_metric(_metric)
 
 
-def _above_majority(**arguments: Any) -> metric_types.MetricComputations:
+# TFMA looks at the names of the parameters below, and passes those that are there.
+def _above_majority(
+    name: str, eval_config: tfma.EvalConfig | None = None, model_name: str = ""
+) -> metric_types.MetricComputations:
     def value(counts: Counter[tuple[int, int]]) -> float:
         examples = sum(counts.values())
         right = sum(n for (actual, predicted), n in counts.items() if actual == predicted)
         low, _ = interval.wilson(right / examples, round(examples))
         return low - max(_by_class(counts).values()) / examples
 
-    return _of_matrix(value, **arguments)
+    return _of_matrix(value, name, eval_config, model_name)
 
 
-def _without_examples(classes: int, **arguments: Any) -> metric_types.MetricComputations:
+def _without_examples(
+    classes: int, name: str, eval_config: tfma.EvalConfig | None = None, model_name: str = ""
+) -> metric_types.MetricComputations:
     def value(counts: Counter[tuple[int, int]]) -> float:
         found = _by_class(counts)
         return float(sum(found[index] == 0 for index in range(classes)))
 
-    return _of_matrix(value, **arguments)
+    return _of_matrix(value, name, eval_config, model_name)
+
+
+def _shared_accuracy(
+    name: str, eval_config: tfma.EvalConfig | None = None, model_name: str = ""
+) -> metric_types.MetricComputations:
+    return [_mean(_right_if_shared, (name, SHARED_EXAMPLES), eval_config, model_name)]
+
+
+def _known_crossentropy(
+    name: str, eval_config: tfma.EvalConfig | None = None, model_name: str = ""
+) -> metric_types.MetricComputations:
+    return [_mean(_loss_if_known, (name,), eval_config, model_name)]
 
 
 def _by_class(counts: Counter[tuple[int, int]]) -> Counter[int]:
@@ -122,13 +139,16 @@ def _by_class(counts: Counter[tuple[int, int]]) -> Counter[int]:
 
 
 def _of_matrix(
-    value: Callable[[Counter[tuple[int, int]]], float], *, name: str, **arguments: Any
+    value: Callable[[Counter[tuple[int, int]]], float],
+    name: str,
+    eval_config: tfma.EvalConfig | None,
+    model_name: str,
 ) -> metric_types.MetricComputations:
     """A metric that is derived from the confusion matrix, which the report's plot computes too."""
     matrix = multi_class_confusion_matrix_metrics.multi_class_confusion_matrices(
-        thresholds=[0.0], **arguments
+        thresholds=[0.0], eval_config=eval_config, model_name=model_name
     )
-    key = _key(name, **arguments)
+    key = metric_types.MetricKey(name, model_name=model_name)
     source = matrix[-1].keys[-1]
 
     def result(metrics: dict[Any, Any]) -> dict[Any, float]:
@@ -136,23 +156,6 @@ def _of_matrix(
         return {key: value(Counter({tuple(pair): number for pair, number in entries.items()}))}
 
     return [*matrix, metric_types.DerivedMetricComputation(keys=[key], result=result)]
-
-
-def _key(
-    name: str, model_name: str = "", output_name: str = "", example_weighted: bool = False, **_: Any
-) -> metric_types.MetricKey:
-    return metric_types.MetricKey(
-        name, model_name=model_name, output_name=output_name, example_weighted=example_weighted
-    )
-
-
-def _shared_accuracy(*, name: str, **arguments: Any) -> metric_types.MetricComputations:
-    keys = [_key(name, **arguments), _key(SHARED_EXAMPLES, **arguments)]
-    return [_mean(keys, _right_if_shared, **arguments)]
-
-
-def _known_crossentropy(*, name: str, **arguments: Any) -> metric_types.MetricComputations:
-    return [_mean([_key(name, **arguments)], _loss_if_known, **arguments)]
 
 
 _Answers = dict[str, tuple[int, npt.NDArray[Any]]]
@@ -177,12 +180,12 @@ def _loss_if_known(answers: _Answers, model: str) -> float | None:
 
 
 def _mean(
-    keys: list[metric_types.MetricKey],
     term: Callable[[_Answers, str], float | None],
-    eval_config: tfma.EvalConfig | None = None,
-    model_name: str = "",
-    **_: Any,
+    names: tuple[str, ...],
+    eval_config: tfma.EvalConfig | None,
+    model_name: str,
 ) -> metric_types.MetricComputation:
+    keys = [metric_types.MetricKey(name, model_name=model_name) for name in names]
     specs = eval_config.model_specs if eval_config else ()
     # A single model's name is empty, whatever the config calls it.
     models = [spec.name for spec in specs] if len(specs) > 1 else [model_name]

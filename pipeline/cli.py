@@ -96,6 +96,7 @@ def _run(args: list[str]) -> int:
         if dataset.needs_data(config):
             raise ValueError(f"the preset {name} needs data. Say where with --data PATH.")
 
+    from components.gate import GateError
     from pipeline import console, local_runner, run_lock
 
     out = console.make()
@@ -104,6 +105,8 @@ def _run(args: list[str]) -> int:
     except local_runner.RunFailedError as error:
         status = NOT_BLESSED if error.gate else ERROR
         return _complain(f"{flags.spell(str(error), config)}\nlog    {error.log}", status)
+    except GateError as error:
+        return _complain(str(error), NOT_BLESSED)
     except (ValueError, OSError, run_lock.OutputBusyError) as error:
         return _complain(flags.spell(str(error), config))
     except KeyboardInterrupt:
@@ -143,6 +146,7 @@ def _compare(args: list[str]) -> int:
         if dataset.needs_data(config.run):
             raise ValueError(f"the preset {name} needs data. Say where with --data PATH.")
 
+    from components.gate import GateError
     from pipeline import comparison_console, console, local_runner, run_lock
 
     out = console.make()
@@ -153,6 +157,8 @@ def _compare(args: list[str]) -> int:
         kept = "What was finished is kept: the same command goes on from there."
         message = f"{flags.spell(str(error), config)}\n{kept}\nlog    {error.log}"
         return _complain(message, status)
+    except GateError as error:
+        return _complain(str(error), NOT_BLESSED)
     except (ValueError, OSError, run_lock.OutputBusyError) as error:
         return _complain(flags.spell(str(error), config))
     except KeyboardInterrupt:

@@ -77,9 +77,15 @@ class CompareConfig:
 
 
 def default(preset: RunConfig) -> CompareConfig:
-    """The comparison of a preset, in an output folder apart from that of its runs."""
-    output = preset.output.with_name(f"compare-{preset.output.name}")
-    return CompareConfig(dataclasses.replace(preset, output=output))
+    """The comparison of a preset."""
+    return CompareConfig(preset)
+
+
+def apart(run: RunConfig) -> RunConfig:
+    """The run with an output folder apart from that of ordinary ones, unless one is given."""
+    if run.output is not None:
+        return run
+    return dataclasses.replace(run, output=run.folder.with_name(f"compare-{run.folder.name}"))
 
 
 class Turn(NamedTuple):
@@ -150,7 +156,7 @@ def run(config: CompareConfig, console: Console, command: str) -> Compared:
         local_runner.RunFailedError: A component failed; what was finished before is kept.
     """
     began = time.monotonic()
-    with local_runner.session(config.run) as here:
+    with local_runner.session(apart(config.run)) as here:
         config = dataclasses.replace(config, run=here.config)
         with progress.shown(console) as shown:
             trials = []

@@ -35,7 +35,9 @@ class RunConfig:
     Attributes:
         name: Name of the preset, from which the pipeline and the committed schema are named.
         features: How raw examples become tensors.
-        output: Folder for all that a run writes: artifacts, metadata, pushed models, logs.
+        output: Folder for all that a run writes: artifacts, metadata, pushed models, logs. If not
+            given, runs/ and the name of the preset; for a preset without a data set of its own
+            (images), the name of the data folder.
         data: Folder with one subfolder of pictures a class, or for a table a folder of CSV files.
         schema: TFMD schema (.pbtxt) the data must satisfy; if not given, the preset's committed
             one, or for pictures one written from the class names.
@@ -64,7 +66,7 @@ class RunConfig:
 
     name: tyro.conf.Suppress[str]
     features: Features
-    output: Path
+    output: Path | None = None
     data: Path | None = None
     schema: Path | None = None
     classes: tuple[str, ...] = ()
@@ -114,6 +116,21 @@ class RunConfig:
             "Try --monitor val_loss --mode min.",
         )
         self.forecast(sys.maxsize)
+
+    @property
+    def folder(self) -> Path:
+        """The output folder: the one given, or the default one."""
+        if self.output is not None:
+            return self.output
+        if self.data_set or self.data is None:
+            return Path("runs") / self.name
+        try:
+            name = self.data.expanduser().resolve().name
+        # The first look at the data says what is wrong with it.
+        except (OSError, RuntimeError):
+            name = ""
+        # The root of the file system has no name.
+        return Path("runs") / (name or self.name)
 
     def forecast(self, num_examples: int) -> tuple[Stage, ...]:
         """What the schedule will do at each stall.

@@ -31,6 +31,8 @@ class GateConfig:
             on three is no evidence; 0 for no such gate.
         max_accuracy_drop: By how much (0 to 1) its accuracy may lie below that of the last
             blessed model, measured on the same test examples; ignored where there is none yet.
+        allow_class_change: Let the model take the place of one of images that knows other classes;
+            the drop is then measured on the test examples of the classes that both know.
         max_drift: Distance (0 to 1) that the training data of any feature may have moved since
             the last blessed model: the largest change of a share for words, the Jensen-Shannon
             divergence for numbers; measured but not bounded if not given.
@@ -44,6 +46,7 @@ class GateConfig:
     min_class_accuracy: float = 0.0
     min_class_examples: int = 0
     max_accuracy_drop: float = 0.01
+    allow_class_change: bool = False
     max_drift: float | None = None
     max_skew: float | None = None
     max_latency: float | None = None
@@ -122,14 +125,26 @@ def eval_config(features: Features, gates: GateConfig, classes: Sequence[str]) -
         absolute={"value": -gates.max_accuracy_drop - ROUNDING},
     )
     accuracy, examples, more = [], [], []
+    crossentropy = tfma.MetricConfig(
+        class_name="SparseCategoricalCrossentropy", config=f'{{"name": "{CROSSENTROPY}"}}'
+    )
+    change = {"change_threshold": drop}
+    if gates.allow_class_change:
+        # Labels that the baseline does not know would be an error of Keras's metric.
+        crossentropy = metrics.config(metrics.KnownCrossentropy)
+        shared = metrics.config(metrics.SharedAccuracy)
+        shared.per_slice_thresholds.append(on(overall, **change))
+        more.append(shared)
+        change = {}
     if gates.min_accuracy is None:
         majority = metrics.config(metrics.AccuracyAboveMajority)
         majority.per_slice_thresholds.append(on(overall, value_threshold=at_least(0.0)))
         more.append(majority)
-        accuracy.append(on(overall, change_threshold=drop))
+        if change:
+            accuracy.append(on(overall, **change))
     else:
         reached = at_least(gates.min_accuracy)
-        accuracy.append(on(overall, value_threshold=reached, change_threshold=drop))
+        accuracy.append(on(overall, value_threshold=reached, **change))
     if gates.min_class_accuracy > 0:
         accuracy.append(on(per_class, value_threshold=at_least(gates.min_class_accuracy)))
     if gates.min_class_examples > 0:
@@ -159,10 +174,7 @@ def eval_config(features: Features, gates: GateConfig, classes: Sequence[str]) -
                         config=f'{{"name": "{ACCURACY}"}}',
                         per_slice_thresholds=accuracy,
                     ),
-                    tfma.MetricConfig(
-                        class_name="SparseCategoricalCrossentropy",
-                        config=f'{{"name": "{CROSSENTROPY}"}}',
-                    ),
+                    crossentropy,
                     tfma.MetricConfig(class_name="MultiClassConfusionMatrixPlot"),
                     *more,
                 ]

@@ -1,6 +1,5 @@
 """The pipeline: which component feeds which. Wiring only; it serves every runner."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
@@ -37,6 +36,7 @@ from components.serving_pusher.component import ServingPusher
 from components.table_example_gen.component import TableExampleGen
 from components.training_report.component import TrainingReport
 from pipeline import beam, counting, evaluation, fingerprint, metadata
+from pipeline.baseline import known
 from pipeline.config import RunConfig
 from pipeline.dataset import EVAL, TABLE_SPLITS, TEST, TRAIN
 from pipeline.metadata import Store
@@ -85,16 +85,15 @@ class _Baseline(NamedTuple):
 def pipeline_name(config: RunConfig, store: Store | None = None) -> str:
     """Name under which ML Metadata files the runs.
 
-    Blessed models and cached results are looked up by it. A model of other classes is no baseline,
-    so the name changes with the classes; and in a database that several output folders share, with
-    the folder.
+    Blessed models and cached results are looked up by it. All runs in an output folder share one,
+    so that the baseline is the model that a push replaces, whatever the preset and the classes. In
+    a database that several output folders share, the name has a mark of the folder.
 
     Args:
-        config: The run, with `classes` filled in.
-        store: Where the runs are recorded.
+        config: The run.
+        store: Where the runs are recorded; None where the runner brings its own store.
     """
-    digest = hashlib.sha256("\n".join(config.classes).encode()).hexdigest()[:8]
-    return metadata.mark(f"plateau-{config.name}-{digest}", store)
+    return f"plateau-{config.name}" if store is None else metadata.mark("plateau", store)
 
 
 def create_pipeline(
@@ -135,7 +134,7 @@ def create_pipeline(
         schema=contract.outputs["schema"],
         label=label,
     )
-    baseline = _baseline(paths)
+    baseline = _baseline(config, paths)
     drift = DriftGate(
         statistics=statistics.outputs["statistics"],
         schema=contract.outputs["schema"],
@@ -256,9 +255,13 @@ def create_pipeline(
     )
 
 
-def _baseline(paths: PipelinePaths) -> _Baseline:
+def _baseline(config: RunConfig, paths: PipelinePaths) -> _Baseline:
     if paths.metadata is None:
-        latest = LatestBlessed(paths.pushed)
+        latest = LatestBlessed(
+            paths.pushed,
+            known=known(config),
+            allow_class_change=config.gates.allow_class_change,
+        )
         return _Baseline((latest,), latest.outputs["model"], latest.outputs["statistics"])
     data = Resolver(
         strategy_class=LatestBlessedStatistics,

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from components.gate import GateError
-from pipeline import beam, cache, dataset, disk, logs, metadata, progress, run_lock
+from pipeline import baseline, beam, cache, dataset, disk, logs, metadata, progress, run_lock
 from pipeline.config import RunConfig
 from pipeline.result import RunResult
 from trainer_module import collector, environment
@@ -83,12 +83,13 @@ def session(config: RunConfig) -> Iterator[Session]:
     Raises:
         ValueError: The data cannot be used, or flags do not fit it, or the engine of Beam or the
             database of ML Metadata is not there.
+        GateError: A model of other classes would be replaced.
         disk.DiskFullError: There is no room to begin.
         run_lock.OutputBusyError: Another run is using the output folder.
         RunFailedError: ML Metadata cannot be opened for writing.
     """
     beam.check(config.beam)
-    output = _resolved(config.output)
+    output = _resolved(config.folder)
     with disk.named(output), run_lock.hold(output):
         log = logs.path_for(output, datetime.now())
         with logs.capture(log, config.verbose):
@@ -99,6 +100,9 @@ def session(config: RunConfig) -> Iterator[Session]:
                 found = Session(config, data, output, store, log)
                 try:
                     cache.forget_lost(store)
+                    baseline.check(config, output, store)
+                except GateError:
+                    raise
                 except Exception as cause:
                     raise found.failed(cause, None) from cause
                 yield found

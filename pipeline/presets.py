@@ -1,7 +1,6 @@
 """Ready-made runs: a data set, a model, a schedule and gates that belong together."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.config import RunConfig
@@ -39,7 +38,6 @@ def images() -> RunConfig:
     return RunConfig(
         name="images",
         features=ImageFeatures(height=64, width=64, channels=3, augment=("flip",)),
-        output=Path("runs/images"),
         network=NetworkConfig(model="cnn", dropout=0.2),
         optimization=OptimizerConfig(learning_rate=0.02),
         schedule=ScheduleConfig(plateau=PlateauConfig(patience=4), max_epochs=60),
@@ -52,7 +50,6 @@ def digits() -> RunConfig:
     return RunConfig(
         name="digits",
         features=ImageFeatures(height=8, width=8, channels=1),
-        output=Path("runs/digits"),
         data_set="digits",
         network=NetworkConfig(model="cnn"),
         optimization=OptimizerConfig(learning_rate=0.05),
@@ -67,7 +64,6 @@ def cifar10() -> RunConfig:
     return RunConfig(
         name="cifar10",
         features=ImageFeatures(height=32, width=32, channels=3, augment=("flip", "crop")),
-        output=Path("runs/cifar10"),
         data_set="cifar10",
         network=NetworkConfig(model="cnn", width_multiplier=0.25),
         optimization=OptimizerConfig(learning_rate=0.025, weight_decay=1e-4),
@@ -83,7 +79,6 @@ def cifar10_vgg16() -> RunConfig:
     return RunConfig(
         name="cifar10-vgg16",
         features=ImageFeatures(height=32, width=32, channels=3),
-        output=Path("runs/cifar10-vgg16"),
         data_set="cifar10",
         network=NetworkConfig(model="vgg16"),
         optimization=OptimizerConfig(optimizer="sgd", learning_rate=0.001, momentum=0.9),
@@ -125,7 +120,6 @@ def taxi() -> RunConfig:
             label_ratio=0.2,
         ),
         classes=("small_tip", "big_tip"),
-        output=Path("runs/taxi"),
         data_set="taxi",
         network=NetworkConfig(model="mlp"),
         optimization=OptimizerConfig(learning_rate=0.02),

@@ -124,7 +124,7 @@ def folders(preset: str | None, output: Path | None) -> tuple[Path, ...]:
         ValueError: There is no such preset, or `output` is no folder.
     """
     if preset is not None and output is None:
-        asked = [presets.get(preset).build().output]
+        asked = [presets.get(preset).build().folder]
     elif output is None:
         # What `plateau compare` trains for itself was never to be pushed.
         asked = [p for p in sorted(Path("runs").glob("*")) if not p.name.startswith("compare-")]

@@ -10,6 +10,9 @@ ORIGINALS = "originals.tfrecord.gz"
 """Beside the splits of image examples: a sample of the files that were converted, as pairs of
 tf.Examples, one with the stored image and one with the file itself."""
 
+CLASSES_FILE = "assets.extra/classes.json"
+"""In a SavedModel: the kind of its data, and its classes in the order of its outputs."""
+
 
 def committed(name: str) -> Path | None:
     """Path of the schema committed for a data set (digits, cifar10, taxi), if there is one."""

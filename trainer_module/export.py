@@ -1,5 +1,6 @@
 """SavedModel signatures: the preprocessing graph and the model as one thing to serve."""
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -36,6 +37,8 @@ def export(
 
     Two more take "examples" with labels: transform_features returns what preprocessing makes of
     them ("x" and "label_xf", int64 [N, 1]), and transform_labels only the latter.
+
+    `schemas.CLASSES_FILE` beside the graph names the classes for who must not run it.
 
     Args:
         model: Model from "x" to logits.
@@ -109,12 +112,18 @@ def export(
     for name, (function, signature) in endpoints.items():
         archive.add_endpoint(name, function, [signature])
     archive.write_out(directory, verbose=False)
+    kind = "images" if isinstance(config.features, ImageFeatures) else "table"
+    known = json.dumps({"kind": kind, "classes": config.classes}) + "\n"
+    _write(f"{directory}/{schemas.CLASSES_FILE}", known)
     if isinstance(config.features, TableFeatures):
         described = {names[column]: _described(column, spec) for column, spec in inputs.items()}
-        path = f"{directory}/{columns.FILE}"
-        tf.io.gfile.makedirs(path.rpartition("/")[0])
-        with tf.io.gfile.GFile(path, "w") as file:
-            file.write(columns.to_json(described))
+        _write(f"{directory}/{columns.FILE}", columns.to_json(described))
+
+
+def _write(path: str, text: str) -> None:
+    tf.io.gfile.makedirs(path.rpartition("/")[0])
+    with tf.io.gfile.GFile(path, "w") as file:
+        file.write(text)
 
 
 def _described(column: str, spec: Any) -> columns.Input:

@@ -1,5 +1,6 @@
 """LatestBlessed: the last blessed model where no ML Metadata can be asked."""
 
+import json
 from typing import Any, ClassVar
 
 from tfx import types
@@ -7,7 +8,9 @@ from tfx.dsl.components.base import base_component, executor_spec
 from tfx.orchestration import data_types
 from tfx.types import component_spec, standard_artifacts
 
+from components.known_classes import Known
 from components.latest_blessed import executor
+from schemas import parameter
 
 
 class LatestBlessedSpec(component_spec.ComponentSpec):  # type: ignore[misc]
@@ -15,6 +18,9 @@ class LatestBlessedSpec(component_spec.ComponentSpec):  # type: ignore[misc]
 
     PARAMETERS: ClassVar[dict[str, Any]] = {
         executor.FOLDER_KEY: component_spec.ExecutionParameter(type=str),
+        executor.KIND_KEY: component_spec.ExecutionParameter(type=str, optional=True),
+        executor.CLASSES_KEY: component_spec.ExecutionParameter(type=str, optional=True),
+        executor.ALLOW_KEY: component_spec.ExecutionParameter(type=int, optional=True),
     }
     INPUTS: ClassVar[dict[str, Any]] = {}
     OUTPUTS: ClassVar[dict[str, Any]] = {
@@ -37,15 +43,32 @@ class LatestBlessed(base_component.BaseComponent):  # type: ignore[misc]
     SPEC_CLASS = LatestBlessedSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
 
-    def __init__(self, pushed: str | data_types.RuntimeParameter) -> None:
+    def __init__(
+        self,
+        pushed: str | data_types.RuntimeParameter,
+        *,
+        known: Known | None = None,
+        allow_class_change: bool = False,
+    ) -> None:
         """Construct the component.
 
         Args:
             pushed: Folder of pushed models.
+            known: What the model to come will know; if given, the component fails where the last
+                blessed model knows other classes.
+            allow_class_change: Let a model of images have other classes.
         """
+        gate = {}
+        if known is not None:
+            gate = {
+                executor.KIND_KEY: known.kind,
+                executor.CLASSES_KEY: parameter.compressed(json.dumps(known.classes)),
+                executor.ALLOW_KEY: int(allow_class_change),
+            }
         super().__init__(
             spec=LatestBlessedSpec(
                 pushed=pushed,
+                **gate,
                 model=types.Channel(type=standard_artifacts.Model),
                 statistics=types.Channel(type=standard_artifacts.ExampleStatistics),
             )

@@ -1,6 +1,7 @@
 """Copies the last blessed model and its statistics, or says that there are none."""
 
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
@@ -11,10 +12,13 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import path_utils
 
+from components import known_classes
 from components.artifacts import ABSENT
 from components.latest_blessed import logic
+from schemas import parameter
 
 FOLDER_KEY = "pushed"
+KIND_KEY, CLASSES_KEY, ALLOW_KEY = "kind", "classes", "allow_class_change"
 MODEL_KEY, STATISTICS_KEY = "model", "statistics"
 
 
@@ -33,16 +37,26 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
             input_dict: Empty.
             output_dict: "model" and "statistics"; the custom property `absent` is 1 where there is
                 none yet.
-            exec_properties: "pushed", the folder of pushed models.
+            exec_properties: "pushed", the folder of pushed models; "kind", "classes" (a JSON list,
+                compressed if it is long)
+                and "allow_class_change" where the classes are to be checked.
 
         Raises:
             PermissionError: The folder cannot be written, so that the push would fail at the end.
+            gate.GateError: The last blessed model knows other classes.
             OSError: The folder cannot be read.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         folder = Path(exec_properties[FOLDER_KEY])
         _check_writable(folder)
         found = logic.newest(folder)
+        if found.model is not None and exec_properties.get(KIND_KEY):
+            classes = tuple(json.loads(parameter.text(exec_properties[CLASSES_KEY])))
+            known_classes.check(
+                found.model,
+                known_classes.Known(exec_properties[KIND_KEY], classes),
+                allow_change=bool(exec_properties.get(ALLOW_KEY)),
+            )
         model = artifact_utils.get_single_instance(output_dict[MODEL_KEY])
         _fill(model, found.model, Path(path_utils.serving_model_dir(model.uri)))
         statistics = artifact_utils.get_single_instance(output_dict[STATISTICS_KEY])

@@ -41,7 +41,10 @@ def test_seeds_count_from_the_one_given() -> None:
 
 
 def test_a_comparison_keeps_apart_from_the_runs_of_its_preset() -> None:
-    assert config().run.output == Path("runs/compare-digits")
+    run = presets.get("digits").build()
+    assert compare.apart(run).folder == Path("runs/compare-digits")
+    given = dataclasses.replace(run, output=Path("elsewhere"))
+    assert compare.apart(given) == given
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from pipeline import presets
 from pipeline.config import RunConfig
 from pipeline.evaluation import GateConfig
 from trainer_module.config import ImageFeatures, TableFeatures, TrainConfig
@@ -61,3 +62,27 @@ def test_limits_must_make_sense(field: str, value: float) -> None:
 @pytest.mark.parametrize("value", [0, 1])
 def test_gate_bounds_are_inclusive(value: float) -> None:
     assert GateConfig(min_accuracy=value).min_accuracy == value
+
+
+@pytest.mark.parametrize(
+    ("preset", "data", "output", "folder"),
+    [
+        ("images", None, None, "runs/images"),
+        ("images", "some/trucks/", None, "runs/trucks"),
+        ("images", "some/trucks/../cars", None, "runs/cars"),
+        ("images", "/", None, "runs/images"),
+        ("images", "~nobody-of-that-name/x", None, "runs/images"),
+        ("images", "some/trucks", "runs/images", "runs/images"),
+        ("cifar10", "some/trucks", None, "runs/cifar10"),
+        ("digits", None, None, "runs/digits"),
+    ],
+)
+def test_the_default_output_is_named_after_the_data_folder_or_the_preset(
+    preset: str, data: str | None, output: str | None, folder: str
+) -> None:
+    run = dataclasses.replace(
+        presets.get(preset).build(),
+        data=None if data is None else Path(data),
+        output=None if output is None else Path(output),
+    )
+    assert run.folder == Path(folder)

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from components.evaluation import Evaluation, read  # noqa: E402
 from pipeline import evaluation  # noqa: E402
 from pipeline.evaluation import GateConfig  # noqa: E402
 from trainer_module.config import Features, ImageFeatures, TableFeatures  # noqa: E402
+from trainer_module.preprocessing import class_index  # noqa: E402
 
 pytestmark = pytest.mark.component
 
@@ -30,25 +32,27 @@ TABLE = TableFeatures(numeric=("guess",))
 class Echo(tf.Module):
     """Predicts the class that the example's feature `guess` names."""
 
-    def __init__(self, shift: int = 0) -> None:
+    def __init__(self, shift: int = 0, classes: Sequence[str] = CLASSES) -> None:
         super().__init__()
         self._shift = tf.Variable(shift, dtype=tf.int64)
+        self._classes = tuple(classes)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def serve(self, records: tf.Tensor) -> dict[str, tf.Tensor]:
         spec = {"guess": tf.io.FixedLenFeature([], tf.int64)}
-        guess = (tf.io.parse_example(records, spec)["guess"] + self._shift) % 2
-        return {"probabilities": tf.one_hot(guess, 2, on_value=0.9, off_value=0.1)}
+        number = len(self._classes)
+        guess = (tf.io.parse_example(records, spec)["guess"] + self._shift) % number
+        return {"probabilities": tf.one_hot(guess, number, on_value=0.9, off_value=0.1)}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def transform(self, records: tf.Tensor) -> dict[str, tf.Tensor]:
         spec = {"label": tf.io.FixedLenFeature([], tf.string)}
         label = tf.io.parse_example(records, spec)["label"]
-        return {"label_xf": tf.cast(tf.equal(label, CLASSES[1]), tf.int64)[:, None]}
+        return {"label_xf": class_index(label, self._classes)[:, None]}
 
 
-def model(folder: Path, shift: int = 0) -> str:
-    module = Echo(shift)
+def model(folder: Path, shift: int = 0, classes: Sequence[str] = CLASSES) -> str:
+    module = Echo(shift, classes)
     tf.saved_model.save(
         module,
         str(folder),
@@ -170,7 +174,7 @@ def test_confusion_matrix_is_there_for_the_report(tmp_path: Path) -> None:
 
 def test_every_gate_for_models_changes_the_configuration() -> None:
     base = GateConfig(min_accuracy=0.5, min_class_accuracy=0.5, max_accuracy_drop=0.5)
-    elsewhere = {"max_drift", "max_skew", "max_latency", "max_model_mib"}
+    elsewhere = {"allow_class_change", "max_drift", "max_skew", "max_latency", "max_model_mib"}
     names = {field.name for field in dataclasses.fields(GateConfig)} - elsewhere
     texts = {
         str(evaluation.eval_config(IMAGES, dataclasses.replace(base, **{name: value}), CLASSES))
@@ -241,6 +245,17 @@ def test_by_default_a_model_must_beat_the_largest_class_beyond_chance(
     assert set(found.candidate.values) == {"accuracy", "crossentropy"}
 
 
+def test_the_default_gate_judges_the_candidate_beside_a_baseline(tmp_path: Path) -> None:
+    good, bad = model(tmp_path / "good"), model(tmp_path / "bad", shift=1)
+    examples = [example("cat", 0), example("dog", 1)] * 20
+    for models in ([good, bad], [bad, good]):
+        ok, found = evaluate(tmp_path, GateConfig(), models=models, examples=examples)
+        drop, majority = found.gates
+        assert ok is majority.passed is drop.passed is (models[0] == good)
+        low = binomtest(40 if ok else 0, 40).proportion_ci(method="wilson").low
+        assert (majority.value, majority.threshold) == (pytest.approx(low), pytest.approx(0.5))
+
+
 def test_an_accuracy_has_an_interval_and_a_gate_says_whether_it_lies_within(tmp_path: Path) -> None:
     good, bad = model(tmp_path / "good"), model(tmp_path / "bad", shift=1)
     gates = GateConfig(min_accuracy=0.8, max_accuracy_drop=0.5)
@@ -257,3 +272,59 @@ def test_a_class_at_or_below_chance_is_told_without_a_gate(tmp_path: Path) -> No
     _, found = evaluate(tmp_path, GateConfig(min_accuracy=0.0))
     assert [name for name, _ in found.at_chance] == ["dog"]
     assert found.chance == 0.5
+
+
+CHANGE = GateConfig(min_accuracy=0.0, max_accuracy_drop=0.1, allow_class_change=True)
+
+
+def test_with_other_classes_the_drop_is_that_on_the_classes_both_know(tmp_path: Path) -> None:
+    # The candidate's classes are owl, dog, cat: owls it all knows, cats it takes for dogs. Of the
+    # 18 cats and dogs the baseline knows all, and the owls it takes for cats.
+    new = ("owl", "dog", "cat")
+    candidate = model(tmp_path / "new", shift=1, classes=new)
+    baseline = model(tmp_path / "old")
+    examples = [example("cat", 0)] * 8 + [example("dog", 0)] * 2 + [example("owl", 2)] * 30
+    ok, found = evaluate(
+        tmp_path, CHANGE, models=[candidate, baseline], examples=examples, classes=new
+    )
+    assert not ok
+    assert found.candidate["accuracy"] == pytest.approx(32 / 40)
+    assert found.candidate["accuracy_shared_classes"] == pytest.approx(2 / 10)
+    assert found.baseline is not None
+    assert found.baseline["accuracy_shared_classes"] == pytest.approx(8 / 10)
+    (drop,) = found.failed
+    assert drop.rule == "accuracy_shared_classes - baseline's"
+    assert (drop.value, drop.threshold) == (pytest.approx(-0.6), -0.1)
+    assert drop.interval is not None
+    # As Keras has it, of what the model knows: all labels of the candidate, ten of the baseline.
+    right, wrong = -math.log(0.9), -math.log(0.1)
+    assert found.candidate["crossentropy"] == pytest.approx((32 * right + 8 * wrong) / 40)
+    assert found.baseline["crossentropy"] == pytest.approx((8 * right + 2 * wrong) / 10)
+
+
+def test_the_same_classes_compare_as_ever_where_a_change_is_allowed(tmp_path: Path) -> None:
+    good, bad = model(tmp_path / "good"), model(tmp_path / "bad", shift=1)
+    for models in ([bad, good], [good, bad]):
+        ok, found = evaluate(tmp_path, CHANGE, models=models)
+        assert found.baseline is not None
+        for metrics in (found.candidate, found.baseline):
+            assert metrics["accuracy_shared_classes"] == pytest.approx(metrics["accuracy"])
+        assert ok is (models[0] == good)
+
+
+def test_without_a_class_that_both_know_nothing_is_compared_and_the_gate_says_so(
+    tmp_path: Path,
+) -> None:
+    new = ("car", "bus")
+    models = [model(tmp_path / "new", classes=new), model(tmp_path / "old")]
+    examples = [example("car", 0)] * 8 + [example("bus", 1)] * 2
+    ok, found = evaluate(tmp_path, CHANGE, models=models, examples=examples, classes=new)
+    assert ok
+    (_, drop) = found.gates
+    assert "nothing was compared" in drop.note
+
+
+def test_without_a_baseline_a_change_of_classes_is_nothing(tmp_path: Path) -> None:
+    ok, found = evaluate(tmp_path, CHANGE)
+    assert ok
+    assert found.candidate["crossentropy"] == pytest.approx(0.325, abs=1e-3)

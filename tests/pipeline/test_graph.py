@@ -140,11 +140,11 @@ def test_two_pipelines_share_no_component() -> None:
     assert not {id(c) for c in first.components} & {id(c) for c in second.components}
 
 
-def test_models_of_other_classes_are_no_baseline() -> None:
+def test_all_runs_in_an_output_folder_share_the_baseline(tmp_path: Path) -> None:
+    store = tmp_path / "metadata.sqlite"
     one = run_config()
-    other = dataclasses.replace(one, classes=("0", "2"))
-    assert graph.pipeline_name(one) != graph.pipeline_name(other)
-    assert graph.pipeline_name(one) == graph.pipeline_name(run_config(max_epochs=2))
+    other = dataclasses.replace(one, name="images", classes=("0", "2"))
+    assert graph.pipeline_name(one, store) == graph.pipeline_name(other, store)
 
 
 def test_pipeline_name_suits_kubeflow() -> None:

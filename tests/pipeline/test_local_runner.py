@@ -1,13 +1,17 @@
 import dataclasses
 import io
+import json
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from rich.console import Console
 
+import schemas
+from components.gate import GateError
 from pipeline import local_runner, metadata, presets, run_lock
 from pipeline.config import RunConfig
+from pipeline.evaluation import GateConfig
 
 
 @pytest.fixture
@@ -25,18 +29,27 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def record(model: Path, *classes: str) -> dict[str, bytes]:
+    """Write what an exported model says of its classes; the file and its content."""
+    file = model / schemas.CLASSES_FILE
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"kind": "images", "classes": classes}))
+    return {str(file): file.read_bytes()}
+
+
 def test_failure_names_component_and_log_and_spares_what_was_pushed(
     config: RunConfig, capfd: pytest.CaptureFixture[str]
 ) -> None:
     earlier = config.output / "pushed" / "1" / "saved_model.pb"
     earlier.parent.mkdir(parents=True)
     earlier.write_bytes(b"a model")
+    before = {**record(earlier.parent, "cat", "dog"), str(earlier): b"a model"}
     shown = io.StringIO()
     with pytest.raises(local_runner.RunFailedError, match=r"7\.png") as failure:
         local_runner.run(config, Console(file=shown))
     assert failure.value.component == "ImageExampleGen"
     assert "Traceback" in failure.value.log.read_text()
-    assert files(config.output / "pushed") == {str(earlier): b"a model"}
+    assert files(config.output / "pushed") == before
     # Nothing but our own lines reaches the console, at the file descriptors even.
     captured = capfd.readouterr()
     assert captured.out + captured.err + shown.getvalue() == ""
@@ -49,6 +62,24 @@ def test_output_in_use_is_refused_before_anything_is_written(config: RunConfig) 
         with pytest.raises(run_lock.OutputBusyError, match="--output"):
             local_runner.run(config, Console(file=io.StringIO()))
         assert files(config.output) == before
+
+
+@pytest.mark.parametrize("classes", [("cat", "owl"), ("cat", "dog", "owl"), ()])
+def test_a_model_of_other_classes_is_not_replaced_unless_asked_for(
+    config: RunConfig, classes: tuple[str, ...]
+) -> None:
+    earlier = config.output / "pushed" / "1" / "saved_model.pb"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_bytes(b"a model")
+    if classes:
+        record(earlier.parent, *classes)
+    with pytest.raises(GateError, match="--allow-class-change") as stopped:
+        local_runner.run(config, Console(file=io.StringIO()))
+    assert str(earlier.parent) in str(stopped.value)
+    assert not (config.output / "artifacts").exists()
+    allowed = dataclasses.replace(config, gates=GateConfig(allow_class_change=True))
+    with local_runner.session(allowed) as here:
+        assert here.config.classes == ("cat", "dog")
 
 
 @pytest.mark.parametrize("below", ["", "out"])

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from pipeline import dataset, presets
@@ -9,7 +11,7 @@ def test_preset_is_a_whole_run_under_its_own_name(name: str) -> None:
     preset = presets.get(name)
     run = preset.build()
     assert run.name == name
-    assert run.output.name == name
+    assert run.folder == Path("runs") / name
     assert preset.purpose.endswith((".", "?"))
     assert dataset.needs_data(run) == ("--data" in preset.data)
 

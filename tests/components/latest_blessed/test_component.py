@@ -9,7 +9,9 @@ environment.prepare()
 from tfx import v1 as tfx  # noqa: E402
 from tfx.types import standard_artifacts  # noqa: E402
 
+import schemas  # noqa: E402
 from components.artifacts import ABSENT  # noqa: E402
+from components.gate import GateError  # noqa: E402
 from components.latest_blessed.component import LatestBlessed  # noqa: E402
 from components.latest_blessed.executor import Executor  # noqa: E402
 from components.serving_pusher import logic as serving  # noqa: E402
@@ -17,11 +19,15 @@ from components.serving_pusher import logic as serving  # noqa: E402
 pytestmark = pytest.mark.component
 
 
-def look(tmp_path: Path) -> tuple[standard_artifacts.Model, standard_artifacts.ExampleStatistics]:
+def look(
+    tmp_path: Path, **known: object
+) -> tuple[standard_artifacts.Model, standard_artifacts.ExampleStatistics]:
     model, statistics = standard_artifacts.Model(), standard_artifacts.ExampleStatistics()
     model.uri, statistics.uri = str(tmp_path / "out/model"), str(tmp_path / "out/statistics")
     Executor().Do(
-        {}, {"model": [model], "statistics": [statistics]}, {"pushed": str(tmp_path / "pushed")}
+        {},
+        {"model": [model], "statistics": [statistics]},
+        {"pushed": str(tmp_path / "pushed"), **known},
     )
     return model, statistics
 
@@ -43,6 +49,20 @@ def test_what_was_pushed_comes_back(tmp_path: Path) -> None:
     assert (Path(model.uri) / "Format-Serving/saved_model.pb").read_text() == "source"
     assert found.split_names == '["test", "train"]'
     assert (Path(found.uri) / "Split-test/saved_model.pb").read_text() == "Split-test"
+
+
+def test_a_model_of_other_classes_stops_the_run_unless_it_may_change(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / schemas.CLASSES_FILE).parent.mkdir(parents=True)
+    (source / schemas.CLASSES_FILE).write_text('{"kind": "images", "classes": ["cat", "dog"]}')
+    (source / "saved_model.pb").write_text("model")
+    known = {"kind": "images", "classes": '["car", "bus"]'}
+    look(tmp_path / "none", **known, allow_class_change=0)
+    serving.push(source, tmp_path / "pushed")
+    with pytest.raises(GateError, match="images, cat, dog"):
+        look(tmp_path, **known, allow_class_change=0)
+    look(tmp_path, **known, allow_class_change=1)
+    look(tmp_path, kind="images", classes='["dog", "cat"]', allow_class_change=0)
 
 
 def test_somebody_elses_pipeline_and_kubeflow(tmp_path: Path) -> None:
