@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
-    from pipeline.push import Rollback
 
 T = TypeVar("T")
 
@@ -264,7 +263,8 @@ def _rollback(args: list[str]) -> int:
         plan = push.plan(runs.only_folder(config.output), config.version)
         out = console.make()
         out.print(console.rollback(plan), soft_wrap=True)
-        if not config.yes and not _confirmed(plan):
+        again = f"plateau rollback {plan.target.number} --yes"
+        if not config.yes and not _confirmed("rollback", again):
             return _complain("not confirmed. Nothing was changed.")
         made = push.apply(plan)
     except (ValueError, OSError, run_lock.OutputBusyError) as error:
@@ -275,16 +275,43 @@ def _rollback(args: list[str]) -> int:
     return PUSHED
 
 
-def _confirmed(plan: "Rollback") -> bool:
+def _bless(args: list[str]) -> int:
+    from components.gate import GateError
+    from pipeline import bless, console, run_lock
+
+    with _usage_errors():
+        config = _flags(bless.BlessConfig(), "bless", args)
+    out = console.make()
+    try:
+        plan = bless.plan(config)
+        out.print(console.blessing(plan, bless.failed(plan), config.reason), soft_wrap=True)
+        again = shlex.join(["plateau", "bless", *args, "--yes"])
+        if not config.yes and not _confirmed("bless", again):
+            return _complain("not confirmed. Nothing was changed.")
+        made = bless.apply(plan, config)
+    except GateError as error:
+        return _complain(str(error), NOT_BLESSED)
+    except (ValueError, OSError, run_lock.OutputBusyError) as error:
+        return _complain(str(error))
+    except KeyboardInterrupt:
+        return _complain("interrupted. `plateau runs` shows what is served.", INTERRUPTED)
+    out.print(console.blessed(plan, made), soft_wrap=True)
+    return PUSHED
+
+
+def _confirmed(command: str, again: str) -> bool:
     """Whether a person says yes.
+
+    Args:
+        command: What asks.
+        again: The command line that does not ask.
 
     Raises:
         UsageError: There is no terminal to ask at.
     """
     if not sys.stdin.isatty():
         raise UsageError(
-            "rollback asks for confirmation in a terminal, got none. "
-            f"Confirm with --yes: plateau rollback {plan.target.number} --yes"
+            f"{command} asks for confirmation in a terminal, got none. Confirm with --yes: {again}"
         )
     return input("Go ahead? [y/N] ").strip().lower() in ("y", "yes")
 
@@ -316,6 +343,7 @@ COMMANDS = {
     "runs": Command(_runs, "[PRESET]", "list earlier runs, and which model is served"),
     "runs show": Command(_runs_show, "[ID]", "one run: its steps, and what its model is made from"),
     "rollback": Command(_rollback, "[VERSION]", "serve an earlier pushed model again"),
+    "bless": Command(_bless, "[RUN] --reason WHY", "push a model that a gate held back"),
     "compile": Command(
         _compile, "[PRESET] [flags]", "write the pipeline for Kubeflow or Vertex AI"
     ),

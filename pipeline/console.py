@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -20,6 +20,7 @@ from components.evaluation import ACCURACY, CROSSENTROPY
 from components.gate import Check
 from components.interval import Interval
 from components.text import visible
+from pipeline.bless import Blessing
 from pipeline.lineage import Detail, Origin
 from pipeline.plan import Plan
 from pipeline.presets import PRESETS
@@ -261,7 +262,7 @@ def print_runs(console: Console, folder: Folder) -> None:
             run.strategy.replace("_", gap) or _NONE,
             _share(run.best_value),
             _share(run.test_accuracy),
-            _yes(run.blessed),
+            "by hand" if run.reason else _yes(run.blessed),
             Text(_pushed(run, gap), style="bold" if run.served else ""),
             state.append(f"{gap}{_cached(run)}", style="default") if run.cached else state,
         )
@@ -269,6 +270,9 @@ def print_runs(console: Console, folder: Folder) -> None:
     monitors = sorted({run.monitor for run in folder.runs if run.monitor})
     if monitors:
         console.print(Text(f"best: best {' or '.join(monitors)}; test: accuracy on the test split"))
+    for run in folder.runs:
+        if run.reason:
+            console.print(Text(f"{run.id}: pushed by hand: {run.reason}"), soft_wrap=True)
     console.print(_served(folder.served), soft_wrap=True)
     console.print()
 
@@ -349,6 +353,7 @@ def _head(detail: Detail) -> Text:
         text.append(f"\ntest       accuracy {_share(run.test_accuracy)}")
     text.append(f"\nblessed    {_yes(run.blessed)}")
     text.append(f"\npushed     {_pushed(run)}")
+    text.append(f", by hand: {run.reason}" if run.reason else "")
     text.append(f"\ncode       {detail.code or _NONE}")
     text.append(f"\noutput     {detail.output}")
     return text.append(f"\nlog        {detail.log or _NONE}")
@@ -410,6 +415,24 @@ def rollback(plan: Rollback) -> Text:
         (str(plan.target.number), "bold"),
         f", from run {short_id(plan.target.run)}",
     )
+
+
+def blessing(plan: Blessing, failed: Sequence[str], reason: str) -> Text:
+    """What a push by hand is about to do."""
+    text = Text.assemble("output  ", str(plan.output), "\n", _served(plan.served))
+    text.append(f"\npush    the model of run {plan.run.id}, which was held back")
+    for line in failed:
+        text.append(f"\n  {line}")
+    return text.append(f"\nreason  {reason}")
+
+
+def blessed(plan: Blessing, made: Version) -> Text:
+    """What a push by hand did."""
+    text = Text.assemble(("served ", "bold green"), f" {made.number}\nmodel   {made.path}")
+    if plan.served is not None:
+        kept = plan.served.number
+        text.append(f"\nkept    {kept} is still there: plateau rollback {kept}")
+    return text
 
 
 def rolled_back(plan: Rollback, made: Version) -> Text:

@@ -165,7 +165,8 @@ def _detail(records: Records, output: Path, run: Run) -> Detail:
     [found] = [item for item in records.runs if item.id == run.name]
     artifacts = dict(reversed([(a.type, a) for _, a in records.outputs(*found.executions)]))
     examples, model = artifacts.get("Examples"), artifacts.get("Model")
-    root = artifacts.get("PushedModel") if run.pushed is not None else model
+    pushed = run.pushed is not None and not run.reason
+    root = artifacts.get("PushedModel") if pushed else model
     trainer = records.maker(model.id) if model else runs.trainer(records, found)
     return Detail(
         run=run,

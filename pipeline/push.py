@@ -9,19 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
 from components.serving_pusher import logic as serving
-from pipeline import metadata, run_lock
+from pipeline import metadata, record, run_lock
 from pipeline.metadata import Execution, Records
-
-if TYPE_CHECKING:
-    from ml_metadata.metadata_store import MetadataStore
 
 ROLLBACK = "plateau.Rollback"
 """Type of the executions that ML Metadata has of rollbacks."""
+
+BLESS = "plateau.Bless"
+"""Type of the executions that ML Metadata has of pushes by hand."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class _Push:
     """What ML Metadata says of a version."""
 
     execution: Execution
-    artifact: int
+    artifact: int | None
     model: int | None
     origin: int
 
@@ -114,7 +114,12 @@ def versions(records: Records, output: Path) -> tuple[Version, ...]:
         origin = pushes.get(push.origin, push)
         found.append(
             Version(
-                number, path, push.origin, push.model, origin.execution.run, push.execution.began
+                number,
+                path,
+                push.origin,
+                push.model,
+                _run_of(origin.execution),
+                push.execution.began,
             )
         )
     return tuple(found)
@@ -196,9 +201,7 @@ def apply(rollback: Rollback, now: Callable[[], float] = time.time) -> Version:
         ValueError: Another version is served by now than when the rollback was planned.
         OSError: The copy cannot be written.
     """
-    from ml_metadata.proto import metadata_store_pb2 as mlmd
-
-    output = rollback.output
+    output, target = rollback.output, rollback.target
     try:
         with run_lock.hold(output):
             if plan(output, rollback.target.number) != rollback:
@@ -206,28 +209,51 @@ def apply(rollback: Rollback, now: Callable[[], float] = time.time) -> Version:
                     f"a rollback must start from the version it was planned for, got a change in "
                     f"{folder_of(output)} meanwhile. Look with `plateau runs`, and try again."
                 )
-            recorded = metadata.store_of(output)
-            pushes = _pushes(metadata.read(recorded))
-            # A version that is gone may still be loaded where it was served.
-            free = serving.next_version(serving.versions(folder_of(output)), now)
-            number = max(free, max(pushes) + 1)
+            place = metadata.store_of(output)
+            records = metadata.read(place)
+            source = _pushes(records)[target.number]
+            number = next_version(records, output, now)
             destination = folder_of(output) / str(number)
-            store = metadata.connect(recorded, write=True)
-            execution = _begin(store, rollback, pushes[rollback.target.number], number)
+            store = metadata.connect(place, write=True)
+            execution = record.begin(
+                store,
+                ROLLBACK,
+                {
+                    "pushed_version": number,
+                    "source_version": target.number,
+                    "origin_version": target.origin,
+                    "replaced_version": rollback.served.number,
+                },
+                {"pushed_model": source.artifact, "model": source.model},
+                beside=source.execution.id,
+            )
             try:
-                serving.copy(rollback.target.path, destination)
+                serving.copy(target.path, destination)
             except BaseException:
                 if not destination.exists():
-                    _end(store, execution, mlmd.Execution.FAILED)
+                    record.fail(store, execution)
                 raise
-            _end(store, execution, mlmd.Execution.COMPLETE, destination.resolve())
+            pushed = record.pushed(store, destination.resolve())
+            record.complete(store, execution, [("pushed_model", pushed)])
     except run_lock.OutputBusyError as busy:
         raise run_lock.OutputBusyError(
             f"a rollback needs the output folder to itself, and a run is using {output}. "
             "Wait for its end, and try again."
         ) from busy
-    target = rollback.target
     return Version(number, destination, target.origin, target.model, target.run, datetime.now())
+
+
+def next_version(records: Records, output: Path, now: Callable[[], float] = time.time) -> int:
+    """The number of the next version: the time, or the next free one.
+
+    Args:
+        records: ML Metadata of the output folder.
+        output: Output folder.
+        now: The clock, in seconds since 1970.
+    """
+    # A version that is gone may still be loaded where it was served.
+    free = serving.next_version(serving.versions(folder_of(output)), now)
+    return max([free, *(number + 1 for number in _pushes(records))])
 
 
 def _before(present: Version, known: dict[int, Version]) -> Version | None:
@@ -246,17 +272,31 @@ def _name(version: Version) -> str:
     return f"{version.number} (a copy of {version.origin})" if copied else str(version.number)
 
 
+def _run_of(execution: Execution) -> str:
+    """The run that a push belongs to; one by hand belongs to that which trained the model."""
+    return execution.run or str(execution.properties.get("run", ""))
+
+
+def by_hand(records: Records) -> dict[str, Execution]:
+    """The pushes by hand, by the run that trained the model; the last of each."""
+    return {
+        _run_of(execution): execution
+        for execution in records.executions.values()
+        if execution.type == BLESS and execution.state == "complete"
+    }
+
+
 def _pushes(records: Records) -> dict[int, _Push]:
     """What ML Metadata says of each version, whether it still lies there or not."""
     pushes: dict[int, _Push] = {}
     for execution in records.executions.values():
         model = next((a.id for _, a in records.inputs(execution) if a.type == "Model"), None)
-        if execution.type == ROLLBACK:
+        if execution.type in (ROLLBACK, BLESS):
             # One that was killed after its last step has no output, and its copy is served.
             if execution.state != "failed":
-                source = next(iter(execution.inputs.get("pushed_model", ())), 0)
+                source = next(iter(execution.inputs.get("pushed_model", ())), None)
                 number = int(execution.properties["pushed_version"])
-                origin = int(execution.properties["origin_version"])
+                origin = int(execution.properties.get("origin_version", number))
                 pushes.setdefault(number, _Push(execution, source, model, origin))
         elif execution.state == "complete":
             for _, artifact in records.outputs(execution):
@@ -273,66 +313,3 @@ def pushed_version(artifact: metadata.Artifact) -> int | None:
         return None
     version = str(artifact.properties.get("pushed_version", ""))
     return int(version) if version.isdecimal() else None
-
-
-def _begin(store: "MetadataStore", rollback: Rollback, push: _Push, number: int) -> int:
-    """Record that a rollback has begun; the id of its execution."""
-    from ml_metadata.proto import metadata_store_pb2 as mlmd
-
-    execution = mlmd.Execution(
-        type_id=store.put_execution_type(mlmd.ExecutionType(name=ROLLBACK)),
-        last_known_state=mlmd.Execution.RUNNING,
-    )
-    for name, value in (
-        ("pushed_version", number),
-        ("source_version", rollback.target.number),
-        ("origin_version", rollback.target.origin),
-        ("replaced_version", rollback.served.number),
-    ):
-        execution.custom_properties[name].int_value = value
-    sources = {"pushed_model": push.artifact, "model": push.model}
-    keys = {id: key for key, id in sources.items() if id is not None}
-    # The pipeline's context only: TFX finds by it what belongs to the pipeline.
-    contexts = store.get_contexts_by_execution(push.execution.id)
-    identity, _, _ = store.put_execution(
-        execution,
-        [
-            (artifact, _event(mlmd.Event.INPUT, keys[artifact.id], artifact.id))
-            for artifact in store.get_artifacts_by_id(list(keys))
-        ],
-        [context for context in contexts if context.type == "pipeline"],
-        force_reuse_context=True,
-    )
-    return int(identity)
-
-
-def _end(
-    store: "MetadataStore", execution: int, state: int, destination: Path | None = None
-) -> None:
-    """Record what became of a rollback, and the model it pushed if it did."""
-    from ml_metadata.proto import metadata_store_pb2 as mlmd
-
-    [proto] = store.get_executions_by_id([execution])
-    proto.last_known_state = state
-    outputs = []
-    if destination is not None:
-        artifact = mlmd.Artifact(
-            type_id=store.get_artifact_type("PushedModel").id,
-            uri=str(destination),
-            state=mlmd.Artifact.LIVE,
-        )
-        artifact.custom_properties["pushed"].int_value = 1
-        artifact.custom_properties["pushed_destination"].string_value = str(destination)
-        artifact.custom_properties["pushed_version"].string_value = destination.name
-        outputs.append((artifact, _event(mlmd.Event.OUTPUT, "pushed_model")))
-    contexts = store.get_contexts_by_execution(execution)
-    store.put_execution(proto, outputs, contexts, force_reuse_context=True)
-
-
-def _event(kind: int, key: str, artifact: int | None = None) -> object:
-    from ml_metadata.proto import metadata_store_pb2 as mlmd
-
-    event = mlmd.Event(type=kind, artifact_id=artifact)
-    event.path.steps.add().key = key
-    event.path.steps.add().index = 0
-    return event

@@ -91,7 +91,7 @@ def read_run(
         steps=tuple(_step(execution) for execution in run.executions),
         evaluation=evaluation.read(evaluator["evaluation"].uri, config.classes, rounding=ROUNDING),
         blessed=evaluator["blessing"].properties["blessed"] == 1,
-        unservable=_failed_checks(Path(outputs["Servable"]["blessing"].uri)),
+        unservable=failed_checks(Path(outputs["Servable"]["blessing"].uri)),
         model=Path(outputs["Trainer"]["model"].uri),
         pushed=Path(str(push["pushed_destination"])) if push["pushed"] == 1 else None,
         report=Path(outputs["TrainingReport"]["report"].uri) / REPORT,
@@ -106,7 +106,12 @@ def _step(execution: Execution) -> Step:
     return Step(execution.component, execution.seconds, states.get(execution.state, "failed"))
 
 
-def _failed_checks(blessing: Path) -> tuple[str, ...]:
+def failed_checks(blessing: Path) -> tuple[str, ...]:
+    """The checks of serving that a model failed, in words.
+
+    Args:
+        blessing: Folder of the InfraBlessing that Servable wrote.
+    """
     checks = json.loads((blessing / servable.FILE_NAME).read_text())["checks"]
     return tuple(map(str, gate.failed(map(gate.parse, checks))))
 

@@ -77,6 +77,7 @@ class Run:
         blessed: Whether the model passed the gates; None if it did not get there.
         pushed: Version the model was pushed as; None if it was not.
         served: Whether its model is the one served now.
+        reason: Why the model was pushed by hand; empty if it was not.
         cached: Number of steps served from the cache.
         steps: Number of steps begun.
     """
@@ -96,6 +97,7 @@ class Run:
     served: bool
     cached: int
     steps: int
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -261,6 +263,9 @@ def _run(records: Records, run: PipelineRun, served: push.Version | None, busy: 
     best = history.get("best_value")
     accuracies = (p[TEST_ACCURACY] for p in properties.values() if TEST_ACCURACY in p)
     pushed = next((v for v in map(push.pushed_version, outputs) if v is not None), None)
+    blessing = push.by_hand(records).get(run.id)
+    if blessing is not None:
+        pushed = int(blessing.properties["pushed_version"])
     trained = trainer(records, run)
     return Run(
         id=short_id(run.id),
@@ -278,6 +283,7 @@ def _run(records: Records, run: PipelineRun, served: push.Version | None, busy: 
         served=served is not None and pushed in (served.origin, served.number),
         cached=sum(execution.state == "cached" for execution in run.executions),
         steps=len(run.executions),
+        reason=str(blessing.properties["reason"]) if blessing else "",
     )
 
 

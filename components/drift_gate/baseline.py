@@ -42,11 +42,18 @@ class LatestBlessedStatistics(resolver.ResolverStrategy):  # type: ignore[misc]
         for blessing in sorted(blessings, key=lambda artifact: artifact.id, reverse=True):
             if blessing.get_int_custom_property("blessed") != 1:
                 continue
-            contexts = store.get_contexts_by_artifact(blessing.id)
-            runs = sorted(c.id for c in contexts if c.type == _RUN)
-            # A cached blessing belongs to several runs; the first of them made it.
+            # A blessing by hand belongs to no run, but its model does.
+            model = blessing.get_int_custom_property("current_model_id")
+            runs = _runs(store, blessing.id) or _runs(store, model)
+            # A cached artifact belongs to several runs; the first of them made it.
             same_run = {a.id for run in runs[:1] for a in store.get_artifacts_by_context(run)}
             found = [artifact for artifact in statistics if artifact.id in same_run]
             if found:
                 return {statistics_key: found[-1:], blessing_key: [blessing]}
         return nothing
+
+
+def _runs(store: MetadataStore, artifact: int) -> list[int]:
+    """Contexts of the runs that an artifact belongs to, the first one first."""
+    contexts = store.get_contexts_by_artifact(artifact) if artifact else ()
+    return sorted(context.id for context in contexts if context.type == _RUN)

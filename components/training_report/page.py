@@ -33,6 +33,7 @@ _GATES = 10
 _PROBLEMS = 20
 _DISTANCES = 20
 _UNKNOWN = "n/a"
+_BELOW_VERDICT = '<dl class="tiles">'
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,17 @@ def render(report: Report) -> str:
         script=Markup(asset("report.js")),
         plotly=Markup(plotly_js()),
     )
+
+
+def with_note(text: str, note: str) -> str:
+    """A page that tells what happened to its model later, below the verdict.
+
+    Args:
+        text: The page.
+        note: What happened; it is escaped.
+    """
+    line = Markup('<p class="warning">{}</p>\n').format(note)
+    return text.replace(_BELOW_VERDICT, f"{line}{_BELOW_VERDICT}", 1)
 
 
 @dataclass(frozen=True)

@@ -490,3 +490,24 @@ def test_report_says_where_it_is_and_opens_it(
     assert (code, "no browser could be started" in text) == (1, True)
     code, text = outcome(capsys, "report", "taxi")
     assert (code, "found none in ./runs. Start a run" in text) == (1, True)
+
+
+def test_bless_needs_a_reason_and_a_yes(
+    capsys: pytest.CaptureFixture[str], two: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    two.run("2026-01-03T10:00:00", blessed=False)
+    model = Path(two.latest["model"].uri) / "Format-Serving"
+    model.mkdir()
+    (model / "saved_model.pb").write_text("held back")
+    code, text = outcome(capsys, "bless")
+    assert (code, 'Try --reason "checked by hand"' in text) == (1, True)
+    code, text = outcome(capsys, "bless", "--reason", "it is right")
+    assert (code, "plateau bless --reason 'it is right' --yes" in text) == (2, True)
+    code, text = outcome(capsys, "bless", "--reason", "it is right", "--yes")
+    assert code == 0
+    assert "reason it is right" in text
+    assert "plateau rollback 200" in text
+    code, text = outcome(capsys, "runs")
+    assert "by hand" in text
+    assert f"{short_id('2026-01-03T10:00:00')}: pushed by hand: it is right" in text

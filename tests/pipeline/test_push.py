@@ -172,7 +172,7 @@ def test_a_rollback_killed_before_its_last_record_is_known(
     def die(*_: object) -> None:
         raise SystemExit
 
-    monkeypatch.setattr(push, "_end", die)
+    monkeypatch.setattr(push.record, "complete", die)
     with pytest.raises(SystemExit):
         roll_back(three)
     found = served(three)
