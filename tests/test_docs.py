@@ -36,7 +36,7 @@ def test_commands_are_understood(words, tmp_path):
         done = subprocess.run([sys.executable, "-m", "pipeline.cli", *words[1:]], cwd=ROOT)
         assert done.returncode == 0
         return
-    if words[1] in ("report", "runs", "rollback"):
+    if words[1] in ("report", "runs", "rollback", "bless"):
         # They are there, and so are their flags, though nothing has been run here yet.
         program = [sys.executable, "-m", "pipeline.cli", *words[1:]]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -1,12 +1,15 @@
+import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import schemas
 from components.image_example_gen.picture import prepare
 from examples import IMAGE_CONFIG, TABLE_CONFIG, TABLE_ROWS, analyze, example, picture
 from schemas import columns
@@ -331,3 +334,10 @@ def test_columns_of_any_name_are_served_under_valid_ones(nasty):
     by_example = signatures["serving_default"](examples=tf.constant(examples))["logits"]
     np.testing.assert_allclose(by_column, by_example, rtol=1e-5)
     assert not np.allclose(by_column[0], by_column[1])
+
+
+@pytest.mark.parametrize(("kind", "config"), [("images", IMAGE_CONFIG), ("table", TABLE_CONFIG)])
+def test_the_classes_stand_beside_the_graph(request, kind, config):
+    _, folder = request.getfixturevalue(kind)
+    known = json.loads((Path(folder) / schemas.CLASSES_FILE).read_text())
+    assert known == {"kind": kind, "classes": list(config.classes)}
