@@ -13,7 +13,7 @@ FILE_NAME = "drift.json"
 
 
 def distance(kind: Kind, feature: str, value: float, threshold: float | None) -> Check:
-    """How far one feature has moved.
+    """Returns how far one feature has moved.
 
     Args:
         kind: drift, against the data of the last blessed model; skew, between two splits.

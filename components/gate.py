@@ -78,7 +78,7 @@ class GateError(ValueError):
     """Nothing is broken, but a gate stops the run; the message lists each failed check."""
 
     def __init__(self, rule: str, failed: Sequence[Check], remedy: str = "") -> None:
-        """Put the failed checks into one message.
+        """Puts the failed checks into one message.
 
         Args:
             rule: What must hold.
@@ -92,17 +92,17 @@ class GateError(ValueError):
 
 
 def failed(checks: Iterable[Check]) -> tuple[Check, ...]:
-    """The checks that failed."""
+    """Returns the checks that failed."""
     return tuple(check for check in checks if check.passed is False)
 
 
 def to_json(checks: Iterable[Check]) -> list[dict[str, Any]]:
-    """Checks as JSON values."""
+    """Returns checks as JSON values."""
     return [dataclasses.asdict(check) for check in checks]
 
 
 def parse(entry: object) -> Check:
-    """One check of `to_json`.
+    """Returns one check of `to_json`.
 
     Args:
         entry: A JSON value.

@@ -24,7 +24,7 @@ class Known(NamedTuple):
 
 
 def read(model: Path) -> Known | None:
-    """What the Trainer's export wrote beside the graph; None where it wrote nothing.
+    """Reads what the Trainer's export wrote beside the graph; None where it wrote nothing.
 
     Args:
         model: Folder of a SavedModel.
@@ -38,7 +38,7 @@ def read(model: Path) -> Known | None:
     try:
         found = json.loads(file.read_text("utf-8"))
         return Known(str(found["kind"]), tuple(map(str, found["classes"])))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(
             f"the classes of a model must be a readable {schemas.CLASSES_FILE}, got {file} "
             f"({type(error).__name__}: {error}). Push the model again, or remove the file."
@@ -46,7 +46,7 @@ def read(model: Path) -> Known | None:
 
 
 def check(model: Path, new: Known, *, allow_change: bool) -> None:
-    """Let a model of these classes take the place of another, or not.
+    """Refuses to let a model take the place of one that knows other classes.
 
     Two tables must have the same classes in the same order: where the label is derived, its order
     says what a class means, and the evaluation knows the classes of a table by their index alone.
@@ -58,7 +58,7 @@ def check(model: Path, new: Known, *, allow_change: bool) -> None:
             recorded none may be replaced.
 
     Raises:
-        GateError: It may not.
+        GateError: The classes differ and may not.
     """
     old = read(model)
     images = old is not None and old.kind == new.kind == "images"

@@ -30,7 +30,7 @@ from components.evaluation import (
 
 
 def config(metric: type[metric_types.Metric], **parameters: Any) -> tfma.MetricConfig:
-    """The entry of one of these metrics in an EvalConfig, without its thresholds.
+    """Returns the entry of one of these metrics in an EvalConfig, without its thresholds.
 
     Args:
         metric: The class.
@@ -131,7 +131,7 @@ def _known_crossentropy(
 
 
 def _by_class(counts: Counter[tuple[int, int]]) -> Counter[int]:
-    """Examples of each class, by its index."""
+    """Counts the examples of each class, by its index."""
     found: Counter[int] = Counter()
     for (actual, _), number in counts.items():
         found[actual] += number
@@ -144,7 +144,7 @@ def _of_matrix(
     eval_config: tfma.EvalConfig | None,
     model_name: str,
 ) -> metric_types.MetricComputations:
-    """A metric that is derived from the confusion matrix, which the report's plot computes too."""
+    """Derives a metric from the confusion matrix, which the report's plot computes too."""
     matrix = multi_class_confusion_matrix_metrics.multi_class_confusion_matrices(
         thresholds=[0.0], eval_config=eval_config, model_name=model_name
     )

@@ -12,13 +12,13 @@ from trainer_module.config import ImageFeatures
 
 
 def known(config: RunConfig) -> Known:
-    """What the model of a run will say of itself."""
+    """Returns what the model of a run will say of itself."""
     kind = "images" if isinstance(config.features, ImageFeatures) else "table"
     return Known(kind, config.classes)
 
 
 def check(config: RunConfig, output: Path, store: Store) -> None:
-    """Refuse a run whose model would replace or be compared with one of other classes.
+    """Refuses a run whose model would replace or be compared with one of other classes.
 
     Args:
         config: The run, with `classes` filled in.
@@ -37,7 +37,7 @@ def check(config: RunConfig, output: Path, store: Store) -> None:
 
 
 def last_blessed(records: Records) -> Path | None:
-    """The model that TFX's Resolver finds for the next run; None if there is none."""
+    """Returns the model that TFX's Resolver finds for the next run; None if there is none."""
     blessed = {
         int(artifact.properties.get("current_model_id", 0))
         for artifact in records.artifacts.values()

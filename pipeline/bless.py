@@ -63,7 +63,7 @@ class Blessing:
 
 
 def plan(config: BlessConfig) -> Blessing:
-    """Find what to push.
+    """Finds what to push.
 
     Raises:
         ValueError: There is no reason or no such run, or no gate held its model back, or the model
@@ -112,7 +112,7 @@ def plan(config: BlessConfig) -> Blessing:
 
 
 def failed(blessing: Blessing) -> tuple[str, ...]:
-    """What held the model back, in words; empty where it is no longer on the disk."""
+    """Returns what held the model back, in words; empty where it is no longer on the disk."""
     environment.prepare()
     from components import evaluation
     from pipeline import result
@@ -143,7 +143,7 @@ def failed(blessing: Blessing) -> tuple[str, ...]:
 
 
 def apply(blessing: Blessing, config: BlessConfig, now: Callable[[], float] = time.time) -> Version:
-    """Push the model as the next version, and record the reason.
+    """Pushes the model as the next version, and records the reason.
 
     The copy is whole or not there at all. The model counts as blessed from then on: the next run
     is compared with it.
@@ -219,7 +219,7 @@ def apply(blessing: Blessing, config: BlessConfig, now: Callable[[], float] = ti
 
 
 def _annotate(report: Path, version: str, reason: str) -> None:
-    """Say on the page of the run that its model was pushed all the same."""
+    """Writes on the page of the run that its model was pushed all the same."""
     from components.training_report import page
 
     note = f"Pushed by hand as {version} on {datetime.now():%Y-%m-%d %H:%M}. Reason: {reason}"

@@ -181,6 +181,9 @@ def _warnings(evaluation: Evaluation) -> Text:
     more = len(evaluation.at_chance) - WORST_SHOWN
     if more > 0:
         text.append(f"warning: {_count(more, 'more class', 'es')} not above chance\n")
+    for gate in evaluation.gates:
+        if gate.is_change and gate.note:
+            text.append(f"warning: {gate.note}\n")
     if evaluation.unseen:
         named = ", ".join(evaluation.unseen[:WORST_SHOWN])
         more = len(evaluation.unseen) - WORST_SHOWN

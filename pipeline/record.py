@@ -16,7 +16,7 @@ def begin(
     inputs: Mapping[str, int | None],
     beside: int,
 ) -> int:
-    """Record that something has begun.
+    """Records that something has begun.
 
     Args:
         store: ML Metadata, open for writing.
@@ -51,7 +51,7 @@ def begin(
 
 
 def fail(store: "MetadataStore", execution: int) -> None:
-    """Record that it came to nothing."""
+    """Records that it failed."""
     from ml_metadata.proto import metadata_store_pb2 as mlmd
 
     _end(store, execution, mlmd.Execution.FAILED, ())
@@ -60,7 +60,7 @@ def fail(store: "MetadataStore", execution: int) -> None:
 def complete(
     store: "MetadataStore", execution: int, outputs: "Iterable[tuple[str, mlmd.Artifact]]"
 ) -> None:
-    """Record that it is done, and what it made.
+    """Records that it is complete, and what it made.
 
     Args:
         store: ML Metadata, open for writing.
@@ -75,7 +75,7 @@ def complete(
 def artifact(
     store: "MetadataStore", kind: str, uri: str, properties: Mapping[str, int | str]
 ) -> "mlmd.Artifact":
-    """A new artifact of a type that the store knows."""
+    """Returns a new artifact of a type that the store knows."""
     from ml_metadata.proto import metadata_store_pb2 as mlmd
 
     found = mlmd.Artifact(
@@ -86,7 +86,7 @@ def artifact(
 
 
 def pushed(store: "MetadataStore", destination: Path) -> "mlmd.Artifact":
-    """A new PushedModel, as TFX's Pusher writes it."""
+    """Returns a new PushedModel, as TFX's Pusher writes it."""
     properties: dict[str, int | str] = {
         "pushed": 1,
         "pushed_destination": str(destination),

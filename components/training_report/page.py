@@ -128,7 +128,7 @@ def render(report: Report) -> str:
 
 
 def with_note(text: str, note: str) -> str:
-    """A page that tells what happened to its model later, below the verdict.
+    """Returns a page that tells, below the verdict, what happened to its model later.
 
     Args:
         text: The page.

@@ -53,7 +53,11 @@ def test_which_models_may_take_the_place_of_which(
         assert ", ".join(new.classes) in str(error.value)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"kind": "images", "classes": 3}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", "[" * 100_000, '{"kind": "images", "classes": 3}'],
+    ids=["empty", "list", "nothing", "nested", "no list"],
+)
 def test_a_damaged_record_is_named(tmp_path: Path, content: str) -> None:
     folder = model(tmp_path, PETS)
     (folder / schemas.CLASSES_FILE).write_text(content)

@@ -103,6 +103,12 @@ def test_a_class_at_chance_and_one_without_examples_are_told() -> None:
     assert "class cat: accuracy" not in text
 
 
+def test_a_comparison_of_nothing_is_told() -> None:
+    gate = Check("a drop", 0.0, -0.1, True, "Nothing was compared.", is_change=True)
+    evaluation = dataclasses.replace(RESULT.evaluation, gates=(gate,))
+    assert "warning: Nothing was compared.\n" in shown(80, evaluation=evaluation)
+
+
 def test_a_metric_that_was_not_measured_is_a_dash() -> None:
     evaluation = dataclasses.replace(
         RESULT.evaluation, candidate=SliceMetrics(None, {"accuracy": 0.5}), baseline=None
