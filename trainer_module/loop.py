@@ -74,6 +74,7 @@ def train(
         preemption.Preempted: SIGTERM arrived; the last finished epoch is in `directory`.
     """
     strategy = strategy or tf.distribute.get_strategy()
+    optimizer = _loss_scaled(model, optimizer)
     evaluation = distributed(validation, strategy)
     steps = Steps(
         model,
@@ -152,8 +153,9 @@ class _Run:
             batch_size,
             f"Try --batch-size {replicas}.",
         )
-        with strategy.scope():
-            optimizer.build(model.trainable_variables)
+        if not optimizer.built:
+            with strategy.scope():
+                optimizer.build(model.trainable_variables)
         self._model = model
         self._optimizer = optimizer
         self._config = config
@@ -337,6 +339,16 @@ class _Run:
         traces = self._steps.traces()
         if max(traces.values()) > 1:
             raise RuntimeError(f"a graph must be traced once in a run, got {traces}: a bug")
+
+
+def _loss_scaled(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer
+) -> keras.optimizers.Optimizer:
+    """Wraps the optimizer of a model in mixed float16 for loss scaling, as `compile` does."""
+    wrapper = keras.optimizers.LossScaleOptimizer
+    if model.dtype_policy.name != "mixed_float16" or isinstance(optimizer, wrapper):
+        return optimizer
+    return wrapper(optimizer)
 
 
 def _shortest(value: np.float32) -> float:

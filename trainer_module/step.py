@@ -267,7 +267,9 @@ class Steps:
         with tf.GradientTape() as tape:
             output = self._probed(tf.cast(x, tf.float32), training=False)
             loss = tf.reduce_mean(self._functions[0](y, output))
-        return self._of_weights(tape, loss)
+            scale = self._optimizer.scale_loss(tf.ones_like(loss))
+            loss = self._optimizer.scale_loss(loss)
+        return [gradient / scale for gradient in self._of_weights(tape, loss)]
 
     def _evaluate(self, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         output = self._view(tf.cast(x, tf.float32), training=False)
@@ -288,6 +290,8 @@ class Steps:
             if self._view.losses:
                 share = tf.cast(tf.shape(y)[0], tf.float32) / total
                 loss += share * tf.add_n(self._view.losses)
+            # `apply` divides the gradients by the same scale.
+            loss = self._optimizer.scale_loss(loss)
         return sums, self._of_weights(tape, loss)
 
     def _of_weights(self, tape: tf.GradientTape, loss: tf.Tensor) -> list[tf.Tensor]:
