@@ -23,14 +23,16 @@ _PLAIN = (
 
 
 def apply(
-    optimizer: keras.optimizers.Optimizer, variables: Sequence[Any], gradients: Sequence[tf.Tensor]
+    optimizer: keras.optimizers.Optimizer,
+    variables: Sequence[Any],
+    gradients: Sequence[tf.Tensor | None],
 ) -> None:
     """Apply gradients: by the kernel where it does the same, else by Keras.
 
     Args:
         optimizer: Built on the variables.
         variables: Trainable variables of the model.
-        gradients: One for each of them.
+        gradients: One for each of them; None where there is none.
     """
     if not _is_plain(optimizer, variables, gradients):
         optimizer.apply(gradients, variables)
@@ -49,7 +51,9 @@ def apply(
 
 
 def _is_plain(
-    optimizer: keras.optimizers.Optimizer, variables: Sequence[Any], gradients: Sequence[tf.Tensor]
+    optimizer: keras.optimizers.Optimizer,
+    variables: Sequence[Any],
+    gradients: Sequence[tf.Tensor | None],
 ) -> bool:
     """Whether an update is that of the formula and nothing else."""
     return (
@@ -60,5 +64,5 @@ def _is_plain(
         # Under a strategy the gradients are yet to be added up over the replicas.
         and not tf.distribute.has_strategy()
         and all(v.dtype == "float32" and v.constraint is None for v in variables)
-        and not any(isinstance(gradient, tf.IndexedSlices) for gradient in gradients)
+        and all(isinstance(gradient, tf.Tensor) for gradient in gradients)
     )

@@ -12,15 +12,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+# What `fit` itself makes of class weights; Keras has no public name for it.
+from keras.src.trainers.data_adapters.tf_dataset_adapter import make_class_weight_map_fn
+
 from trainer_module import noise, schedule
-from trainer_module.batch import distributed
+from trainer_module.batch import check_batches, distributed
 from trainer_module.checkpoint import Checkpoints, Snapshot, reset_slots
 from trainer_module.checks import require
 from trainer_module.data import DatasetFactory
 from trainer_module.history import EpochRecord, History, Writer, Writers
+from trainer_module.objective import Metrics, Objective, cross_entropy
 from trainer_module.preemption import leaving_on_sigterm
 from trainer_module.schedule import Problem, ScheduleConfig
-from trainer_module.step import PerExample, Steps, cross_entropy
+from trainer_module.step import Steps
 
 
 def train(
@@ -34,8 +38,11 @@ def train(
     batch_size: int,
     micro_batch: int | None = None,
     steps_per_call: int = 8,
-    loss: PerExample = cross_entropy,
-    metrics: Mapping[str, PerExample] | None = None,
+    loss: Any = cross_entropy,
+    metrics: Metrics | None = None,
+    loss_weights: Any = None,
+    weighted_metrics: Sequence[Any] | None = None,
+    class_weight: Mapping[int, float] | None = None,
     directory: Path | None = None,
     description: Mapping[str, Any] | None = None,
     writers: Sequence[Writer] = (),
@@ -45,18 +52,24 @@ def train(
     """Train until the schedule says stop; the model is left with the weights of the best epoch.
 
     Args:
-        model: Model from a batch [B, ...] to what loss and metrics take (logits [B, C] by default).
+        model: Any Keras model, from x to what loss and metrics take (logits [B, C] by default).
         optimizer: Optimizer with a plain number as learning rate, the one of the first epoch.
-        make_dataset: (batch_size, epoch) -> batches (x [B, ...], y [B]) of that epoch.
-        validation: Batches (x [B, ...], y [B]), the same at each evaluation.
+        make_dataset: (batch_size, epoch) -> batches of that epoch, (x, y) or (x, y, sample_weight):
+            tensors [B, ...] or structures of them, which reach the model as they are.
+        validation: Batches of the same kind, the same at each evaluation.
         config: What happens at a stall, and when to stop.
         num_examples: Training examples in an epoch, N of the noise scale.
         batch_size: Global batch size of the first epoch, in examples.
         micro_batch: Largest batch a replica computes at once; bigger ones accumulate gradients.
         steps_per_call: Steps run by one call of the traced function.
-        loss: (y, output) -> loss of each example [B].
-        metrics: (y, output) -> value of each example [B], by name; accuracy if not given. The
-            history calls them by these names for training and val_NAME for validation.
+        loss: What `compile` takes, or a function (y, output) -> loss of each example [B, ...]; the
+            mean over the batch is minimised. Softmax cross-entropy of class indices if not given.
+        metrics: What `compile` takes; or functions (y, output) -> value of each example [B, ...]
+            and Keras metrics by name; accuracy if not given. The history calls them by these names
+            for training and val_NAME for validation.
+        loss_weights: As in `compile`.
+        weighted_metrics: As in `compile`.
+        class_weight: As in `fit`.
         directory: Folder of checkpoints; if it holds some of this run, training goes on from them.
         description: What else defines the run, as JSON: kept in the history, and a resumed run
             must have the same.
@@ -75,13 +88,21 @@ def train(
     """
     strategy = strategy or tf.distribute.get_strategy()
     optimizer = _loss_scaled(model, optimizer)
+    _check_epoch(validation, "validation")
     evaluation = distributed(validation, strategy)
+    with strategy.scope():
+        objective = Objective(
+            loss,
+            metrics,
+            loss_weights=loss_weights,
+            weighted_metrics=weighted_metrics,
+            output_names=getattr(model, "output_names", None),
+        )
     steps = Steps(
         model,
         optimizer,
         evaluation.element_spec,
-        loss=loss,
-        metrics=metrics,
+        objective=objective,
         steps_per_call=steps_per_call,
         strategy=strategy,
     )
@@ -96,8 +117,12 @@ def train(
         "optimizer": keras.optimizers.serialize(optimizer)["config"],
         # Shapes, not names: Keras numbers names by how many models the process has made.
         "model": [list(v.shape) for v in model.variables],
+        **({"loss_weights": loss_weights} if loss_weights else {}),
+        **({"class_weight": dict(class_weight)} if class_weight else {}),
         **(description or {}),
     }
+    if class_weight:
+        make_dataset = _weighted(make_dataset, class_weight)
     chief = strategy.extended.should_checkpoint
     checkpoints = Checkpoints(directory, json.dumps(run.description)) if directory else None
     if checkpoints:
@@ -231,6 +256,7 @@ class _Run:
         before = self.state
         self._optimizer.learning_rate.assign(before.learning_rate)
         batches = make_dataset(before.batch_size, before.epoch + 1)
+        _check_epoch(batches, "make_dataset")
         values, examples, updates = self._train_within_memory(batches, told)
         evaluated = self._steps.evaluate(evaluation)
         values |= {f"val_{name}": value for name, value in evaluated.items()}
@@ -349,6 +375,34 @@ def _loss_scaled(
     if model.dtype_policy.name != "mixed_float16" or isinstance(optimizer, wrapper):
         return optimizer
     return wrapper(optimizer)
+
+
+def _check_epoch(dataset: tf.data.Dataset, name: str) -> None:
+    """Raises ValueError unless a dataset holds batches: at least one, and not without end."""
+    check_batches(dataset)
+    count = int(dataset.cardinality().numpy())
+    require(
+        count != tf.data.INFINITE_CARDINALITY,
+        f"{name} must give one epoch, which ends",
+        "an infinite dataset",
+        "Leave out repeat(), or add take(batches of an epoch).",
+    )
+    require(
+        count != 0,
+        f"{name} must give at least one batch an epoch",
+        count,
+        "Check that it does not drop a split smaller than the batch.",
+    )
+
+
+def _weighted(make_dataset: DatasetFactory, class_weight: Mapping[int, float]) -> DatasetFactory:
+    """Adds sample weights to the batches of a factory, by class, as `fit` does."""
+    weigh = tf.autograph.experimental.do_not_convert(make_class_weight_map_fn(class_weight))
+
+    def weighted(batch_size: int, epoch: int) -> tf.data.Dataset:
+        return make_dataset(batch_size, epoch).map(weigh)
+
+    return weighted
 
 
 def _shortest(value: np.float32) -> float:

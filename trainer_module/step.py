@@ -1,6 +1,6 @@
 """train_step and eval_step as graphs, each traced once for the whole run."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -8,18 +8,12 @@ import numpy as np
 import tensorflow as tf
 
 from trainer_module import fused, view
+from trainer_module.batch import size_of
+from trainer_module.checks import require
+from trainer_module.objective import Objective
 
-PerExample = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-
-
-def cross_entropy(y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Sparse categorical cross-entropy in nats: int64 [B], float [B, C] -> float32 [B]."""
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(y, tf.cast(logits, tf.float32))
-
-
-def accuracy(y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Whether the largest logit is the label's: int64 [B], float [B, C] -> float32 [B]."""
-    return tf.cast(tf.equal(tf.argmax(logits, axis=-1, output_type=y.dtype), y), tf.float32)
+LOSS, DATA_LOSS = "loss", "data_loss"
+"""The loss that Keras shows, and the same without what regularization and `add_loss` add to it."""
 
 
 class Call(NamedTuple):
@@ -27,7 +21,8 @@ class Call(NamedTuple):
 
     Attributes:
         steps: Elements of the dataset trained on.
-        sums: float32 [1 + metrics + 1]: of the loss, of each metric, of examples.
+        sums: float32 [2 + functions + 1]: of the loss, of the loss of the data alone, of each
+            function among the metrics, of examples.
         squared_norms: float32 [3] where the noise was measured: examples in the batch of one
             replica, the mean squared length of the gradients of its halves, and that of the
             batch's; under a strategy, means over the replicas.
@@ -43,68 +38,55 @@ class Steps:
 
     The learning rate is a variable and the batch dimension is None, so neither a decayed
     learning rate nor a grown batch traces anything anew.
-
-    Attributes:
-        metric_names: "loss", then the metrics, in the order of the sums.
     """
 
     def __init__(
         self,
         model: keras.Model,
         optimizer: keras.optimizers.Optimizer,
-        element_spec: Sequence[tf.TensorSpec],
+        element_spec: Sequence[Any],
         *,
-        loss: PerExample = cross_entropy,
-        metrics: Mapping[str, PerExample] | None = None,
+        objective: Objective | None = None,
         steps_per_call: int = 8,
         strategy: tf.distribute.Strategy | None = None,
     ) -> None:
         """Define the functions; each is traced when it is first called.
 
         Args:
-            model: Model from [B, ...] to the output that loss and metrics take.
+            model: Model from x to the output that loss and metrics take.
             optimizer: Built on the model's trainable variables.
-            element_spec: Spec of the elements of `batch.distributed` without micro-batches:
-                (x [None, ...], y [None, ...]), or with several replicas (x, y, total, last).
-            loss: (y, output) -> loss of each example [B].
-            metrics: (y, output) -> value of each example [B], by name; accuracy if not given.
+            element_spec: Spec of the elements that are evaluated, of `batch.distributed`: (x, y) or
+                (x, y, sample_weight), with several replicas followed by (total, last). What is
+                trained on may have another, the same in every epoch.
+            objective: Loss and metrics; those of a classifier if not given.
             steps_per_call: Steps unrolled in one call.
             strategy: Strategy under which model and optimizer were made.
         """
-        metrics = {"accuracy": accuracy} if metrics is None else metrics
-        self.metric_names = ("loss", *metrics)
         self._model = model
         self._view = view.of(model)
         # On a GPU the kernel's gradient in inference mode is not deterministic.
         self._probed = model if tf.config.list_physical_devices("GPU") else self._view
         self._optimizer = optimizer
-        self._functions = (loss, *metrics.values())
+        self._objective = objective or Objective()
+        self._penalized = False
         self._steps_per_call = steps_per_call
         self._strategy = strategy or tf.distribute.get_strategy()
         self._accumulators: list[tf.Variable] = []
+        self._connected: list[bool] = []
+        self._training_spec: Any = None
         spec = tuple(element_spec)
-        cut = spec[:2] + (spec[2:] or (tf.TensorSpec((), tf.float32), tf.TensorSpec((), tf.bool)))
-        update, norms = self._body(self._update, spec), self._body(self._squared_norms, spec[:2])
-        self._train_step = self._traced(update, spec)
-        self._accumulate_step = self._traced(self._body(self._accumulate, cut), cut)
-        self._eval_step = self._traced(self._body(self._evaluate, spec[:2]), spec[:2])
-        self._noise_step = self._traced(norms, spec[:2], tf.distribute.ReduceOp.MEAN)
+        self._functions = {
+            "eval_step": self._traced(self._body(self._evaluate, spec), spec),
+            "apply_step": tf.function(
+                lambda: self._strategy.run(self._apply), input_signature=(), autograph=False
+            ),
+        }
 
-        def unrolled(iterator: Any, probed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            first = next(iterator)
-            measured = tf.cond(
-                probed,
-                lambda: self._reduced(norms, first[:2], tf.distribute.ReduceOp.MEAN),
-                lambda: tf.zeros(3),
-            )
-            sums = [self._reduced(update, first)]
-            sums += [self._reduced(update, next(iterator)) for _ in range(1, steps_per_call)]
-            return tf.add_n(sums), measured
-
-        self._train_steps = tf.function(unrolled, autograph=False)
-        self._apply_step = tf.function(
-            lambda: self._strategy.run(self._apply), input_signature=(), autograph=False
-        )
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Names of what is recorded, "loss" first; the evaluation is traced to know them."""
+        self._functions["eval_step"].get_concrete_function()
+        return (*self._summed(), *self._objective.results())
 
     def train_epoch(
         self,
@@ -117,17 +99,22 @@ class Steps:
         """Train on every element of a dataset.
 
         Args:
-            dataset: Elements of the spec given at construction (per replica under a strategy), or
-                an iterator over the rest of them.
+            dataset: Elements of `batch.distributed`.
             probes: Calls, the first ones, that also measure the noise of the gradient, on their
                 first element before it is trained on. That changes nothing else: the model runs
-                in inference mode, so that neither averages nor random states move.
+                in inference mode, so that no averages move, and random states are put back.
             batches: How many the dataset has, if known; several are then run by one call.
-            micro: Whether the elements are micro-batches, (x, y, total, last).
+            micro: Whether the elements are micro-batches, which end in (total, last).
 
         Yields:
             What was done, call by call.
+
+        Raises:
+            ValueError: The elements have another spec than those of the first epoch.
         """
+        self._define(tuple(dataset.element_spec), micro=micro)
+        functions = self._functions
+        self._objective.reset()
         iterator = iter(dataset)
         in_calls = not micro and self._steps_per_call > 1
         several = (batches or 0) // self._steps_per_call if in_calls else 0
@@ -137,40 +124,86 @@ class Steps:
             self._clear()
         for call in range(several):
             probed = call < probes
-            sums, norms = self._train_steps(iterator, tf.constant(probed))
+            sums, norms = functions["train_steps"](iterator, tf.constant(probed))
             yield Call(self._steps_per_call, sums, norms if probed else None)
-        step = self._accumulate_step if micro else self._train_step
+        step = functions["accumulate_step" if micro else "train_step"]
         for call, element in enumerate(iterator, several):
-            norms = self._noise_step(*element[:2]) if call < probes else None
+            norms = functions["noise_step"](*_batch(element)) if call < probes else None
             yield Call(1, step(*element), norms)
             if micro and self._strategy.experimental_local_results(element[-1])[0]:
-                self._apply_step()
+                functions["apply_step"]()
 
     def evaluate(self, dataset: Any) -> dict[str, float]:
-        """Mean loss and metrics over a dataset, each example weighing the same."""
-        return self.means([self._eval_step(*element[:2]) for element in dataset])
+        """Loss and metrics over a dataset, each example weighing the same."""
+        self._objective.reset()
+        step = self._functions["eval_step"]
+        return self.means([step(*element) for element in dataset])
 
     def means(self, sums: Sequence[tf.Tensor]) -> dict[str, float]:
-        """Means over all examples of the sums that calls returned, by metric name."""
+        """Means over all examples of the sums that calls returned, and Keras metrics, by name."""
         total = np.sum([np.asarray(value, np.float64) for value in sums], axis=0)
-        return {
-            name: float(value / total[-1])
-            for name, value in zip(self.metric_names, total, strict=False)
-        }
+        values = dict(zip((LOSS, DATA_LOSS, *self._objective.functions), total, strict=False))
+        means = {name: float(values[name] / total[-1]) for name in self._summed()}
+        return means | self._objective.results()
 
     def traces(self) -> dict[str, int]:
         """How often each function has been traced so far."""
-        functions = {
-            "train_step": self._train_step,
-            "train_steps": self._train_steps,
-            "accumulate_step": self._accumulate_step,
-            "apply_step": self._apply_step,
-            "noise_step": self._noise_step,
-            "eval_step": self._eval_step,
-        }
+        names = (
+            "train_step",
+            "train_steps",
+            "accumulate_step",
+            "apply_step",
+            "noise_step",
+            "eval_step",
+        )
         return {
-            name: function.experimental_get_tracing_count() for name, function in functions.items()
+            name: self._functions[name].experimental_get_tracing_count()
+            if name in self._functions
+            else 0
+            for name in names
         }
+
+    def _summed(self) -> tuple[str, ...]:
+        """Names of what is recorded as a mean of sums."""
+        losses = (LOSS, DATA_LOSS) if self._penalized else (LOSS,)
+        return (*losses, *self._objective.functions)
+
+    def _define(self, spec: tuple[Any, ...], *, micro: bool) -> None:
+        """Defines the functions of training for elements of a spec, if there are none yet."""
+        batch = _batch(spec)
+        self._training_spec = self._training_spec or batch
+        require(
+            batch == self._training_spec,
+            "make_dataset must give elements of the same types and shapes in every epoch",
+            f"{batch}, first {self._training_spec}",
+            "Cast and pad them alike.",
+        )
+        if micro:
+            if "accumulate_step" not in self._functions:
+                body = self._body(self._accumulate, spec)
+                self._functions["accumulate_step"] = self._traced(body, spec)
+        elif "train_step" not in self._functions:
+            update = self._body(self._update, spec)
+            self._functions["train_step"] = self._traced(update, spec)
+        if "noise_step" in self._functions:
+            return
+        mean = tf.distribute.ReduceOp.MEAN
+        norms = self._body(self._squared_norms, batch)
+        self._functions["noise_step"] = self._traced(norms, batch, mean)
+        update = self._body(self._update, spec)
+
+        def unrolled(iterator: Any, probed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            first = next(iterator)
+            measured = tf.cond(
+                probed,
+                lambda: self._reduced(norms, _batch(first), mean),
+                lambda: tf.zeros(3),
+            )
+            sums = [self._reduced(update, first)]
+            sums += [self._reduced(update, next(iterator)) for _ in range(1, self._steps_per_call)]
+            return tf.add_n(sums), measured
+
+        self._functions["train_steps"] = tf.function(unrolled, autograph=False)
 
     def _body(
         self, body: Callable[..., tf.Tensor], spec: Sequence[Any]
@@ -223,30 +256,30 @@ class Steps:
                 for v in self._model.trainable_variables
             ]
 
-    def _update(
-        self,
-        x: tf.Tensor,
-        y: tf.Tensor,
-        total: tf.Tensor | None = None,
-        last: tf.Tensor | None = None,
-    ) -> tf.Tensor:
-        del last  # Every piece is a replica's whole share here.
-        sums, gradients = self._gradients(x, y, total)
+    def _update(self, *element: Any) -> tf.Tensor:
+        # Every piece is a replica's whole share here.
+        total = element[-2] if len(element) > len(_batch(element)) else None
+        sums, gradients = self._gradients(_batch(element), total)
         fused.apply(self._optimizer, self._model.trainable_variables, gradients)
         return sums
 
-    def _accumulate(
-        self, x: tf.Tensor, y: tf.Tensor, total: tf.Tensor, last: tf.Tensor
-    ) -> tf.Tensor:
-        del last  # Whoever calls applies the gradients after it.
-        sums, gradients = self._gradients(x, y, total)
+    def _accumulate(self, *element: Any) -> tf.Tensor:
+        # Whoever calls applies the gradients after the last piece.
+        sums, gradients = self._gradients(_batch(element), element[-2], piece=True)
+        self._connected = [gradient is not None for gradient in gradients]
         for accumulator, gradient in zip(self._accumulators, gradients, strict=True):
-            accumulator.assign_add(gradient)
+            if gradient is not None:
+                accumulator.assign_add(gradient)
         return sums
 
     def _apply(self) -> None:
         gradients = [tf.identity(accumulator) for accumulator in self._accumulators]
-        fused.apply(self._optimizer, self._model.trainable_variables, gradients)
+        # A weight that the loss does not depend on is left alone, as in Keras.
+        connected = [
+            gradient if is_connected else None
+            for gradient, is_connected in zip(gradients, self._connected, strict=True)
+        ]
+        fused.apply(self._optimizer, self._model.trainable_variables, connected)
         with tf.control_dependencies(gradients):
             self._clear()
 
@@ -254,59 +287,133 @@ class Steps:
         for accumulator in self._accumulators:
             accumulator.assign(tf.zeros(accumulator.shape, accumulator.dtype))
 
-    def _squared_norms(self, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        half = tf.shape(y)[0] // 2
-        first = self._gradient(x[:half], y[:half])
-        second = self._gradient(x[half : 2 * half], y[half : 2 * half])
+    def _squared_norms(self, *batch: Any) -> tf.Tensor:
+        half = size_of(batch) // 2
+        first = self._gradient(_rows(batch, 0, half))
+        second = self._gradient(_rows(batch, half, 2 * half))
         halves = (_squared_length(first) + _squared_length(second)) / 2
         whole = _squared_length([(a + b) / 2 for a, b in zip(first, second, strict=True)])
         return tf.stack([tf.cast(2 * half, tf.float32), halves, whole])
 
-    def _gradient(self, x: tf.Tensor, y: tf.Tensor) -> list[tf.Tensor]:
-        """Gradient of the mean loss, in inference mode."""
+    def _gradient(self, batch: Any) -> list[tf.Tensor]:
+        """Gradient of the loss of the data, in inference mode."""
+        x, *labels = batch
         with tf.GradientTape() as tape:
-            output = self._probed(tf.cast(x, tf.float32), training=False)
-            loss = tf.reduce_mean(self._functions[0](y, output))
+            loss = self._mean_loss(labels, self._probed(x, training=False))
             scale = self._optimizer.scale_loss(tf.ones_like(loss))
             loss = self._optimizer.scale_loss(loss)
-        return [gradient / scale for gradient in self._of_weights(tape, loss)]
+        gradients = self._of_weights(tape, loss)
+        return [gradient / scale for gradient in gradients if gradient is not None]
 
-    def _evaluate(self, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        output = self._view(tf.cast(x, tf.float32), training=False)
-        return self._sums(y, output)[0]
+    def _evaluate(self, *element: Any) -> tf.Tensor:
+        batch = _batch(element)
+        x, *labels = batch
+        output = self._view(x, training=False)
+        loss = self._mean_loss(labels, output)
+        size = tf.cast(size_of(batch), tf.float32)
+        total = element[-2] if len(element) > len(batch) else size
+        additive, constant = self._penalties()
+        recorded = (loss + constant) * size + additive * total
+        return self._sums(labels, output, recorded, loss * size, size)
 
     def _gradients(
-        self, x: tf.Tensor, y: tf.Tensor, total: tf.Tensor | None
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Sums over the piece, and its share of the gradient of the mean loss of the batch.
+        self, batch: Any, total: tf.Tensor | None, *, piece: bool = False
+    ) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
+        """Sums over the piece, and its share of the gradient of the loss of the batch.
 
         Without `total`, the piece is the whole batch.
         """
-        total = tf.cast(tf.shape(y)[0], tf.float32) if total is None else total
+        x, *labels = batch
+        size = tf.cast(size_of(batch), tf.float32)
         with tf.GradientTape() as tape:
-            output = self._view(tf.cast(x, tf.float32), training=True)
-            sums, loss = self._sums(y, output)
-            loss = loss / total
-            if self._view.losses:
-                share = tf.cast(tf.shape(y)[0], tf.float32) / total
-                loss += share * tf.add_n(self._view.losses)
+            output = self._view(x, training=True)
+            data_loss = self._mean_loss(labels, output, piece=piece)
+            additive, constant = self._penalties(piece=piece)
+            loss = data_loss + constant
+            if total is None:
+                loss += additive
+                recorded = loss * size
+            else:
+                loss = loss * (size / total) + additive
+                recorded = loss * total
             # `apply` divides the gradients by the same scale.
             loss = self._optimizer.scale_loss(loss)
+        sums = self._sums(labels, output, recorded, data_loss * size, size)
         return sums, self._of_weights(tape, loss)
 
-    def _of_weights(self, tape: tf.GradientTape, loss: tf.Tensor) -> list[tf.Tensor]:
-        """The gradient by each weight; zero by one that the loss does not depend on."""
-        gradients: list[tf.Tensor] = tape.gradient(
-            loss,
-            [v.value for v in self._model.trainable_variables],
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    def _mean_loss(self, labels: Sequence[Any], output: Any, *, piece: bool = False) -> tf.Tensor:
+        y, *weights = labels
+        return self._objective.loss(y, output, *weights, piece=piece)
+
+    def _penalties(self, *, piece: bool = False) -> tuple[Any, Any]:
+        """What layers and regularizers added to the loss in the call before.
+
+        Args:
+            piece: Whether the call was of one of several micro-batches.
+
+        Returns:
+            What is a sum over the examples of the batch, and what does not depend on how many
+            there are.
+        """
+        losses = [tf.reduce_sum(tf.cast(loss, tf.float32)) for loss in self._view.losses]
+        if not losses:
+            return 0.0, 0.0
+        self._penalized = True
+        # Keras lists the penalties of weights last.
+        weights = sum(v.regularizer is not None for v in self._view.trainable_weights)
+        own, constant = losses[: len(losses) - weights], losses[len(losses) - weights :]
+        additive = own
+        if not _sums_over_examples(self._view):
+            require(
+                not (piece and own),
+                "what a layer adds to the loss by add_loss must be computed on whole batches",
+                "micro-batches",
+                "Leave out micro_batch, or start with a batch size that fits in memory.",
+            )
+            additive, constant = [], losses
+        return tf.add_n([0.0, *additive]), tf.add_n([0.0, *constant])
+
+    def _of_weights(self, tape: tf.GradientTape, loss: tf.Tensor) -> list[tf.Tensor | None]:
+        """The gradient by each weight; None by one that the loss does not depend on."""
+        gradients: list[tf.Tensor | None] = tape.gradient(
+            loss, [v.value for v in self._model.trainable_variables]
         )
         return gradients
 
-    def _sums(self, y: tf.Tensor, output: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        values = [tf.reduce_sum(function(y, output)) for function in self._functions]
-        count = tf.cast(tf.shape(y)[0], tf.float32)
-        return tf.stack([*values, count]), values[0]
+    def _sums(
+        self,
+        labels: Sequence[Any],
+        output: Any,
+        loss: tf.Tensor,
+        data_loss: tf.Tensor,
+        size: tf.Tensor,
+    ) -> tf.Tensor:
+        """The sums of a call, with Keras's metrics brought up to date."""
+        self._objective.update(labels[0], output, *labels[1:])
+        return tf.stack([loss, data_loss, *self._objective.sums(labels[0], output), size])
+
+
+def _batch(element: tuple[Any, ...]) -> tuple[Any, ...]:
+    """(x, y) or (x, y, sample_weight) of an element that may end in (total, last)."""
+    return element[:-2] if len(element) > 3 else element
+
+
+def _rows(batch: Any, start: tf.Tensor | int, end: tf.Tensor) -> Any:
+    return tf.nest.map_structure(lambda part: part[start:end], batch)
+
+
+def _sums_over_examples(model: keras.Model) -> bool:
+    """Whether all that layers add to the loss are sums over the examples of a batch.
+
+    So are the activity regularizers L1 and L2. What `add_loss` adds may be a sum or a mean.
+    """
+    kinds = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
+    return all(
+        isinstance(layer.activity_regularizer, kinds)
+        and type(layer).__module__.startswith("keras.")
+        for layer in model._flatten_layers()
+        if layer._get_own_losses()
+    )
 
 
 def _squared_length(tensors: Sequence[tf.Tensor]) -> tf.Tensor:

@@ -62,7 +62,7 @@ def fit(make, optimizer, data=(X, Y), *, loss=LOGITS, metrics=("accuracy",), **o
     return model.get_weights(), history.history
 
 
-def loop(make, optimizer, data=(X, Y), **options):
+def loop(make, optimizer, data=(X, Y), *, metrics=("accuracy",), **options):
     """Weights after the loop's last epoch, and its history by name as Keras has it."""
     keras.utils.set_random_seed(0)
     model = make()
@@ -78,6 +78,7 @@ def loop(make, optimizer, data=(X, Y), **options):
         num_examples=36,
         batch_size=8,
         writers=[kept],
+        metrics=metrics,
         **({"steps_per_call": 2} | options),
     )
     assert max(history.traces.values()) == 1
@@ -104,7 +105,7 @@ def dense():
 def convolutional():
     inputs = keras.Input((6,))
     x = keras.layers.Reshape((3, 2, 1))(inputs)
-    x = keras.layers.Conv2D(4, 2, use_bias=False)(x)
+    x = keras.layers.Conv2D(4, 2, use_bias=False, kernel_regularizer="l2")(x)
     x = keras.layers.BatchNormalization(momentum=0.8)(x)
     x = keras.layers.Dropout(0.2)(keras.layers.Flatten()(x))
     return keras.Model(inputs, keras.layers.Dense(3, dtype="float32")(x))
@@ -171,3 +172,188 @@ def test_steps_that_overflow_are_skipped():
 def test_micro_batches_with_a_scaled_loss(optimizer):
     optimizer = OPTIMIZERS[optimizer]
     assert_equal(loop(dense, optimizer, micro_batch=3), fit(dense, optimizer))
+
+
+MOMENTUM = OPTIMIZERS["momentum"]
+ONE_HOT = np.eye(3, dtype=np.float32)[Y]
+BINARY = (X[:, 0] > 0).astype(np.float32)
+WEIGHTS = RANDOM.uniform(0.5, 2, 48).astype(np.float32)
+WORDS = np.where(np.arange(48)[:, None] % 5 < np.arange(4), 0, RANDOM.integers(1, 9, (48, 4)))
+
+
+def model(units, activation=None):
+    def make():
+        layers = [keras.layers.Dense(5, "tanh"), keras.layers.Dense(units, activation)]
+        return keras.Sequential([keras.Input((6,)), *layers])
+
+    return make
+
+
+def tagger():
+    """[B, 4] words to [B, 4, 3] logits; word 0 is masked."""
+    inputs = keras.Input((4,), dtype="int64")
+    x = keras.layers.Embedding(9, 5, mask_zero=True)(inputs)
+    return keras.Model(
+        inputs, keras.layers.Dense(3)(keras.layers.LSTM(4, return_sequences=True)(x))
+    )
+
+
+def own_loss(y, output):
+    return tf.square(output[:, 0] - tf.cast(y, tf.float32))
+
+
+LOSSES = {
+    "sparse": (model(3), Y, LOGITS),
+    "column": (model(3), Y[:, None], LOGITS),
+    "probabilities": (model(3, "softmax"), Y, "sparse_categorical_crossentropy"),
+    "one_hot": (model(3, "softmax"), ONE_HOT, keras.losses.CategoricalCrossentropy()),
+    "smoothed": (
+        model(3),
+        ONE_HOT,
+        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1),
+    ),
+    "binary": (model(1, "sigmoid"), BINARY, "binary_crossentropy"),
+    "short": (model(1, "sigmoid"), BINARY, "bce"),
+    "by_shape": (model(3, "softmax"), Y, "crossentropy"),
+    "regression": (model(1), BINARY, "mse"),
+    "class": (model(1), BINARY[:, None], keras.losses.Huber(0.3)),
+    "function": (model(2), X[:, :2], keras.losses.mean_absolute_error),
+    "many": (model(2), X[:, :2], keras.losses.MeanSquaredError()),
+    "dice": (model(1, "sigmoid"), BINARY[:, None], keras.losses.Dice()),
+    "tagger": (tagger, WORDS % 3, LOGITS),
+}
+
+
+def data_of(y, name):
+    return (WORDS if name == "tagger" else X), y
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss(name):
+    make, y, loss = LOSSES[name]
+    options = {"loss": loss, "data": data_of(y, name), "metrics": ["accuracy", "mae"][:1]}
+    assert_equal(loop(make, MOMENTUM, **options), fit(make, MOMENTUM, **options))
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES.keys() - {"dice", "tagger"}))
+def test_every_loss_on_micro_batches(name):
+    make, y, loss = LOSSES[name]
+    options = {"loss": loss, "data": data_of(y, name), "metrics": ["accuracy"]}
+    ours = loop(make, MOMENTUM, micro_batch=3, **options)
+    assert_equal(ours, fit(make, MOMENTUM, **options))
+
+
+@pytest.mark.parametrize("name", ["dice", "tagger"])
+def test_a_loss_that_is_no_mean_over_examples_is_refused_on_micro_batches(name):
+    make, y, loss = LOSSES[name]
+    with pytest.raises(ValueError, match="must be computed on whole batches"):
+        loop(make, MOMENTUM, loss=loss, data=data_of(y, name), metrics=[], micro_batch=3)
+
+
+def test_a_loss_without_reduction_is_the_mean():
+    whole = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None)
+    assert_equal(loop(dense, MOMENTUM, loss=whole), fit(dense, MOMENTUM))
+
+
+def test_a_loss_of_ones_own_and_the_default_one():
+    mean = fit(model(1), MOMENTUM, (X, BINARY), loss="mse", metrics=[])
+    assert_equal(loop(model(1), MOMENTUM, (X, BINARY), loss=own_loss, metrics={}), mean)
+    expected = fit(dense, MOMENTUM)
+    for y in (Y, Y[:, None], Y.astype(np.uint8)):
+        assert_equal(loop(dense, MOMENTUM, (X, y), metrics=None), expected)
+
+
+def test_keras_metrics_by_name_and_as_objects():
+    metrics = ["accuracy", keras.metrics.AUC(name="auc"), "mae"]
+    options = {"loss": "binary_crossentropy", "data": (X, BINARY)}
+    theirs = fit(model(1, "sigmoid"), MOMENTUM, metrics=metrics, **options)
+    for micro_batch in (None, 3):
+        ours = loop(
+            model(1, "sigmoid"), MOMENTUM, metrics=metrics, micro_batch=micro_batch, **options
+        )
+        assert_equal(ours, theirs)
+    mapping = {"auc": keras.metrics.AUC(), "accuracy": keras.metrics.BinaryAccuracy()}
+    ours = loop(model(1, "sigmoid"), MOMENTUM, metrics=mapping, **options)
+    del theirs[1]["mae"], theirs[1]["val_mae"]
+    assert_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("micro_batch", [None, 3])
+def test_sample_weights_and_weighted_metrics(micro_batch):
+    options = {"data": (X, Y, WEIGHTS), "weighted_metrics": ["accuracy"], "metrics": ["accuracy"]}
+    ours = loop(dense, MOMENTUM, loss=LOGITS, micro_batch=micro_batch, **options)
+    assert_equal(ours, fit(dense, MOMENTUM, **options))
+
+
+@pytest.mark.parametrize("y", [Y, ONE_HOT])
+def test_class_weights(y):
+    loss = LOGITS if y is Y else keras.losses.CategoricalCrossentropy(from_logits=True)
+    options = {"data": (X, y), "loss": loss, "class_weight": {0: 1.0, 1: 3.0, 2: 0.5}}
+    assert_equal(loop(dense, MOMENTUM, **options), fit(dense, MOMENTUM, **options))
+
+
+REFUSED = {
+    "a scalar": (model(1), BINARY, lambda y, out: tf.reduce_mean(own_loss(y, out)), r"shape \[\]"),
+    "pairs": (model(1), BINARY, lambda y, out: tf.square(y - out), r"each pair of examples"),
+    "a sum": (model(1), BINARY, keras.losses.MeanSquaredError("sum"), "reduction 'sum'"),
+    "one-hot labels": (model(3), ONE_HOT, None, "class indices"),
+    "one logit": (model(1), BINARY, None, "class indices"),
+    "other shapes": (model(3), X[:, :2], lambda y, out: y - out, "got an error"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_loss_without_a_value_for_each_example_is_refused_before_training(name):
+    make, y, loss, message = REFUSED[name]
+    options = {"metrics": {}} if loss is None else {"metrics": {}, "loss": loss}
+    with pytest.raises(ValueError, match=message):
+        loop(make, MOMENTUM, (X, y), **options)
+
+
+def test_a_metric_for_each_pair_is_refused():
+    metrics = {"error": lambda y, out: tf.abs(y - out)}
+    with pytest.raises(ValueError, match="metric error must return a value for each example"):
+        loop(model(1), MOMENTUM, (X, BINARY), loss="mse", metrics=metrics)
+
+
+@pytest.mark.parametrize("loss", [None, LOGITS])
+def test_logits_that_are_probabilities_are_warned_of(loss):
+    with pytest.warns(UserWarning, match="model ends in softmax"):
+        loop(model(3, "softmax"), MOMENTUM, **({"loss": loss} if loss else {}))
+
+
+class Adding(keras.layers.Layer):
+    """Adds the mean of its inputs to the loss."""
+
+    def call(self, x):
+        self.add_loss(0.1 * tf.reduce_mean(tf.square(x)))
+        return x
+
+
+def penalized(*, activity=None, adding=False):
+    def make():
+        inputs = keras.Input((6,))
+        hidden = keras.layers.Dense(
+            5, "tanh", kernel_regularizer="l2", activity_regularizer=activity
+        )
+        x = hidden(inputs)
+        x = Adding()(x) if adding else keras.layers.ActivityRegularization(l1=0.01)(x)
+        return keras.Model(inputs, keras.layers.Dense(3, bias_regularizer="l1")(x))
+
+    return make
+
+
+@pytest.mark.parametrize("micro_batch", [None, 3])
+def test_regularization_counts_once_a_batch_and_shows_in_the_loss(micro_batch):
+    make = penalized(activity="l2")
+    ours = loop(make, MOMENTUM, micro_batch=micro_batch)
+    assert_equal(ours, fit(make, MOMENTUM))
+    bare = ours[1]["data_loss"], ours[1]["val_data_loss"]
+    assert (np.array(bare) < (ours[1]["loss"], ours[1]["val_loss"])).all()
+
+
+def test_a_loss_that_layers_add():
+    make = penalized(adding=True)
+    assert_equal(loop(make, MOMENTUM), fit(make, MOMENTUM))
+    with pytest.raises(ValueError, match="adds to the loss by add_loss must be computed on whole"):
+        loop(make, MOMENTUM, micro_batch=3)
