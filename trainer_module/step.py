@@ -269,7 +269,7 @@ class Steps:
         self._connected = [gradient is not None for gradient in gradients]
         for accumulator, gradient in zip(self._accumulators, gradients, strict=True):
             if gradient is not None:
-                accumulator.assign_add(gradient)
+                accumulator.assign_add(tf.convert_to_tensor(gradient))
         return sums
 
     def _apply(self) -> None:
@@ -288,14 +288,24 @@ class Steps:
             accumulator.assign(tf.zeros(accumulator.shape, accumulator.dtype))
 
     def _squared_norms(self, *batch: Any) -> tf.Tensor:
-        half = size_of(batch) // 2
+        size = size_of(batch)
+        # A batch of one has no halves: it is taken for both, and then counts for nothing.
+        half = tf.maximum(size // 2, 1)
+        start = tf.minimum(half, size - half)
+        # Recurrent dropout draws in inference mode too.
+        states = _random_states(self._probed)
+        before = [tf.identity(state) for state in states]
         first = self._gradient(_rows(batch, 0, half))
-        second = self._gradient(_rows(batch, half, 2 * half))
+        second = self._gradient(_rows(batch, start, start + half))
         halves = (_squared_length(first) + _squared_length(second)) / 2
-        whole = _squared_length([(a + b) / 2 for a, b in zip(first, second, strict=True)])
-        return tf.stack([tf.cast(2 * half, tf.float32), halves, whole])
+        whole = _squared_length([_mean(a, b) for a, b in zip(first, second, strict=True)])
+        with tf.control_dependencies([halves, whole]):
+            for state, value in zip(states, before, strict=True):
+                state.assign(value)
+        examples = tf.where(size > 1, tf.cast(2 * half, tf.float32), np.nan)
+        return tf.stack([examples, halves, whole])
 
-    def _gradient(self, batch: Any) -> list[tf.Tensor]:
+    def _gradient(self, batch: Any) -> list[tf.Tensor | tf.IndexedSlices]:
         """Gradient of the loss of the data, in inference mode."""
         x, *labels = batch
         with tf.GradientTape() as tape:
@@ -303,7 +313,7 @@ class Steps:
             scale = self._optimizer.scale_loss(tf.ones_like(loss))
             loss = self._optimizer.scale_loss(loss)
         gradients = self._of_weights(tape, loss)
-        return [gradient / scale for gradient in gradients if gradient is not None]
+        return [_times(gradient, 1 / scale) for gradient in gradients if gradient is not None]
 
     def _evaluate(self, *element: Any) -> tf.Tensor:
         batch = _batch(element)
@@ -416,5 +426,40 @@ def _sums_over_examples(model: keras.Model) -> bool:
     )
 
 
-def _squared_length(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    return tf.add_n([tf.reduce_sum(tf.square(tf.cast(t, tf.float32))) for t in tensors])
+def _random_states(model: keras.Model) -> list[tf.Variable]:
+    """The states of a model's generators of random numbers."""
+    weights = {id(v) for v in model.weights}
+    return [v.value for v in model.variables if id(v) not in weights]
+
+
+def _times(
+    gradient: tf.Tensor | tf.IndexedSlices, factor: tf.Tensor | float
+) -> tf.Tensor | tf.IndexedSlices:
+    """A gradient times a factor; one that is sparse, as an embedding's, stays so."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient * tf.cast(factor, gradient.dtype)
+    values = gradient.values * tf.cast(factor, gradient.dtype)
+    return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
+
+
+def _mean(
+    a: tf.Tensor | tf.IndexedSlices, b: tf.Tensor | tf.IndexedSlices
+) -> tf.Tensor | tf.IndexedSlices:
+    """The mean of two gradients by the same weight."""
+    if not isinstance(a, tf.IndexedSlices):
+        return (a + b) / 2
+    slices = [tf.concat(parts, 0) for parts in ((a.values, b.values), (a.indices, b.indices))]
+    return _times(tf.IndexedSlices(*slices, a.dense_shape), 0.5)
+
+
+def _squared_length(gradients: Sequence[tf.Tensor | tf.IndexedSlices]) -> tf.Tensor:
+    """The squared length of gradients taken together: float32."""
+    return tf.add_n([tf.reduce_sum(tf.square(tf.cast(_summed(g), tf.float32))) for g in gradients])
+
+
+def _summed(gradient: tf.Tensor | tf.IndexedSlices) -> tf.Tensor:
+    """A gradient whose rows are each there once."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    indices, places = tf.unique(gradient.indices)
+    return tf.math.unsorted_segment_sum(gradient.values, places, tf.size(indices))

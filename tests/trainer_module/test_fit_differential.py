@@ -322,6 +322,37 @@ def test_logits_that_are_probabilities_are_warned_of(loss):
         loop(model(3, "softmax"), MOMENTUM, **({"loss": loss} if loss else {}))
 
 
+def words():
+    inputs = keras.Input((4,), dtype="int64")
+    x = keras.layers.Flatten()(keras.layers.Embedding(9, 5)(inputs))
+    return keras.Model(inputs, keras.layers.Dense(3)(x))
+
+
+def unconnected():
+    inputs = keras.Input((6,))
+    x = keras.layers.Dense(5, "tanh")(inputs)
+    aside = keras.layers.Dense(2)(x)
+    return keras.Model(inputs, keras.layers.Dense(3)(x) + 0 * keras.ops.stop_gradient(aside[:, :1]))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "micro_batch"),
+    # Keras squares each of the slices of a sparse gradient, and accumulation adds them up before.
+    [("adam", None), ("momentum", None), ("momentum", 3), ("momentum", 1)],
+)
+def test_sparse_gradients(optimizer, micro_batch):
+    optimizer, data = OPTIMIZERS[optimizer], (WORDS, Y)
+    ours = loop(words, optimizer, data, micro_batch=micro_batch)
+    assert_equal(ours, fit(words, optimizer, data))
+
+
+@pytest.mark.parametrize("micro_batch", [None, 3])
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+def test_weights_that_the_loss_does_not_depend_on(micro_batch):
+    ours = loop(unconnected, OPTIMIZERS["adamw"], micro_batch=micro_batch)
+    assert_equal(ours, fit(unconnected, OPTIMIZERS["adamw"]))
+
+
 class Adding(keras.layers.Layer):
     """Adds the mean of its inputs to the loss."""
 

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from trainer_module.batch import pieces
 from trainer_module.config import METRICS
+from trainer_module.noise import NoiseState, measured
 from trainer_module.objective import Objective
 from trainer_module.step import Steps
 
@@ -142,6 +143,65 @@ def test_squared_norms_are_those_of_the_gradients(steps_per_call):
     assert size == 8
     assert small == pytest.approx((squared(slice(4)) + squared(slice(4, 8))) / 2, rel=1e-4)
     assert big == pytest.approx(squared(slice(8)), rel=1e-4)
+
+
+def embedding(**options):
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((6,), dtype="int64")
+    x = keras.layers.LSTM(3, **options)(keras.layers.Embedding(9, 4)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.BatchNormalization()(x)))
+    optimizer = keras.optimizers.SGD(0.1)
+    optimizer.build(model.trainable_variables)
+    return model, optimizer
+
+
+WORDS = RANDOM.integers(0, 9, (96, 6))
+
+
+def words(size):
+    return tf.data.Dataset.from_tensor_slices((WORDS, Y)).batch(size)
+
+
+def test_squared_norms_of_sparse_gradients_are_those_of_dense_ones():
+    model, optimizer = embedding()
+    steps = Steps(model, optimizer, words(8).element_spec, steps_per_call=1)
+    expected, _ = embedding()
+
+    def squared(rows):
+        with tf.GradientTape() as tape:
+            logits = expected(WORDS[rows])
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(Y[rows], logits)
+        gradients = tape.gradient(loss, [v.value for v in expected.trainable_variables])
+        return sum(float(tf.reduce_sum(tf.convert_to_tensor(g) ** 2)) for g in gradients)
+
+    size, small, big = next(steps.train_epoch(words(8), probes=1)).squared_norms.numpy()
+    assert size == 8
+    assert small == pytest.approx((squared(slice(4)) + squared(slice(4, 8))) / 2, rel=1e-4)
+    assert big == pytest.approx(squared(slice(8)), rel=1e-4)
+
+
+@pytest.mark.parametrize(("size", "micro_batch"), [(1, None), (4, 1)])
+@pytest.mark.parametrize("steps_per_call", [1, 2])
+def test_a_batch_of_one_says_nothing_of_the_noise(size, micro_batch, steps_per_call):
+    model, optimizer = embedding()
+    steps = Steps(model, optimizer, words(size).element_spec, steps_per_call=steps_per_call)
+    data = pieces(words(size).take(4), micro_batch=micro_batch)
+    micro = micro_batch is not None
+    count = None if micro else 4
+    first, *_ = steps.train_epoch(data, probes=1, batches=count, micro=micro)
+    assert measured(NoiseState(), *map(float, first.squared_norms)) == NoiseState()
+
+
+@pytest.mark.parametrize("steps_per_call", [1, 2])
+def test_measuring_the_noise_leaves_random_states_as_they_were(steps_per_call):
+    found = []
+    for probes in (0, 3):
+        model, optimizer = embedding(recurrent_dropout=0.3, dropout=0.3)
+        steps = Steps(model, optimizer, words(8).element_spec, steps_per_call=steps_per_call)
+        list(steps.train_epoch(words(8), probes=probes, batches=12))
+        found.append([np.array(v) for v in model.variables])
+    for without, measuring in zip(*found, strict=True):
+        np.testing.assert_array_equal(without, measuring)
 
 
 def test_evaluation_weighs_examples_not_batches():
