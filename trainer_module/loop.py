@@ -87,8 +87,11 @@ def train(
         preemption.Preempted: SIGTERM arrived; the last finished epoch is in `directory`.
     """
     strategy = strategy or tf.distribute.get_strategy()
-    optimizer = _loss_scaled(model, optimizer)
     _check_epoch(validation, "validation")
+    _check_model(model)
+    with strategy.scope():
+        _build(model, validation)
+    optimizer = _loss_scaled(model, optimizer)
     evaluation = distributed(validation, strategy)
     with strategy.scope():
         objective = Objective(
@@ -326,12 +329,15 @@ class _Run:
         known = count if count >= 0 and micro_batch is None else None
         self._noise, probes = noise.due(self._noise, count if count > 0 else noise.EVERY)
         before = int(self._optimizer.iterations.numpy())
-        done, sums, norms = 0, [], []
+        done, whole, sums, norms = 0, 0, [], []
         for call in self._steps.train_epoch(
             elements, probes=probes, batches=known, micro=micro_batch is not None
         ):
             done += call.steps
+            whole += call.batches
             sums.append(call.sums)
+            if len(sums) == 1 and self._fitting_batch != self.state.batch_size:
+                self._check_batch_size(whole, round(float(call.sums[-1])))
             if call.squared_norms is not None:
                 norms.append(call.squared_norms)
             told.batch(done, known)
@@ -344,7 +350,20 @@ class _Run:
         for values in norms:
             self._noise = noise.measured(self._noise, *map(float, values))
         updates = int(self._optimizer.iterations.numpy()) - before
-        return self._steps.means(sums), round(sum(float(value[-1]) for value in sums)), updates
+        examples = round(sum(float(value[-1]) for value in sums))
+        self._check_batch_size(whole, examples)
+        return self._steps.means(sums), examples, updates
+
+    def _check_batch_size(self, batches: int, examples: int) -> None:
+        """Raises ValueError unless batches, but for the last, had the size that was asked for."""
+        size = self.state.batch_size
+        require(
+            (batches - 1) * size < examples <= max(batches, 1) * size,
+            "make_dataset must give batches of the batch_size that it is called with, of which"
+            " only the last may be smaller",
+            f"{examples} examples in {batches} batches of {size}",
+            "Call .batch(batch_size) in it.",
+        )
 
     def _micro_batch_of(self, batch_size: int) -> int | None:
         """The micro-batch to cut a batch into; None if a replica computes it whole."""
@@ -365,6 +384,33 @@ class _Run:
         traces = self._steps.traces()
         if max(traces.values()) > 1:
             raise RuntimeError(f"a graph must be traced once in a run, got {traces}: a bug")
+
+
+def _check_model(model: keras.Model) -> None:
+    """Raises ValueError where a model's class trains otherwise than Keras's own."""
+    own = [
+        name
+        for name in ("train_step", "test_step", "compute_loss", "compute_metrics")
+        if getattr(type(model), name) is not getattr(keras.Model, name)
+    ]
+    require(
+        not own,
+        "a model must be trained by its loss, for the loop has a step of its own",
+        f"{type(model).__name__} with its own {', '.join(own)}",
+        "Pass what it computes as loss= and metrics=, or add_loss in its layers.",
+    )
+
+
+def _build(model: keras.Model, validation: tf.data.Dataset) -> None:
+    """Makes the weights of a model that has not seen its inputs yet, as `fit` does."""
+    for x, *_ in validation.take(0 if model.built else 1):
+        model(x)
+    require(
+        bool(model.trainable_variables),
+        "a model must have trainable weights",
+        model.name,
+        "Set trainable on the layers to train.",
+    )
 
 
 def _loss_scaled(

@@ -7,7 +7,7 @@ and returns a value for each example: [B], or [B, ...], of which the mean is tak
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -20,7 +20,7 @@ from trainer_module.batch import size_of
 from trainer_module.checks import require
 
 PerExample = Callable[[Any, Any], tf.Tensor]
-Metrics = Mapping[str, PerExample | keras.metrics.Metric] | Sequence[Any]
+Metrics = Mapping[str, Any] | Sequence[Any]
 
 _SIZES = (24, 40)
 """Batch sizes that a function is tried with: only the first dimension of its values may follow."""
@@ -56,21 +56,25 @@ class Objective:
 
         Args:
             loss: A loss, or a structure of losses for several outputs.
-            metrics: Functions of one's own and Keras metrics by name, or what `compile` takes;
+            metrics: What `compile` takes; or functions of one's own and Keras metrics by name;
                 `accuracy` if not given.
             loss_weights: Weight of each loss.
             weighted_metrics: Metrics that take the sample weights too.
             output_names: Names of the model's outputs.
         """
-        self._outputs: list[_OutputLoss] = []
-        self._loss = CompileLoss(
+        self._parts: list[_Part] = []
+        self._loss = _Losses(
             keras.tree.map_structure(self._output_loss, loss),
             loss_weights,
             output_names=output_names,
         )
         if metrics is None:
             metrics = {"accuracy": accuracy}
-        named = metrics if isinstance(metrics, Mapping) else {}
+        # `compile` takes a mapping too, by outputs.
+        by_output = isinstance(metrics, Sequence) or bool(
+            metrics and set(metrics) <= set(output_names or ())
+        )
+        named: Any = {} if by_output else metrics
         self.functions = {
             name: metric
             for name, metric in named.items()
@@ -85,12 +89,9 @@ class Objective:
             )
         self._named = {name: metric for name, metric in named.items() if name not in self.functions}
         self._compiled: Any = None
-        if weighted_metrics or not isinstance(metrics, Mapping):
-            unweighted = None if isinstance(metrics, Mapping) else list(metrics)
+        if weighted_metrics or by_output:
             self._compiled = CompileMetrics(
-                unweighted,
-                list(weighted_metrics) if weighted_metrics else None,
-                output_names=output_names,
+                metrics if by_output else None, weighted_metrics, output_names=output_names
             )
 
     def loss(self, y: Any, output: Any, weights: Any = None, *, piece: bool = False) -> tf.Tensor:
@@ -102,8 +103,9 @@ class Objective:
             weights: Sample weights, if there are any.
             piece: Whether this is one of several micro-batches, whose mean is that of the batch.
         """
+        self._parts.clear()
         value = self._loss(y, output, weights)
-        for part in self._outputs if piece else ():
+        for part in self._parts if piece else ():
             require(
                 not part.needs_whole_batch,
                 "a loss that is no mean over examples (masked, divided by the sum of weights,"
@@ -114,13 +116,29 @@ class Objective:
         # Keras divides by the number of replicas, for gradients that are added up.
         return value * tf.distribute.get_strategy().num_replicas_in_sync
 
-    def sums(self, y: Any, output: Any) -> list[tf.Tensor]:
-        """Returns the sum over examples of each of `functions`: float32."""
-        found = []
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the `sums`, once the loss has been traced."""
+        losses = self._loss.names if len(self._loss.names) > 1 else ()
+        return (*losses, *self.functions)
+
+    def sums(self, y: Any, output: Any, size: tf.Tensor) -> list[tf.Tensor]:
+        """Returns sums over the examples that `loss` has just seen, in the order of `names`.
+
+        They are of the loss of each of several outputs, and of each of `functions`.
+
+        Args:
+            y: Labels.
+            output: What the model returned.
+            size: Number of examples: float32.
+        """
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        several = len(self._loss.names) > 1
+        sums = [part.value * replicas * size for part in self._parts if several]
         for name, function in self.functions.items():
             values = tf.cast(per_example(function, y, output, f"metric {name}"), tf.float32)
-            found.append(tf.reduce_sum(tf.reduce_mean(values, axis=range(1, values.shape.rank))))
-        return found
+            sums.append(tf.reduce_sum(tf.reduce_mean(values, axis=range(1, values.shape.rank))))
+        return sums
 
     def update(self, y: Any, output: Any, weights: Any = None) -> None:
         """Updates the Keras metrics."""
@@ -131,25 +149,24 @@ class Objective:
 
     def reset(self) -> None:
         """Resets the Keras metrics, before an epoch."""
-        for metric in (*self._named.values(), *self._loss.metrics):
+        for metric in self._named.values():
             metric.reset_state()
         if self._compiled:
             self._compiled.reset_state()
 
     def results(self) -> dict[str, float]:
         """Returns the values of the Keras metrics, by name."""
-        found = {metric.name: metric.result() for metric in self._loss.metrics}
-        found |= {name: metric.result() for name, metric in self._named.items()}
+        values = {name: metric.result() for name, metric in self._named.items()}
         if self._compiled:
-            found |= self._compiled.result()
-        for name, value in found.items():
+            values |= self._compiled.result()
+        for name, value in values.items():
             require(
                 np.size(value) == 1,
                 f"metric {name} must be one number",
                 np.shape(value),
                 "Have it average over classes.",
             )
-        return {name: float(np.reshape(value, ())) for name, value in found.items()}
+        return {name: float(np.reshape(value, ())) for name, value in values.items()}
 
     def _output_loss(self, loss: Any) -> Any:
         if loss is None:
@@ -161,45 +178,68 @@ class Objective:
                 f"{loss.name} with reduction 'sum'",
                 "Leave out reduction.",
             )
-        part = _OutputLoss(loss)
-        self._outputs.append(part)
-        return part
+        return _OutputLoss(loss, self._parts)
 
 
-class _OutputLoss(keras.losses.Loss):  # type: ignore[misc]
+class _Part(NamedTuple):
     """The loss of one output.
 
     Attributes:
-        needs_whole_batch: Whether the last value was no mean over examples.
+        name: Name of the loss.
+        value: Mean over a batch, before its weight: float32.
+        needs_whole_batch: Whether it is no mean over examples.
     """
 
-    def __init__(self, loss: Any) -> None:
+    name: str
+    value: tf.Tensor
+    needs_whole_batch: bool
+
+
+class _Losses(CompileLoss):  # type: ignore[misc]
+    """The losses of all outputs, without Keras's trackers: they weigh batches, not examples."""
+
+    @property
+    def metrics(self) -> list[None]:
+        return [None] * len(self._flat_losses or ())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(f"{part.name}_loss" for part in self._flat_losses or ())
+
+
+class _OutputLoss(keras.losses.Loss):  # type: ignore[misc]
+    """The loss of one output, which lists its values as it is called."""
+
+    def __init__(self, loss: Any, parts: list[_Part]) -> None:
         reduction = getattr(loss, "reduction", None)
         reduction = "mean" if reduction in (None, "none") else reduction
         name = str(getattr(loss, "name", getattr(loss, "__name__", loss)))
         # Not every name of a function, such as <lambda>, can stand in a graph.
         super().__init__(name if name.isidentifier() else "loss", reduction)
         self._inner = loss
-        self.needs_whole_batch = False
+        self._parts = parts
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tf.Tensor:
-        if isinstance(self._inner, str) or _is_of_keras(self._inner):
+        loss = self._inner
+        if isinstance(loss, str) or _is_of_keras(loss):
             # Names such as "crossentropy" stand for a loss that depends on the shapes.
-            self._inner = get_loss(self._inner, y_true, y_pred)
-        _warn_of_probabilities(self._inner, y_pred)
+            loss = get_loss(loss, y_true, y_pred)
+        _warn_of_probabilities(loss, y_pred)
         mask = getattr(y_pred, "_keras_mask", None)
-        if isinstance(self._inner, keras.losses.Loss):
+        whole = mask is not None
+        if isinstance(loss, keras.losses.Loss):
             by_weights = self.reduction == "mean_with_sample_weight" and sample_weight is not None
-            self.needs_whole_batch = mask is not None or by_weights
-            value = self._inner(y_true, y_pred, sample_weight)
-            if _is_one_value(self._inner, y_true, y_pred):
-                self.needs_whole_batch = True
-            return value if value.shape.rank == 0 else super().__call__(value, value)
-        values = per_example(self._inner, y_true, y_pred, "loss")
-        self.needs_whole_batch = mask is not None
-        if mask is not None:
-            values._keras_mask = mask
-        return super().__call__(values, values, sample_weight)
+            whole = whole or by_weights or _is_one_value(loss, y_true, y_pred)
+            value = loss(y_true, y_pred, sample_weight)
+            if value.shape.rank != 0:
+                value = super().__call__(value, value)
+        else:
+            values = per_example(loss, y_true, y_pred, "loss")
+            if mask is not None:
+                values._keras_mask = mask
+            value = super().__call__(values, values, sample_weight)
+        self._parts.append(_Part(self.name, value, whole))
+        return value
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         """The values as they are: the base class weighs and reduces them."""

@@ -21,14 +21,16 @@ class Call(NamedTuple):
 
     Attributes:
         steps: Elements of the dataset trained on.
-        sums: float32 [2 + functions + 1]: of the loss, of the loss of the data alone, of each
-            function among the metrics, of examples.
+        batches: Batches completed.
+        sums: float32 [2 + names + 1]: of the loss, of the loss of the data alone, of what the
+            objective sums, of examples.
         squared_norms: float32 [3] where the noise was measured: examples in the batch of one
             replica, the mean squared length of the gradients of its halves, and that of the
             batch's; under a strategy, means over the replicas.
     """
 
     steps: int
+    batches: int
     sums: tf.Tensor
     squared_norms: tf.Tensor | None
 
@@ -125,24 +127,34 @@ class Steps:
         for call in range(several):
             probed = call < probes
             sums, norms = functions["train_steps"](iterator, tf.constant(probed))
-            yield Call(self._steps_per_call, sums, norms if probed else None)
+            steps = self._steps_per_call
+            yield Call(steps, steps, sums, norms if probed else None)
         step = functions["accumulate_step" if micro else "train_step"]
         for call, element in enumerate(iterator, several):
             norms = functions["noise_step"](*_batch(element)) if call < probes else None
-            yield Call(1, step(*element), norms)
-            if micro and self._strategy.experimental_local_results(element[-1])[0]:
+            sums = step(*element)
+            whole = not micro or bool(self._strategy.experimental_local_results(element[-1])[0])
+            yield Call(1, int(whole), sums, norms)
+            if micro and whole:
                 functions["apply_step"]()
 
     def evaluate(self, dataset: Any) -> dict[str, float]:
         """Loss and metrics over a dataset, each example weighing the same."""
         self._objective.reset()
         step = self._functions["eval_step"]
-        return self.means([step(*element) for element in dataset])
+        sums = [step(*element) for element in dataset]
+        require(
+            bool(sums),
+            "validation must give at least one batch",
+            0,
+            "Check that its split holds examples.",
+        )
+        return self.means(sums)
 
     def means(self, sums: Sequence[tf.Tensor]) -> dict[str, float]:
         """Means over all examples of the sums that calls returned, and Keras metrics, by name."""
         total = np.sum([np.asarray(value, np.float64) for value in sums], axis=0)
-        values = dict(zip((LOSS, DATA_LOSS, *self._objective.functions), total, strict=False))
+        values = dict(zip((LOSS, DATA_LOSS, *self._objective.names), total, strict=False))
         means = {name: float(values[name] / total[-1]) for name in self._summed()}
         return means | self._objective.results()
 
@@ -166,7 +178,7 @@ class Steps:
     def _summed(self) -> tuple[str, ...]:
         """Names of what is recorded as a mean of sums."""
         losses = (LOSS, DATA_LOSS) if self._penalized else (LOSS,)
-        return (*losses, *self._objective.functions)
+        return (*losses, *self._objective.names)
 
     def _define(self, spec: tuple[Any, ...], *, micro: bool) -> None:
         """Defines the functions of training for elements of a spec, if there are none yet."""
@@ -400,7 +412,7 @@ class Steps:
     ) -> tf.Tensor:
         """The sums of a call, with Keras's metrics brought up to date."""
         self._objective.update(labels[0], output, *labels[1:])
-        return tf.stack([loss, data_loss, *self._objective.sums(labels[0], output), size])
+        return tf.stack([loss, data_loss, *self._objective.sums(labels[0], output, size), size])
 
 
 def _batch(element: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ X = RANDOM.normal(size=(48, 6)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(np.int64) + (X[:, 1] > 1)
 VALIDATION = slice(36, None)
 EPOCHS = 2
+ACCURACY = ["accuracy"]
 LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
@@ -46,12 +47,12 @@ def rows(data, part):
     return tf.nest.map_structure(lambda values: values[part], data)
 
 
-def fit(make, optimizer, data=(X, Y), *, loss=LOGITS, metrics=("accuracy",), **options):
+def fit(make, optimizer, data=(X, Y), *, loss=LOGITS, metrics=ACCURACY, **options):
     """Weights after `fit`, and its history."""
     keras.utils.set_random_seed(0)
     model = make()
     fitted = {name: options.pop(name) for name in ("class_weight",) if name in options}
-    model.compile(optimizer(), loss, metrics=list(metrics), jit_compile=False, **options)
+    model.compile(optimizer(), loss, metrics=metrics, jit_compile=False, **options)
     history = model.fit(
         batches(rows(data, slice(36))),
         epochs=EPOCHS,
@@ -62,7 +63,7 @@ def fit(make, optimizer, data=(X, Y), *, loss=LOGITS, metrics=("accuracy",), **o
     return model.get_weights(), history.history
 
 
-def loop(make, optimizer, data=(X, Y), *, metrics=("accuracy",), **options):
+def loop(make, optimizer, data=(X, Y), *, metrics=ACCURACY, **options):
     """Weights after the loop's last epoch, and its history by name as Keras has it."""
     keras.utils.set_random_seed(0)
     model = make()
@@ -388,3 +389,99 @@ def test_a_loss_that_layers_add():
     assert_equal(loop(make, MOMENTUM), fit(make, MOMENTUM))
     with pytest.raises(ValueError, match="adds to the loss by add_loss must be computed on whole"):
         loop(make, MOMENTUM, micro_batch=3)
+
+
+class Own(keras.Model):
+    """A model whose graph Keras does not know."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden = keras.layers.Dense(5, "tanh")
+        self.last = keras.layers.Dense(3)
+
+    def call(self, x):
+        return self.last(self.hidden(x))
+
+
+def two_inputs(names):
+    def make():
+        a, b = keras.Input((6,), name="a"), keras.Input((4,), dtype="int64", name="b")
+        b_embedded = keras.layers.Flatten()(keras.layers.Embedding(9, 2)(b))
+        x = keras.layers.Concatenate()([a, b_embedded])
+        return keras.Model({"a": a, "b": b} if names else [a, b], keras.layers.Dense(3)(x))
+
+    return make
+
+
+def hashed():
+    inputs = keras.Input((1,), dtype="int64")
+    x = keras.layers.Embedding(50, 4)(keras.layers.Hashing(50)(inputs))
+    return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+
+
+def looked_up():
+    inputs = keras.Input((1,), dtype="string")
+    x = keras.layers.StringLookup(vocabulary=list("abcd"), output_mode="one_hot")(inputs)
+    return keras.Model(inputs, keras.layers.Dense(3)(x))
+
+
+def two_outputs():
+    inputs = keras.Input((6,))
+    x = keras.layers.Dense(5, "tanh")(inputs)
+    kind = keras.layers.Dense(3, name="kind")(x)
+    return keras.Model(inputs, {"kind": kind, "size": keras.layers.Dense(1, name="size")(x)})
+
+
+def image():
+    inputs = keras.Input((3, 2, 1))
+    return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(inputs / 255)))
+
+
+KINDS = {
+    "own_class": (Own, (X, Y)),
+    "unbuilt": (lambda: keras.Sequential([keras.layers.Dense(3)]), (X, Y)),
+    "dict": (two_inputs(True), ({"a": X, "b": WORDS}, Y)),
+    "tuple": (two_inputs(False), ((X, WORDS), Y)),
+    "large_ids": (hashed, (2**24 + np.arange(48)[:, None], Y)),
+    "strings": (looked_up, (np.array(list("abcdefgh") * 6)[:, None], Y)),
+    "uint8": (image, (RANDOM.integers(0, 256, (48, 3, 2, 1), np.uint8), Y)),
+    "float64": (dense, (X.astype(np.float64), Y.astype(np.float32))),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("micro_batch", [None, 3])
+def test_every_kind_of_input(kind, micro_batch):
+    make, data = KINDS[kind]
+    ours = loop(make, MOMENTUM, data, loss=LOGITS, micro_batch=micro_batch)
+    assert_equal(ours, fit(make, MOMENTUM, data))
+
+
+@pytest.mark.parametrize("micro_batch", [None, 3])
+def test_several_outputs(micro_batch):
+    options = {
+        "data": (X, {"kind": Y, "size": BINARY}),
+        "loss": {"kind": LOGITS, "size": "mse"},
+        "loss_weights": {"kind": 1.0, "size": 0.3},
+        "metrics": {"kind": ["accuracy"], "size": ["mae"]},
+    }
+    ours = loop(two_outputs, MOMENTUM, micro_batch=micro_batch, **options)
+    theirs = fit(two_outputs, MOMENTUM, **options)
+    # For each output Keras takes the mean over batches, of which the last is smaller here.
+    assert ours[1].keys() == theirs[1].keys()
+    for split in ("", "val_"):
+        losses = [np.array(ours[1][f"{split}{name}_loss"]) for name in ("kind", "size")]
+        np.testing.assert_allclose(losses[0] + 0.3 * losses[1], ours[1][f"{split}loss"], rtol=1e-5)
+        del theirs[1][f"{split}kind_loss"], theirs[1][f"{split}size_loss"]
+    assert_equal(ours, theirs)
+
+
+class Training(keras.Model):
+    def train_step(self, data):
+        return {"loss": 0.0}
+
+
+def test_a_model_with_a_step_of_its_own_is_refused():
+    inputs = keras.Input((6,))
+    with pytest.raises(ValueError, match="Training with its own train_step"):
+        loop(lambda: Training(inputs, keras.layers.Dense(3)(inputs)), MOMENTUM)

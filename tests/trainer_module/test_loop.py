@@ -264,6 +264,69 @@ def test_a_training_set_without_batches_is_refused():
         run_on(lambda batch_size, epoch: empty, schedule_config())
 
 
+def batched(x=X, y=Y, size=8):
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(size)
+
+
+@pytest.mark.parametrize(
+    ("make_dataset", "message"),
+    [
+        (lambda size, epoch: batched().repeat(), "make_dataset must give one epoch, which ends"),
+        (lambda size, epoch: batched().unbatch(), r"Call \.batch\(batch_size\)"),
+        (lambda size, epoch: (X, Y), "must be a tf.data.Dataset"),
+        (lambda size, epoch: tf.data.Dataset.range(9).batch(3), r"must yield \(x, y\) pairs"),
+        (lambda size, epoch: batched(size=7), "examples in .* of 8"),
+        (lambda size, epoch: batched(size=9), "examples in .* of 8"),
+        (
+            lambda size, epoch: batched(X if epoch == 1 else X.astype(np.float64), size=size),
+            "same types and shapes in every epoch",
+        ),
+    ],
+)
+@pytest.mark.parametrize("micro_batch", [None, 3])
+def test_data_that_cannot_be_trained_on_is_refused(make_dataset, message, micro_batch):
+    model, optimizer = model_and_optimizer()
+    with pytest.raises(ValueError, match=message):
+        train(
+            model,
+            optimizer,
+            make_dataset,
+            evaluation_dataset(VALIDATION, 16),
+            schedule_config(),
+            num_examples=120,
+            batch_size=8,
+            micro_batch=micro_batch,
+        )
+
+
+@pytest.mark.parametrize(
+    ("validation", "message"),
+    [
+        (batched().repeat(), "validation must give one epoch, which ends"),
+        (batched().take(0), "validation must give at least one batch"),
+        (batched().filter(lambda x, y: False), "validation must give at least one batch"),
+        (batched().unbatch(), r"Call \.batch\(batch_size\)"),
+    ],
+)
+def test_validation_that_cannot_be_evaluated_is_refused(validation, message):
+    model, optimizer = model_and_optimizer()
+    factory = training_factory(TRAINING, ImageFeatures(), 0)
+    arguments = {"num_examples": 90, "batch_size": 8}
+    with pytest.raises(ValueError, match=message):
+        train(model, optimizer, factory, validation, schedule_config(), **arguments)
+
+
+def test_validation_may_be_of_another_type():
+    model, optimizer = model_and_optimizer()
+    factory = training_factory(TRAINING, ImageFeatures(), 0)
+    validation = batched(X[90:].astype(np.float64), Y[90:].astype(np.float32))
+    config = schedule_config(max_epochs=1)
+    history = train(model, optimizer, factory, validation, config, num_examples=90, batch_size=8)
+    _, expected = run(config)
+    for name, value in expected.epochs[0].metrics.items():
+        assert history.epochs[0].metrics[name] == pytest.approx(value)
+
+
 def model_that_runs_out_of_memory(limit, optimizer):
     """A model that asks TensorFlow for more memory than any machine has, beyond a batch size."""
 
