@@ -59,13 +59,6 @@ class Snapshot(NamedTuple):
         _assign(optimizer.variables, self.optimizer)
 
 
-def reset_slots(optimizer: keras.optimizers.Optimizer) -> None:
-    """Set momentum and the like to zero; iterations and learning rate stay."""
-    for variable in optimizer.variables:
-        if variable is not optimizer.iterations and variable is not optimizer.learning_rate:
-            variable.assign(np.zeros(variable.shape, variable.dtype))
-
-
 class Checkpoints:
     """The checkpoints of one run in one folder."""
 

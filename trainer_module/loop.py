@@ -1,9 +1,10 @@
 """The outer loop: epoch, evaluate, decide, apply, record, save."""
 
+import contextlib
 import itertools
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from keras.src.trainers.data_adapters.tf_dataset_adapter import make_class_weigh
 
 from trainer_module import noise, schedule
 from trainer_module.batch import check_batches, distributed
-from trainer_module.checkpoint import Checkpoints, Snapshot, reset_slots
+from trainer_module.checkpoint import Checkpoints, Snapshot
 from trainer_module.checks import require
 from trainer_module.data import DatasetFactory
 from trainer_module.history import EpochRecord, History, Writer, Writers
 from trainer_module.objective import Metrics, Objective, cross_entropy
+from trainer_module.optimizer import describe, inner, kind
 from trainer_module.preemption import leaving_on_sigterm
 from trainer_module.schedule import Problem, ScheduleConfig
 from trainer_module.step import Steps
@@ -109,7 +111,8 @@ def train(
         steps_per_call=steps_per_call,
         strategy=strategy,
     )
-    problem = Problem(num_examples, optimizer.name, float(getattr(optimizer, "momentum", 0.0)))
+    momentum = float(getattr(inner(optimizer), "momentum", 0.0))
+    problem = Problem(num_examples, kind(optimizer), momentum)
     run = _Run(model, optimizer, config, steps, problem, strategy, batch_size, micro_batch)
     run.description = {
         "schedule": asdict(config),
@@ -117,7 +120,7 @@ def train(
         "micro_batch": micro_batch,
         "num_examples": num_examples,
         "replicas": strategy.num_replicas_in_sync,
-        "optimizer": keras.optimizers.serialize(optimizer)["config"],
+        "optimizer": describe(optimizer),
         # Shapes, not names: Keras numbers names by how many models the process has made.
         "model": [list(v.shape) for v in model.variables],
         **({"loss_weights": loss_weights} if loss_weights else {}),
@@ -199,6 +202,8 @@ class _Run:
             config, problem, self.state.learning_rate, self.state.batch_size
         )
         self.best = Snapshot.take(0, model, optimizer)
+        # Another one costs memory, so it is kept only where it may be asked for.
+        self._start = self.best if config.restore == "weights_reset_slots" else None
         self.description: Mapping[str, Any] = {}
 
     @property
@@ -261,20 +266,21 @@ class _Run:
         batches = make_dataset(before.batch_size, before.epoch + 1)
         _check_epoch(batches, "make_dataset")
         values, examples, updates = self._train_within_memory(batches, told)
-        evaluated = self._steps.evaluate(evaluation)
-        values |= {f"val_{name}": value for name, value in evaluated.items()}
-        seconds = elapsed()
-        self.state, decision = schedule.step(
-            self._config,
-            self._problem,
-            before,
-            metric=values[self._config.plateau.monitor],
-            loss=values["loss"],
-            elapsed_seconds=seconds,
-            gradient_noise=self._noise.b_simple,
-        )
-        if decision.observation.improved_best:
-            self.best = Snapshot.take(decision.epoch, self._model, self._optimizer)
+        with self._averaged():
+            evaluated = self._steps.evaluate(evaluation)
+            values |= {f"val_{name}": value for name, value in evaluated.items()}
+            seconds = elapsed()
+            self.state, decision = schedule.step(
+                self._config,
+                self._problem,
+                before,
+                metric=values[self._config.plateau.monitor],
+                loss=values["loss"],
+                elapsed_seconds=seconds,
+                gradient_noise=self._noise.b_simple,
+            )
+            if decision.observation.improved_best:
+                self.best = Snapshot.take(decision.epoch, self._model, self._optimizer)
         self._restore(decision.restore)
         past = self._records[-1] if self._records else None
         record = EpochRecord(
@@ -371,6 +377,30 @@ class _Run:
         small = self._micro_batch is not None and share > self._micro_batch
         return self._micro_batch if small else None
 
+    @property
+    def _averages(self) -> Sequence[Any]:
+        """The optimizer's averages of the weights (`use_ema`), where it keeps them and has some."""
+        optimizer = inner(self._optimizer)
+        if not optimizer.use_ema or int(optimizer.iterations) == 0:
+            return ()
+        averages: Sequence[Any] = optimizer._model_variables_moving_average
+        return averages
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Within the context the model has the averages of its weights, as `fit` leaves it."""
+        if not self._averages:
+            yield
+            return
+        variables = self._model.trainable_variables
+        trained = [np.array(v) for v in variables]
+        self._optimizer.finalize_variable_values(variables)
+        try:
+            yield
+        finally:
+            for variable, value in zip(variables, trained, strict=True):
+                variable.assign(value)
+
     def _restore(self, what: schedule.Restore) -> None:
         if what == "none":
             return
@@ -378,7 +408,11 @@ class _Run:
         if what == "weights_and_slots":
             self.best.restore_optimizer(self._optimizer)
         elif what == "weights_reset_slots":
-            reset_slots(self._optimizer)
+            assert self._start is not None
+            self._start.restore_optimizer(self._optimizer)
+        elif averages := self._averages:
+            for average, value in zip(averages, self._model.trainable_variables, strict=True):
+                average.assign(value)
 
     def _check_traces(self) -> None:
         traces = self._steps.traces()

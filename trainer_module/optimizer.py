@@ -1,4 +1,6 @@
-"""The optimizer of a config."""
+"""The optimizer: of a config, and what the loop must know of any other."""
+
+from typing import Any
 
 import keras
 
@@ -16,3 +18,30 @@ def build(config: OptimizerConfig) -> keras.optimizers.Optimizer:
         )
     kind = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[config.optimizer]
     return kind(config.learning_rate, weight_decay=config.weight_decay or None)
+
+
+def inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """Returns the optimizer that makes the updates, where another one scales the loss for it."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def kind(optimizer: keras.optimizers.Optimizer) -> str:
+    """Returns the name of the Keras class whose rule an optimizer follows, such as Adam.
+
+    A subclass follows the rule of Keras's; a class that has a rule of its own has its own name.
+    """
+    own = type(inner(optimizer))
+    of_keras = next(base for base in own.__mro__ if base.__module__.startswith("keras."))
+    followed = own if of_keras is keras.optimizers.Optimizer else of_keras
+    return str(followed.__name__)
+
+
+def describe(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+    """Returns class and arguments of an optimizer, as JSON.
+
+    Its name is left out: Keras numbers names by how many optimizers the process has made.
+    """
+    config = {k: v for k, v in optimizer.get_config().items() if k != "name"}
+    if inner(optimizer) is not optimizer:
+        config["inner_optimizer"] = describe(inner(optimizer))
+    return {"class": type(optimizer).__name__, **config}

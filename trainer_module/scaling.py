@@ -22,7 +22,18 @@ from typing import NamedTuple
 
 from trainer_module.checks import require
 
-_ADAPTIVE = ("adam", "adamw", "adamax", "amsgrad", "nadam", "rmsprop")
+_ADAPTIVE = (
+    "adadelta",
+    "adafactor",
+    "adagrad",
+    "adam",
+    "adamax",
+    "adamw",
+    "amsgrad",
+    "lamb",
+    "nadam",
+    "rmsprop",
+)
 
 
 class Problem(NamedTuple):
@@ -30,7 +41,7 @@ class Problem(NamedTuple):
 
     Attributes:
         num_examples: Training examples N in an epoch.
-        optimizer: Name of the optimizer (sgd, adam, adamw, ...), in any case.
+        optimizer: Class of the optimizer (sgd, adam, adamw, ...), in any case.
         momentum: Momentum m of SGD in [0, 1); of no effect with an adaptive optimizer.
         max_batch_size: Largest global batch that fits in memory, if known.
     """

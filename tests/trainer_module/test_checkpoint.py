@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from trainer_module.checkpoint import Checkpoints, Snapshot, claim, reset_slots
+from trainer_module.checkpoint import Checkpoints, Snapshot, claim
 
 
 def snapshot(epoch, value=None):
@@ -127,20 +127,6 @@ def test_snapshot_brings_model_and_optimizer_back():
     after = Snapshot.take(1, model, optimizer)
     for a, b in zip(before.model + before.optimizer, after.model + after.optimizer, strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-def test_reset_slots_keeps_iterations_and_learning_rate():
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    optimizer = keras.optimizers.Adam(0.1)
-    optimizer.build(model.trainable_variables)
-    ones = [np.ones(v.shape, np.float32) for v in model.trainable_variables]
-    optimizer.apply(ones, model.trainable_variables)
-    reset_slots(optimizer)
-    iterations, rate, *slots = (np.array(v) for v in optimizer.variables)
-    assert iterations == 1
-    assert rate == np.float32(0.1)
-    assert slots
-    assert not any(slot.any() for slot in slots)
 
 
 def test_claim_keeps_the_runs_used_last(tmp_path):

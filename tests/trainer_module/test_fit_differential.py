@@ -391,6 +391,30 @@ def test_a_loss_that_layers_add():
         loop(make, MOMENTUM, micro_batch=3)
 
 
+@pytest.mark.parametrize("overwrite", [None, 4])
+def test_averages_of_the_weights_are_what_is_evaluated_and_kept(overwrite):
+    def optimizer():
+        return keras.optimizers.Adam(
+            0.01, use_ema=True, ema_momentum=0.7, ema_overwrite_frequency=overwrite
+        )
+
+    weights, _ = fit(convolutional, optimizer)
+    made = []
+
+    def make():
+        made.append(convolutional())
+        return made[-1]
+
+    _, history = loop(make, optimizer)
+    # The monitor is better after each epoch, so that the last is kept.
+    assert history["val_loss"] == sorted(history["val_loss"], reverse=True)
+    for mine, its in zip(made[0].get_weights(), weights, strict=True):
+        np.testing.assert_allclose(mine, its, rtol=1e-4, atol=1e-6)
+    made[0].compile(loss=LOGITS)
+    evaluated = made[0].evaluate(batches(rows((X, Y), VALIDATION)), verbose=0)
+    np.testing.assert_allclose(history["val_loss"][-1], evaluated, rtol=1e-4)
+
+
 class Own(keras.Model):
     """A model whose graph Keras does not know."""
 

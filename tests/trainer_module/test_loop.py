@@ -248,6 +248,79 @@ def test_restores_at_a_stall(restore):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: keras.optimizers.Adam(0.01),
+        lambda: keras.optimizers.Adagrad(0.01, initial_accumulator_value=0.3),
+        lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.05, momentum=0.9)),
+    ],
+)
+def test_slots_that_are_reset_are_those_of_a_new_optimizer(make):
+    seen = []
+    model, optimizer = model_and_optimizer(make())
+    factory = training_factory(TRAINING, ImageFeatures(), 0)
+
+    def make_dataset(batch_size, epoch):
+        rate = optimizer.learning_rate
+        seen.append([np.array(v) for v in optimizer.variables if v is not rate])
+        return factory(batch_size, epoch)
+
+    config = schedule_config(restore="weights_reset_slots", patience=1, actions=1)
+    validation = evaluation_dataset(VALIDATION, 16)
+    arguments = {"num_examples": 90, "batch_size": 8}
+    history = train(model, optimizer, make_dataset, validation, config, **arguments)
+    new = make()
+    new.build(model.trainable_variables)
+    stall = history.decisions[0].epoch
+    for value, expected in zip(
+        seen[stall],
+        [np.array(v) for v in new.variables if v is not new.learning_rate],
+        strict=True,
+    ):
+        np.testing.assert_array_equal(value, expected)
+    assert any((a != b).any() for a, b in zip(seen[stall - 1], seen[stall], strict=True))
+
+
+@pytest.mark.parametrize("restore", ["none", "weights"])
+def test_a_run_with_averages_of_the_weights_is_resumed_bit_for_bit(tmp_path, restore):
+    def once(**options):
+        optimizer = keras.optimizers.SGD(0.05, momentum=0.9, use_ema=True, ema_momentum=0.8)
+        config = schedule_config(restore=restore, patience=1, max_epochs=6)
+        return run(config, optimizer=optimizer, **options)
+
+    model, history = once()
+    with pytest.raises(KeyboardInterrupt):
+        once(writer=Recorder(3), directory=tmp_path)
+    resumed, continued = once(directory=tmp_path)
+    assert comparable(continued) == comparable(history)
+    for a, b in zip(model.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    accuracy = np.mean(model.predict(VALIDATION.x, verbose=0).argmax(1) == VALIDATION.y)
+    assert accuracy == pytest.approx(history.best.metrics["val_accuracy"])
+
+
+def test_the_scaling_rule_goes_by_the_class_of_the_optimizer(tmp_path):
+    """At a stall, Adam's learning rate is cut by the square root of the factor."""
+    found = []
+    for optimizer in (
+        keras.optimizers.Adam(0.01, name="mine"),
+        keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01)),
+    ):
+        config = schedule_config(strategy="lr_decay", factor=4.0, patience=1, actions=1)
+        _, history = run(config, optimizer=optimizer)
+        found.append(history.epochs[-1].learning_rate)
+    assert found == [0.005, 0.005]
+
+
+def test_a_run_goes_on_with_an_optimizer_of_another_name(tmp_path):
+    config = schedule_config(max_epochs=1)
+    for name in ("sgd", "sgd_1"):
+        optimizer = keras.optimizers.SGD(0.05, momentum=0.9, name=name)
+        _, history = run(config, optimizer=optimizer, directory=tmp_path)
+    assert len(history.epochs) == 1
+
+
 def test_bad_arguments_are_refused_before_training():
     with pytest.raises(ValueError, match=r"monitor must be one of .*val_accuracy.*, got 'val_f1'"):
         run(ScheduleConfig(plateau=PlateauConfig(monitor="val_f1")))

@@ -32,7 +32,10 @@ def test_growing_by_k_drops_the_exact_scale_by_slightly_more_than_k():
     assert 4 < noise_scale(0.1, 2_048, SGD) / noise_scale(0.1, 8_192, SGD) < 4.6
 
 
-@pytest.mark.parametrize("name", ["adam", "AdamW", "nadam", "RMSprop", "adamax"])
+@pytest.mark.parametrize(
+    "name",
+    ["adam", "AdamW", "nadam", "RMSprop", "adamax", "Adagrad", "Adadelta", "Adafactor", "Lamb"],
+)
 def test_adaptive_optimizers_follow_the_square_root_rule(name):
     rule = update_rule(name)
     assert (rule.name, rule.exponent) == ("square_root", 2)
