@@ -199,4 +199,5 @@ def _header(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
 
 def _assign(variables: Sequence[Any], values: Sequence[npt.NDArray[Any]]) -> None:
     for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
+        # A file holds bfloat16 as two bytes of no type.
+        variable.assign(value.view(np.array(variable).dtype) if value.dtype.kind == "V" else value)

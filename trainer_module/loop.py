@@ -25,7 +25,7 @@ from trainer_module.history import EpochRecord, History, Writer, Writers
 from trainer_module.objective import Metrics, Objective, cross_entropy
 from trainer_module.optimizer import describe, inner, kind
 from trainer_module.preemption import leaving_on_sigterm
-from trainer_module.schedule import Problem, ScheduleConfig
+from trainer_module.schedule import NonFiniteError, Problem, ScheduleConfig
 from trainer_module.step import Steps
 
 
@@ -130,7 +130,7 @@ def train(
     if class_weight:
         make_dataset = _weighted(make_dataset, class_weight)
     chief = strategy.extended.should_checkpoint
-    checkpoints = Checkpoints(directory, json.dumps(run.description)) if directory else None
+    checkpoints = Checkpoints(directory, _fingerprint(run.description)) if directory else None
     if checkpoints:
         run.resume(checkpoints.load())
     told = Writers(writers if chief else ())
@@ -138,7 +138,15 @@ def train(
     started = clock() - run.seconds
     with leaving_on_sigterm():
         while not run.stopped:
-            record = run.epoch(make_dataset, evaluation, told, lambda: clock() - started)
+            try:
+                record = run.epoch(make_dataset, evaluation, told, lambda: clock() - started)
+            except NonFiniteError as error:
+                run.best.restore_model(model)
+                if directory is None:
+                    raise
+                raise NonFiniteError(
+                    f"{error} A lower learning rate starts anew: empty {directory} first."
+                ) from error
             if checkpoints and chief:
                 checkpoints.save(*run.memory())
             told.epoch(record)
@@ -483,6 +491,15 @@ def _weighted(make_dataset: DatasetFactory, class_weight: Mapping[int, float]) -
         return make_dataset(batch_size, epoch).map(weigh)
 
     return weighted
+
+
+def _fingerprint(description: Mapping[str, Any]) -> str:
+    """Returns what two runs share if one may resume from the other's checkpoints.
+
+    What is to be done after a NaN is left out: a run that ended by one may go on otherwise.
+    """
+    steering = {k: v for k, v in description["schedule"].items() if k != "on_nonfinite"}
+    return json.dumps({**description, "schedule": steering})
 
 
 def _shortest(value: np.float32) -> float:

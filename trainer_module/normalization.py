@@ -24,6 +24,8 @@ def replaceable(layer: keras.Layer) -> bool:
         and not layer.synchronized
         and layer.epsilon >= _LEAST_EPSILON
         and layer.compute_dtype in _COMPUTE_DTYPES
+        # The kernel takes scale, offset and averages in float32 only.
+        and layer.variable_dtype == "float32"
     )
 
 

@@ -31,7 +31,8 @@ class PlateauConfig:
     Attributes:
         monitor: Metric that steers the schedule, as the loop names it (val_accuracy, val_loss).
         mode: Whether a larger (max) or a smaller (min) value of the monitor is better.
-        patience: Evaluations in a row without improvement after which the schedule acts.
+        patience: Evaluations in a row without improvement after which the schedule acts; under the
+            rule of PyTorch it acts on the one after them, so that 0 is possible.
         min_delta: By how much a value must beat the best to count as an improvement.
         min_delta_mode: Unit of min_delta: absolute, or relative to the magnitude of the best.
         cooldown: Evaluations to skip after an action before counting again.
@@ -70,9 +71,11 @@ class PlateauConfig:
             self.mode,
             "Add --mode min.",
         )
+        # PyTorch acts on the evaluation after `patience` bad ones.
+        least = 0 if self.compatibility == "torch" else 1
         require(
-            self.patience >= 1,
-            "patience must be at least 1 evaluation",
+            self.patience >= least,
+            f"patience must be at least {least} evaluation{'s' * (least == 0)}",
             self.patience,
             "Try --patience 5.",
         )

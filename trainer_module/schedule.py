@@ -228,9 +228,9 @@ def step(
     if broken and config.on_nonfinite == "rollback_and_reduce":
         return _roll_back(config, problem, state, broken, limit)
 
-    seen, observation = plateau.observe(
-        config.plateau, state.plateau, math.nan if broken else metric
-    )
+    # A loss that is not finite voids the metric; a metric that is not is judged as it is.
+    void = broken and (metric is None or math.isfinite(metric))
+    seen, observation = plateau.observe(config.plateau, state.plateau, math.nan if void else metric)
     state = state._replace(plateau=seen, rollbacks=0)
     why = describe_observation(config.plateau, observation, metric, broken)
     if observation.stalled and state.actions_taken >= config.num_actions:

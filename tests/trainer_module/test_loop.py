@@ -208,6 +208,21 @@ def test_a_loss_that_is_not_finite_raises_by_default():
         run_on(nan_from(2), schedule_config())
 
 
+def test_after_a_nan_the_model_has_the_best_weights_and_the_advice_can_be_followed(tmp_path):
+    model, optimizer = model_and_optimizer()
+    arguments = {"num_examples": 90, "batch_size": 8, "directory": tmp_path}
+    validation = evaluation_dataset(VALIDATION, 16)
+    with pytest.raises(NonFiniteError, match=rf"epoch 3.*empty {tmp_path} first"):
+        train(model, optimizer, nan_from(3), validation, schedule_config(), **arguments)
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+    goes_on = schedule_config(on_nonfinite="rollback_and_reduce", max_epochs=4)
+    with pytest.raises(ValueError, match="only with the config"):
+        train(*model_and_optimizer(), nan_from(3), validation, goes_on, **arguments)
+    goes_on = schedule_config(on_nonfinite="rollback_and_reduce")
+    history = train(*model_and_optimizer(), nan_from(3), validation, goes_on, **arguments)
+    assert history.epochs[2].action == "rollback"
+
+
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_rolls_back_to_the_best_weights_and_goes_on(epoch):
     config = schedule_config(on_nonfinite="rollback_and_reduce", max_epochs=8)
@@ -280,6 +295,22 @@ def test_slots_that_are_reset_are_those_of_a_new_optimizer(make):
     ):
         np.testing.assert_array_equal(value, expected)
     assert any((a != b).any() for a, b in zip(seen[stall - 1], seen[stall], strict=True))
+
+
+def test_a_run_in_pure_bfloat16_is_resumed_bit_for_bit(tmp_path):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("bfloat16")
+    try:
+        config = schedule_config(restore="weights_and_slots", max_epochs=4)
+        model, history = run(config)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, writer=Recorder(2), directory=tmp_path)
+        resumed, continued = run(config, directory=tmp_path)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert comparable(continued) == comparable(history)
+    for a, b in zip(model.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("restore", ["none", "weights"])

@@ -140,6 +140,14 @@ def test_first_two_firings_on_a_flat_metric(compatibility, expected):
         assert (fired[0] + 1, fired[1] + 1) == pair
 
 
+def test_torch_with_patience_zero_acts_on_the_first_bad_evaluation():
+    config = PlateauConfig(patience=0, compatibility="torch")
+    assert firings(config, [0.1, 0.2, 0.2, 0.3, 0.1, 0.1]) == [2, 4, 5]
+    for compatibility in ("plateau", "keras"):
+        with pytest.raises(ValueError, match="patience must be at least 1"):
+            PlateauConfig(patience=0, compatibility=compatibility)
+
+
 def trace_cases(library: str) -> list[object]:
     if not TRACES.exists():
         reason = "no recorded traces at ../shared/data/plateau_traces.json"

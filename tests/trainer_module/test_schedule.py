@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer_module.plateau import PlateauConfig, PlateauState
+from trainer_module.plateau import PlateauConfig, PlateauState, acted, observe
+from trainer_module.plateau import initial_state as initial_plateau_state
 from trainer_module.scaling import update_rule
 from trainer_module.schedule import (
     HYSTERESIS,
@@ -298,6 +299,22 @@ class TestNotFinite:
         assert after.plateau.best == state.plateau.best
         assert decision.observation.bad_evaluations == state.plateau.bad_evaluations + 1
         assert decision.action == ("none" if first else "grow_batch")
+
+    @pytest.mark.parametrize("mode", ["max", "min"])
+    @pytest.mark.parametrize("compatibility", ["plateau", "keras", "torch"])
+    def test_a_metric_that_is_infinite_is_judged_by_the_rule_followed(self, mode, compatibility):
+        plateau = PlateauConfig(
+            monitor="score", mode=mode, patience=2, cooldown=1, compatibility=compatibility
+        )
+        wanted = config(plateau=plateau, on_nonfinite="bad_epoch", actions=50, factor=1.01)
+        metrics = [0.1, math.inf, 0.3, 0.2, 0.4, -math.inf, 0.5, 0.6, 0.0, -0.1, 0.7, 0.7, 0.7, 0.7]
+        state, expected = initial_plateau_state(), []
+        for metric in metrics:
+            state, seen = observe(plateau, state, metric)
+            expected.append(seen.stalled)
+            state = acted(plateau, state) if seen.stalled else state
+        assert any(expected)
+        assert [decision.action != "none" for decision in run(wanted, metrics)] == expected
 
     @pytest.mark.parametrize("values", NONFINITE)
     @pytest.mark.parametrize("first", [True, False])
