@@ -36,7 +36,9 @@ class PlateauConfig:
         min_delta: By how much a value must beat the best to count as an improvement.
         min_delta_mode: Unit of min_delta: absolute, or relative to the magnitude of the best.
         cooldown: Evaluations to skip after an action before counting again.
-        smoothing: Filter applied to the metric before it is judged.
+        smoothing: Filter applied to the metric before it is judged. The median ignores single
+            outliers. The ema approaches a new level ever more slowly, so min_delta should be
+            above 0 with it.
         smoothing_window: Evaluations the filter spans (median), or its time constant (ema).
         spike_guard: Whether a climb of `patience` evaluations (three at least) below the best
             shows that the best was a lucky spike, and is no stall.
@@ -121,8 +123,8 @@ class PlateauState(NamedTuple):
         bad_evaluations: Evaluations in a row without improvement.
         cooldown_left: What is left of the cooldown, in evaluations.
         window: Latest finite metrics, oldest first (median).
-        ema_sum: Exponentially weighted sum of the finite metrics (ema).
-        ema_weight: Sum of those weights, below 1 while the filter is young (ema).
+        ema: Exponentially weighted mean of the finite metrics (ema).
+        ema_weight: Sum of its weights, below 1 while the filter is young (ema).
         previous: Filtered metric of the last evaluation.
         climb: Evaluations in a row, the last included, each better than the one before.
     """
@@ -132,7 +134,7 @@ class PlateauState(NamedTuple):
     bad_evaluations: int = 0
     cooldown_left: int = 0
     window: tuple[float, ...] = ()
-    ema_sum: float = 0.0
+    ema: float = 0.0
     ema_weight: float = 0.0
     previous: float | None = None
     climb: int = 0
@@ -246,7 +248,8 @@ def _filter(
 
     The median says nothing until its window is full: of fewer values, a spike could be the median.
     The ema of time constant n weighs a value of age t by exp(-t/n), divided by the sum of weights
-    so that the first values are not drawn towards zero (as in Adam, Kingma and Ba 2015).
+    so that the first values are not drawn towards zero (as in Adam, Kingma and Ba 2015). It is
+    updated by its difference to the metric, so that rounding never moves it off a flat metric.
     """
     if not math.isfinite(metric):
         return state, None
@@ -256,9 +259,9 @@ def _filter(
         return state._replace(window=window), median(window) if full else None
     if config.smoothing == "ema":
         decay = math.exp(-1 / config.smoothing_window)
-        total = decay * state.ema_sum + (1 - decay) * metric
         weight = decay * state.ema_weight + (1 - decay)
-        return state._replace(ema_sum=total, ema_weight=weight), total / weight
+        value = state.ema + (1 - decay) / weight * (metric - state.ema)
+        return state._replace(ema=value, ema_weight=weight), value
     return state, metric
 
 

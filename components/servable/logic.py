@@ -433,7 +433,7 @@ def _originals(seen: _Seen) -> Check:
         found,
         "no file was converted",
     )
-    return check._replace(note=refused[0].error) if check.passed and refused else check
+    return dataclasses.replace(check, note=refused[0].error) if check.passed and refused else check
 
 
 def _latency(seen: _Seen, limit: float | None) -> Check:

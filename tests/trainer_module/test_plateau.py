@@ -221,11 +221,6 @@ class TestSmoothing:
         config = PlateauConfig(smoothing="median", smoothing_window=3)
         assert last(config, [0.1, 0.9, 0.2, 0.3]).value == 0.3
 
-    def test_the_ema_of_a_constant_is_the_constant(self):
-        config = PlateauConfig(smoothing="ema", smoothing_window=4)
-        for n in range(1, 10):
-            assert last(config, [0.7] * n).value == pytest.approx(0.7, rel=1e-14)
-
     def test_the_ema_weighs_by_age_over_its_time_constant(self):
         config = PlateauConfig(smoothing="ema", smoothing_window=2)
         weights = [math.exp(-age / 2) for age in (2, 1, 0)]
@@ -237,6 +232,34 @@ class TestSmoothing:
         seen = last(config, [0.1, 0.2, 0.3, 0.9])
         assert seen.improved_best
         assert seen.value == 0.3
+
+    @given(
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.sampled_from(["max", "min"]),
+        st.integers(1, 200),
+        st.integers(1, 8),
+    )
+    def test_the_ema_takes_a_flat_metric_for_flat(self, metric, mode, window, patience):
+        config = PlateauConfig(
+            mode=mode, patience=patience, smoothing="ema", smoothing_window=window
+        )
+        plain = PlateauConfig(mode=mode, patience=patience)
+        assert last(config, [metric] * 30).value == metric
+        assert stalls(config, [metric] * 30) == stalls(plain, [metric] * 30)
+
+    @given(
+        st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=10),
+        st.floats(-1e6, 1e6),
+        st.integers(1, 5),
+    )
+    def test_the_ema_never_passes_the_level_it_approaches(self, before, level, window):
+        config, state = PlateauConfig(smoothing="ema", smoothing_window=window), initial_state()
+        values = []
+        for metric in [*before, *[level] * 20]:
+            state, seen = observe(config, state, metric)
+            values.append(seen.value)
+        approach = [*values[len(before) - 1 :], level]
+        assert approach == sorted(approach, reverse=level < approach[0])
 
 
 class TestSpikes:
