@@ -5,11 +5,6 @@ not. The `patience`-th evaluation in a row that does not is a stall. Two bests a
 significant one drives patience, the true one (any finite value better than all before, raw) says
 which epoch is worth a checkpoint.
 
-One lucky value must not pass for the summit: when an evaluation would be called a stall although
-the last `patience` evaluations (three at least) each beat the one before, the best was a spike,
-the metric is improving, and improvement is counted from the present value on. A flat or noisy
-metric is not affected: m values in random order are all ascending once in m! times.
-
 First two stalls on a flat metric, patience 2, cooldown 0 / 1 / 2, for each rule followed:
 
     plateau 3,5 / 3,6 / 3,7     keras 3,5 / 3,5 / 3,6     torch 4,7 / 4,8 / 4,9
@@ -40,8 +35,6 @@ class PlateauConfig:
             outliers. The ema approaches a new level ever more slowly, so min_delta should be
             above 0 with it.
         smoothing_window: Evaluations the filter spans (median), or its time constant (ema).
-        spike_guard: Whether a climb of `patience` evaluations (three at least) below the best
-            shows that the best was a lucky spike, and is no stall.
         compatibility: Rule to follow: plateau, or exactly that of Keras or PyTorch.
     """
 
@@ -53,7 +46,6 @@ class PlateauConfig:
     cooldown: int = 0
     smoothing: Literal["none", "ema", "median"] = "none"
     smoothing_window: int = 3
-    spike_guard: bool = True
     compatibility: Literal["plateau", "keras", "torch"] = "plateau"
 
     def __post_init__(self) -> None:
@@ -125,8 +117,6 @@ class PlateauState(NamedTuple):
         window: Latest finite metrics, oldest first (median).
         ema: Exponentially weighted mean of the finite metrics (ema).
         ema_weight: Sum of its weights, below 1 while the filter is young (ema).
-        previous: Filtered metric of the last evaluation.
-        climb: Evaluations in a row, the last included, each better than the one before.
     """
 
     best: float | None = None
@@ -136,8 +126,6 @@ class PlateauState(NamedTuple):
     window: tuple[float, ...] = ()
     ema: float = 0.0
     ema_weight: float = 0.0
-    previous: float | None = None
-    climb: int = 0
 
 
 class Observation(NamedTuple):
@@ -193,20 +181,14 @@ def observe(
     judged = value if value is not None or finite else metric
 
     improved = judged is not None and _significant(config, judged, state.reference)
-    climb = _climb(config, state, value)
     bad = 0 if improved or skipped else state.bad_evaluations + (judged is not None)
     # PyTorch tolerates `patience` evaluations and acts on the one after them.
     stalled = bad >= config.patience + (config.compatibility == "torch")
-    if stalled and _spike_passed(config, climb):
-        improved, stalled, bad = True, False, 0
-
     state = state._replace(
         best=metric if improved_best else state.best,
         reference=judged if improved else state.reference,
         bad_evaluations=bad,
         cooldown_left=max(state.cooldown_left - 1, 0),
-        previous=value,
-        climb=climb,
     )
     return state, Observation(value, improved_best, improved, stalled, bad, skipped, finite)
 
@@ -263,21 +245,3 @@ def _filter(
         value = state.ema + (1 - decay) / weight * (metric - state.ema)
         return state._replace(ema=value, ema_weight=weight), value
     return state, metric
-
-
-def _climb(config: PlateauConfig, state: PlateauState, value: float | None) -> int:
-    """Length of the run of ever better evaluations that ends with value."""
-    if value is None:
-        return 0
-    if state.previous is None or not _significant(config, value, state.previous):
-        return 1
-    return state.climb + 1
-
-
-def _spike_passed(config: PlateauConfig, climb: int) -> bool:
-    """Whether a climb this long shows that the best it has not reached was a spike.
-
-    Two values ascend every other time by chance: three at least, whatever the patience.
-    """
-    guarded = config.spike_guard and config.compatibility == "plateau"
-    return guarded and climb >= max(config.patience, 3)

@@ -20,7 +20,7 @@ Value: TypeAlias = int | float | str
 def parameter_types() -> dict[str, tuple[type[Value], bool]]:
     """Each parameter of the schedule: int, float or str, and whether it may be missing.
 
-    Component parameters know neither Literal nor bool: a choice is its word, a bool 0 or 1.
+    Component parameters know no Literal: a choice is its word.
     """
     return {
         name: _parameter_type(hint)
@@ -48,9 +48,8 @@ def schedule(given: Mapping[str, Any]) -> ScheduleConfig:
     def fields(owner: type) -> dict[str, Any]:
         hints = typing.get_type_hints(owner)
         names = [name for name in hints if name in kinds and given.get(name) is not None]
-        # Kubeflow gives whole numbers as floats, and a bool travels as 0 or 1.
-        values = {name: kinds[name][0](given[name]) for name in names}
-        return {name: bool(v) if hints[name] is bool else v for name, v in values.items()}
+        # Kubeflow gives whole numbers as floats.
+        return {name: kinds[name][0](given[name]) for name in names}
 
     return ScheduleConfig(plateau=PlateauConfig(**fields(PlateauConfig)), **fields(ScheduleConfig))
 
@@ -94,5 +93,4 @@ def _parameter_type(hint: Any) -> tuple[type[Value], bool]:
     choice = typing.get_origin(hint) is Literal
     options = [hint] if choice else list(typing.get_args(hint)) or [hint]
     (kind,) = (option for option in options if option is not NoneType)
-    plain = {bool: int}.get(kind, kind)
-    return str if choice else plain, NoneType in options
+    return str if choice else kind, NoneType in options

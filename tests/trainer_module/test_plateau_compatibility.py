@@ -179,7 +179,7 @@ def test_torch_fires_where_pytorch_did(case):
 
 
 @pytest.mark.parametrize("case", trace_cases("optax"))
-def test_our_own_rule_without_the_spike_guard_is_that_of_optax(case):
+def test_our_own_rule_is_that_of_optax(case):
     # Optax minimises, skips exactly `cooldown` evaluations, and computes in float32.
     asked, metrics = case["parameters"], trace_metrics(case)
     assert asked["rtol"] == 0 or asked["atol"] == 0
@@ -190,7 +190,6 @@ def test_our_own_rule_without_the_spike_guard_is_that_of_optax(case):
         min_delta=asked["rtol"] or asked["atol"],
         min_delta_mode="relative" if asked["rtol"] else "absolute",
         cooldown=asked["cooldown"],
-        spike_guard=False,
     )
     fired = firings(config, metrics)
     if asked["rtol"] and case["kind"] == "negative":

@@ -18,7 +18,6 @@ SCHEDULES = st.builds(
         patience=st.integers(1, 50),
         min_delta=st.floats(0, 1),
         cooldown=st.integers(0, 5),
-        spike_guard=st.booleans(),
         smoothing=st.sampled_from(["none", "ema", "median"]),
     ),
     strategy=st.sampled_from(["lr_decay", "batch_increase", "hybrid", "auto"]),
@@ -47,9 +46,7 @@ def test_a_config_survives_too(schedule):
 
 
 def test_kubeflow_gives_whole_numbers_as_floats():
-    assert logic.schedule({"patience": 7.0, "spike_guard": 0.0}) == ScheduleConfig(
-        plateau=PlateauConfig(patience=7, spike_guard=False)
-    )
+    assert logic.schedule({"patience": 7.0}) == ScheduleConfig(plateau=PlateauConfig(patience=7))
 
 
 def test_a_value_out_of_range_is_refused():
@@ -65,7 +62,7 @@ def test_every_field_of_the_schedule_is_a_parameter_of_a_plain_type():
     assert set(kinds) == fields - {"plateau"}
     assert {kind for kind, _ in kinds.values()} == {int, float, str}
     assert kinds["plan"] == (str, True)
-    assert kinds["spike_guard"] == (int, False)
+    assert kinds["patience"] == (int, False)
 
 
 def record(epoch, value, *, best, action="none"):
