@@ -1,6 +1,7 @@
 """Everything needed to go on bit for bit, in files that are whole or not there at all."""
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -130,8 +131,7 @@ class Checkpoints:
         header = json.dumps({**state, "fingerprint": self._fingerprint, "epoch": snapshot.epoch})
         arrays = {
             "header": np.frombuffer(header.encode(), np.uint8),
-            **{f"model-{i}": value for i, value in enumerate(snapshot.model)},
-            **{f"optimizer-{i}": value for i, value in enumerate(snapshot.optimizer)},
+            **_arrays("", snapshot),
         }
         with files.whole(path) as unfinished, unfinished.open("wb") as file:
             _save(file, arrays)
@@ -147,14 +147,26 @@ class Checkpoints:
                     f"checkpoints of another run in {self._directory}. "
                     "Repeat the command that began it, or empty the folder to start anew."
                 )
-            values = {
-                kind: tuple(
-                    arrays[f"{kind}-{i}"]
-                    for i in range(sum(name.startswith(f"{kind}-") for name in arrays.files))
-                )
-                for kind in ("model", "optimizer")
-            }
-            return Snapshot(state.pop("epoch"), values["model"], values["optimizer"]), state
+            return _snapshot("", state.pop("epoch"), arrays), state
+
+
+def to_bytes(latest: Snapshot, best: Snapshot, state: Mapping[str, Any]) -> bytes:
+    """Everything that a worker needs to train on, for `from_bytes`."""
+    header = {**state, "epochs": [latest.epoch, best.epoch]}
+    arrays = {"header": np.frombuffer(json.dumps(header).encode(), np.uint8)}
+    for name, snapshot in (("latest", latest), ("best", best)):
+        arrays |= _arrays(f"{name}-", snapshot)
+    file = io.BytesIO()
+    _save(file, arrays)
+    return file.getvalue()
+
+
+def from_bytes(content: bytes) -> tuple[Snapshot, Snapshot, dict[str, Any]]:
+    """What was given to `to_bytes`."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        state = _header(arrays)
+        latest, best = state.pop("epochs")
+        return _snapshot("latest-", latest, arrays), _snapshot("best-", best, arrays), state
 
 
 def claim(root: Path, name: str, kept: int = KEPT_RUNS) -> Path:
@@ -190,6 +202,21 @@ def _save(file: BinaryIO, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
                 np.lib.format.write_array(  # type: ignore[no-untyped-call]
                     entry, values, allow_pickle=False
                 )
+
+
+def _arrays(prefix: str, snapshot: Snapshot) -> dict[str, npt.NDArray[Any]]:
+    kinds = (("model", snapshot.model), ("optimizer", snapshot.optimizer))
+    return {f"{prefix}{kind}-{i}": v for kind, values in kinds for i, v in enumerate(values)}
+
+
+def _snapshot(prefix: str, epoch: int, arrays: Any) -> Snapshot:
+    def values(kind: str) -> tuple[npt.NDArray[Any], ...]:
+        start = f"{prefix}{kind}-"
+        return tuple(
+            arrays[f"{start}{i}"] for i in range(sum(n.startswith(start) for n in arrays.files))
+        )
+
+    return Snapshot(epoch, values("model"), values("optimizer"))
 
 
 def _header(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import keras
 import numpy as np
@@ -16,8 +16,16 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from rich.console import Console
 
-from trainer_module import checkpoint, history, optimizer, precision, warm_start
-from trainer_module.config import ImageFeatures, TrainConfig, tuned
+from trainer_module import (
+    agreement,
+    checkpoint,
+    distribution,
+    history,
+    optimizer,
+    precision,
+    warm_start,
+)
+from trainer_module.config import ImageFeatures, Precision, TrainConfig, tuned
 from trainer_module.data import Split, evaluation_dataset, read_split, rows, training_factory
 from trainer_module.export import export
 from trainer_module.loop import train
@@ -70,8 +78,10 @@ def fit_and_export(
     checkpoints: str | None = None,
     code: str | None = None,
     base_model: str | None = None,
+    run: str | None = None,
     strategy: tf.distribute.Strategy | None = None,
     clock: Callable[[], float] = time.monotonic,
+    after_training: Callable[[], object] = lambda: None,
 ) -> None:
     """Train a model and write it as a SavedModel; with several workers, the chief writes.
 
@@ -85,8 +95,10 @@ def fit_and_export(
         checkpoints: Folder of the checkpoints of many runs; none are written if not given.
         code: Any text that changes with the code: a run goes on only with its own.
         base_model: Model to take the first weights from.
+        run: Name of this run's folder in `checkpoints`; a digest of all it depends on if not given.
         strategy: Strategy to train by, if not the default one.
         clock: Seconds, monotonic; the same on all workers.
+        after_training: Called once the other workers are no longer needed.
 
     Raises:
         ValueError: Config, data or base model are no good.
@@ -94,14 +106,17 @@ def fit_and_export(
         preemption.Preempted: SIGTERM arrived; the last finished epoch is in `checkpoints`.
     """
     chief = strategy is None or strategy.extended.should_checkpoint
+    several = strategy is not None and distribution.has_several_workers(strategy)
     transform = tft.TFTransformOutput(transform_graph)
     training = _read(train_files, transform, config)
     validation = _read(eval_files, transform, config)
     if config.loop.deterministic:
         tf.config.experimental.enable_op_determinism()
-    folder = _checkpoints(
-        checkpoints, code, base_model, config, training, validation, claimed=chief
-    )
+    folder = None
+    # Only one of several workers may claim it, which removes others.
+    if checkpoints and chief:
+        name = run or _run_name(code, base_model, config, training, validation)
+        folder = checkpoint.claim(Path(checkpoints), name)
     make_dataset = training_factory(training, config.features, config.loop.seed)
 
     def build() -> tuple[keras.Model, keras.optimizers.Optimizer]:
@@ -112,15 +127,19 @@ def fit_and_export(
         build,
         lambda: make_dataset(config.loop.batch_size, 1),
         memory=folder / "precision" if folder else None,
+        # Trials on each machine by itself could come out differently.
+        has_bfloat16=(lambda: False) if several else None,
     )
+    if several:
+        chosen = cast(Precision, distribution.from_chief(chosen.encode(), strategy).decode())
     keras.config.set_dtype_policy(chosen)
     with strategy.scope() if strategy else contextlib.nullcontext():
         model, descent = build()
     if base_model:
         warm_start.restore(model, base_model)
-    run = Path(run_dir)
+    record_dir = Path(run_dir)
     if chief:
-        run.mkdir(parents=True, exist_ok=True)
+        record_dir.mkdir(parents=True, exist_ok=True)
     record = train(
         model,
         descent,
@@ -135,14 +154,20 @@ def fit_and_export(
         description={"precision": chosen},
         writers=[
             ProgressWriter(Console(), config.schedule.max_epochs),
-            history.TensorBoardWriter(run / "tensorboard"),
+            history.TensorBoardWriter(record_dir / "tensorboard"),
         ],
         strategy=strategy,
         clock=clock,
     )
+    mark = folder / agreement.TRAINED if folder else None
+    if mark:
+        mark.touch()
+    after_training()
     if chief:
-        history.write(record, run / history.FILE_NAME)
+        history.write(record, record_dir / history.FILE_NAME)
         export(model, transform, config, model_dir)
+    if mark:
+        mark.unlink()
 
 
 def tuner_fn(fn_args: "FnArgs") -> "TunerFnResult":
@@ -180,15 +205,11 @@ def tuner_fn(fn_args: "FnArgs") -> "TunerFnResult":
         values_seen = [epoch.metrics[record.monitor] for epoch in record.epochs]
         return record.best.metrics[record.monitor] if record.best else values_seen[-1]
 
-    folder = _checkpoints(
-        fn_args.custom_config.get(CHECKPOINTS_KEY),
-        fn_args.custom_config.get(CODE_KEY),
-        fn_args.base_model,
-        config,
-        training,
-        validation,
-    )
-    directory = str(folder or fn_args.working_dir)
+    directory = fn_args.working_dir
+    if checkpoints := fn_args.custom_config.get(CHECKPOINTS_KEY):
+        code = fn_args.custom_config.get(CODE_KEY)
+        name = _run_name(code, fn_args.base_model, config, training, validation)
+        directory = str(checkpoint.claim(Path(checkpoints), name))
     search = LoopTuner(config, len(training.y), trial, trials=trials, directory=directory)
     return TunerFnResult(tuner=search, fit_kwargs={"verbose": 0})
 
@@ -199,20 +220,8 @@ def _build(config: TrainConfig, training: Split) -> tuple[keras.Model, keras.opt
     return model, optimizer.build(config.optimization)
 
 
-def _checkpoints(
-    root: str | None,
-    code: str | None,
-    base_model: str | None,
-    config: TrainConfig,
-    *splits: Split,
-    claimed: bool = True,
-) -> Path | None:
-    """The folder of this very run, found by content: TFX gives every execution new folders.
-
-    Only one of several workers may claim it, which removes others.
-    """
-    if not root:
-        return None
+def _run_name(code: str | None, base_model: str | None, config: TrainConfig, *splits: Split) -> str:
+    """A name by content for the folder of a run: TFX gives every execution new folders."""
     digest = hashlib.sha256(config.to_json().encode())
     digest.update(str(code).encode())
     if base_model:
@@ -221,8 +230,7 @@ def _checkpoints(
         digest.update(np.ascontiguousarray(split.y).data)
         for start in range(0, len(split.x), _HASHED_AT_ONCE):
             digest.update(rows(split.x, slice(start, start + _HASHED_AT_ONCE)).data)
-    name = digest.hexdigest()[:16]
-    return checkpoint.claim(Path(root), name) if claimed else Path(root) / name
+    return digest.hexdigest()[:16]
 
 
 def _read(patterns: Sequence[str], transform: tft.TFTransformOutput, config: TrainConfig) -> Split:

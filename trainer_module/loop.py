@@ -16,9 +16,9 @@ import tensorflow as tf
 # What `fit` itself makes of class weights; Keras has no public name for it.
 from keras.src.trainers.data_adapters.tf_dataset_adapter import make_class_weight_map_fn
 
-from trainer_module import noise, schedule
+from trainer_module import distribution, noise, schedule
 from trainer_module.batch import check_batches, distributed
-from trainer_module.checkpoint import Checkpoints, Snapshot
+from trainer_module.checkpoint import Checkpoints, Snapshot, from_bytes, to_bytes
 from trainer_module.checks import require
 from trainer_module.data import DatasetFactory
 from trainer_module.history import EpochRecord, History, Writer, Writers
@@ -73,6 +73,7 @@ def train(
         weighted_metrics: As in `compile`.
         class_weight: As in `fit`.
         directory: Folder of checkpoints; if it holds some of this run, training goes on from them.
+            Of several workers only the chief uses it.
         description: What else defines the run, as JSON: kept in the history, and a resumed run
             must have the same.
         writers: Told of each epoch; with several workers, those of the chief.
@@ -130,9 +131,14 @@ def train(
     if class_weight:
         make_dataset = _weighted(make_dataset, class_weight)
     chief = strategy.extended.should_checkpoint
-    checkpoints = Checkpoints(directory, _fingerprint(run.description)) if directory else None
-    if checkpoints:
-        run.resume(checkpoints.load())
+    # The schedule does not depend on the number of replicas: another one may resume.
+    fingerprint = _fingerprint({**run.description, "replicas": None})
+    # Other workers may see other files, or none.
+    checkpoints = Checkpoints(directory, fingerprint) if directory and chief else None
+    saved = checkpoints.load() if checkpoints else None
+    if distribution.has_several_workers(strategy):
+        saved = _from_chief(saved or run.memory(), fingerprint, strategy)
+    run.resume(saved)
     told = Writers(writers if chief else ())
     told.start(run.history())
     started = clock() - run.seconds
@@ -147,7 +153,7 @@ def train(
                 raise NonFiniteError(
                     f"{error} A lower learning rate starts anew: empty {directory} first."
                 ) from error
-            if checkpoints and chief:
+            if checkpoints:
                 checkpoints.save(*run.memory())
             told.epoch(record)
     for difference in run.differences():
@@ -500,6 +506,24 @@ def _fingerprint(description: Mapping[str, Any]) -> str:
     """
     steering = {k: v for k, v in description["schedule"].items() if k != "on_nonfinite"}
     return json.dumps({**description, "schedule": steering})
+
+
+def _from_chief(
+    memory: tuple[Snapshot, Snapshot, dict[str, Any]],
+    fingerprint: str,
+    strategy: tf.distribute.Strategy,
+) -> tuple[Snapshot, Snapshot, dict[str, Any]]:
+    """The chief's memory on all workers."""
+    latest, best, state = memory
+    sent = to_bytes(latest, best, {**state, "fingerprint": fingerprint})
+    latest, best, state = from_bytes(distribution.from_chief(sent, strategy))
+    require(
+        state.pop("fingerprint") == fingerprint,
+        "all workers must train the same model with the same configuration as the chief",
+        fingerprint,
+        "Give all of them the same arguments.",
+    )
+    return latest, best, state
 
 
 def _shortest(value: np.float32) -> float:

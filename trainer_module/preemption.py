@@ -9,6 +9,9 @@ from collections.abc import Iterator
 EXIT_STATUS = 128 + signal.SIGTERM
 """143, which job controllers take for "try again"."""
 
+FINAL = 2
+"""Status of an error that another start would only repeat."""
+
 GRACE_SECONDS = 5.0
 """How long a step that is running may take to finish."""
 

@@ -3,33 +3,34 @@
 `python -m trainer_module.worker --help` says how. TF_CONFIG, which Kubeflow's training operator
 sets, says who the workers are. Every worker reads the same data and takes its share of each batch;
 the chief alone writes.
+
+Exit status: 0 done; 143 if starting all workers again may help, as after SIGTERM, the loss of a
+worker, or one that never came; 2 if it would not.
 """
 
 import dataclasses
-import json
+import math
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tyro
 
-from trainer_module import environment
+from trainer_module import agreement, environment
 from trainer_module.checks import require
+from trainer_module.cluster import TF_CONFIG, locate
 from trainer_module.config import TrainConfig
-from trainer_module.preemption import EXIT_STATUS, leaving_on_sigterm
+from trainer_module.preemption import EXIT_STATUS, FINAL, leaving_on_sigterm
+from trainer_module.rendezvous import AbsentError, DismissedError, dismissing, meet
+from trainer_module.supervision import status_of, supervise
 
-if TYPE_CHECKING:
-    import tensorflow as tf
-
-DONE, ERROR, USAGE = 0, 1, 2
+DONE = 0
 MODEL = "model"
-TF_CONFIG = "TF_CONFIG"
-_CHIEF, _WORKER = "chief", "worker"
+# Errors of TensorFlow when a worker has left, and when it comes back before the others noticed.
+_LOST = {"AbortedError", "CancelledError", "DeadlineExceededError", "UnavailableError"}
 _MAX_CONFIG = 1024**2
-_SHOWN = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +43,13 @@ class WorkerConfig:
         transform_graph: Folder of a TransformGraph artifact.
         config: File of the training configuration, as `plateau compile` writes it.
         output: Folder that receives model/, history.jsonl and tensorboard/.
-        checkpoints: Folder of checkpoints, which all workers see; a run that was ended goes on
-            from there. None are written if not given.
+        checkpoints: Folder of checkpoints, which only the chief reads and writes; a run that was
+            ended resumes from there. None are written if not given.
         code: Any text that changes with the code, such as the image's digest: a run goes on only
             from checkpoints of the same code.
         train_split: Split to train on.
         eval_split: Split that steers the schedule.
+        wait: Seconds to wait for the other workers.
     """
 
     examples: Path
@@ -58,25 +60,7 @@ class WorkerConfig:
     code: str = ""
     train_split: str = "train"
     eval_split: str = "eval"
-
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """Which of several workers this process is.
-
-    Attributes:
-        kind: Kind of its task: chief or worker.
-        index: Its number among the tasks of that kind.
-        workers: How many there are, the chief included.
-    """
-
-    kind: str
-    index: int
-    workers: int
-
-    def __str__(self) -> str:
-        """As a person would say it."""
-        return f"{self.kind} {self.index}, one of {self.workers} workers"
+    wait: float = 600.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after the program's name; those of the process if None.
 
     Returns:
-        Exit status: 0 done, 1 error, 2 bad usage, 143 to be started again.
+        Exit status.
 
     Raises:
         preemption.Preempted: SIGTERM arrived; the last finished epoch is in the checkpoints.
@@ -103,12 +87,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             trained = read(config)
             place = locate(os.environ.get(TF_CONFIG, ""))
+            if place:
+                _say(str(place))
+            facts = agreement.facts(trained, _inputs(config), config.code)
+            run = agreement.run_name(facts)
+            if place is None:
+                return _status(lambda: _fit(config, trained, run=run))
+            mark = config.checkpoints and config.checkpoints / run / agreement.TRAINED
+            if place.is_chief and mark and mark.exists():
+                _say("the training is over: the chief exports the model alone")
+                with dismissing(place):
+                    return _status(lambda: _fit(config, trained, run=run))
+            party = meet(place, facts, wait=config.wait, say=_say)
+            if trained.loop.precision == "auto":
+                _say("precision auto: workers must agree, on float32 or what the checkpoints say")
+        except DismissedError as error:
+            _say(str(error))
+            return DONE
+        except AbsentError as error:
+            return _complain(error, EXIT_STATUS)
         except (ValueError, OSError) as error:
-            return _complain(error, USAGE)
-        try:
-            return _train(config, trained, place)
-        except (ValueError, OSError) as error:
-            return _complain(error, ERROR)
+            return _complain(error, FINAL)
+    # A process with threads must not be forked.
+    return supervise(party, lambda done: _fit_together(config, trained, run, done))
 
 
 def read(config: WorkerConfig) -> TrainConfig:
@@ -153,6 +154,12 @@ def read(config: WorkerConfig) -> TrainConfig:
         "more",
         "Give the .train_config.json that `plateau compile` writes.",
     )
+    require(
+        0 < config.wait < math.inf,
+        "--wait must be a finite number of seconds above 0",
+        config.wait,
+        "Try --wait 600.",
+    )
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
@@ -163,94 +170,22 @@ def read(config: WorkerConfig) -> TrainConfig:
     return TrainConfig.from_json(text)
 
 
-def locate(text: str) -> Place | None:
-    """Which of several workers TF_CONFIG makes this process; None if there is no other.
+def _fit_together(
+    config: WorkerConfig, trained: TrainConfig, run: str, done: Callable[[], object]
+) -> int:
+    def fit() -> None:
+        from trainer_module import distribution
 
-    Args:
-        text: Value of TF_CONFIG; empty if it is not set.
+        # Nothing may touch a device before the workers are connected.
+        strategy, clock = distribution.connect()
+        _fit(config, trained, run=run, strategy=strategy, clock=clock, after_training=done)
 
-    Raises:
-        ValueError: Not JSON, not of TF_CONFIG's form, or a cluster with tasks that do not train.
-    """
-    try:
-        given = json.loads(text) if text else {}
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{TF_CONFIG} must be JSON, got {text[:_SHOWN]!r} ({error}). "
-            "Leave it unset to train with one process."
-        ) from None
-    form = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
-    remedy = f"Its form is {form}."
-    require(isinstance(given, dict), f"{TF_CONFIG} must be a JSON object", text, remedy)
-    cluster = given.get("cluster") or {}
-    require(
-        isinstance(cluster, dict)
-        and all(isinstance(hosts, list) and hosts for hosts in cluster.values()),
-        f"{TF_CONFIG} must list the addresses of each kind of task",
-        text,
-        remedy,
-    )
-    others = sorted(set(cluster) - {_CHIEF, _WORKER})
-    require(
-        not others,
-        f"{TF_CONFIG} may have tasks of the kinds {_CHIEF} and {_WORKER} only",
-        ", ".join(others),
-        "Take the others out of the job: each worker trains and evaluates.",
-    )
-    workers = sum(map(len, cluster.values()))
-    if workers < 2:
-        return None
-    task = given.get("task")
-    for kind, hosts in cluster.items():
-        for index in range(len(hosts)):
-            if isinstance(task, dict) and (task.get("type"), task.get("index")) == (kind, index):
-                return Place(kind, index, workers)
-    raise ValueError(
-        f"{TF_CONFIG} must say which of its tasks this is, got {repr(task)[:_SHOWN]}. {remedy}"
-    )
-
-
-def agreed(config: TrainConfig) -> TrainConfig:
-    """A config in which nothing is left to what a worker measures on its own machine."""
-    if config.loop.precision != "auto":
-        return config
-    return dataclasses.replace(config, loop=dataclasses.replace(config.loop, precision="float32"))
-
-
-def _train(config: WorkerConfig, trained: TrainConfig, place: Place | None) -> int:
-    environment.prepare()
-    if place is None:
-        _fit(config, trained)
-        return DONE
-    from tensorflow import errors
-
-    try:
-        _fit_together(config, trained, place)
-    # What a collective operation raises when one of the others has left, and what a worker is told
-    # that comes back before the others have noticed.
-    except (
-        errors.AbortedError,
-        errors.CancelledError,
-        errors.DeadlineExceededError,
-        errors.UnavailableError,
-    ) as error:
-        print(f"another worker is gone: {error}", file=sys.stderr)
-        return EXIT_STATUS
-    return DONE
-
-
-def _fit_together(config: WorkerConfig, trained: TrainConfig, place: Place) -> None:
-    import tensorflow as tf
-
-    # Nothing may touch a device before the workers have found each other.
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    print(place, flush=True)
-    if agreed(trained) != trained:
-        print("precision float32: auto tries each machine by itself, and workers must agree")
-    _fit(config, agreed(trained), strategy=strategy, clock=_clock_of_the_chief(strategy))
+    with leaving_on_sigterm():
+        return _status(fit)
 
 
 def _fit(config: WorkerConfig, trained: TrainConfig, **distribution: Any) -> None:
+    environment.prepare()
     from trainer_module.entry import fit_and_export
 
     fit_and_export(
@@ -270,24 +205,35 @@ def _files(examples: Path, split: str) -> list[str]:
     return sorted(map(str, (examples / f"Split-{split}").glob("*.gz")))
 
 
-def _clock_of_the_chief(strategy: "tf.distribute.Strategy") -> Callable[[], float]:
-    """One clock for all workers, so that a time budget ends after the same epoch for each."""
-    import tensorflow as tf
-
-    first = strategy.extended.should_checkpoint
-
-    def seconds(context: Any) -> tf.Tensor:
-        mine = first and context.replica_id_in_sync_group == 0
-        return tf.constant(time.monotonic() if mine else 0.0, tf.float64)
-
-    def clock() -> float:
-        values = strategy.experimental_distribute_values_from_function(seconds)
-        return float(strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None))
-
-    return clock
+def _inputs(config: WorkerConfig) -> dict[str, list[str]]:
+    graph = config.transform_graph.rglob("*")
+    return {
+        "the training examples": _files(config.examples, config.train_split),
+        "the evaluation examples": _files(config.examples, config.eval_split),
+        "the transform graph": [str(path) for path in graph if path.is_file()],
+    }
 
 
-def _complain(error: Exception, status: int) -> int:
+def _status(fit: Callable[[], None]) -> int:
+    def run() -> int:
+        try:
+            fit()
+        except (ValueError, OSError) as error:
+            return _complain(error, FINAL)
+        except Exception as error:
+            if type(error).__name__ not in _LOST:
+                raise
+            return _complain(f"another worker is gone: {error}", EXIT_STATUS)
+        return DONE
+
+    return status_of(run)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _complain(error: object, status: int) -> int:
     print(f"error: {error}", file=sys.stderr)
     return status
 

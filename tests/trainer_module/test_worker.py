@@ -1,11 +1,14 @@
 """The multi-worker program: what it refuses, and two of it side by side against one alone."""
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +19,10 @@ import yaml
 from examples import IMAGE_CONFIG, picture, write_records
 from examples import example as serialized
 from trainer_module import history, worker
+from trainer_module.cluster import TF_CONFIG
 from trainer_module.config import LoopConfig, NetworkConfig, OptimizerConfig, TrainConfig
 from trainer_module.plateau import PlateauConfig
-from trainer_module.preemption import EXIT_STATUS
+from trainer_module.preemption import EXIT_STATUS, FINAL
 from trainer_module.schedule import ScheduleConfig
 
 ROOT = Path(__file__).parents[2]
@@ -35,57 +39,10 @@ CONFIG = replace(
     ),
     loop=LoopConfig(batch_size=8, precision="auto"),
 )
-ADDRESSES = ["127.0.0.1:1", "127.0.0.1:2"]
 
 
-def tf_config(workers: list[str], index: object, kind: str = "worker") -> str:
-    return json.dumps({"cluster": {"worker": workers}, "task": {"type": kind, "index": index}})
-
-
-def test_without_tf_config_there_is_no_other():
-    assert worker.locate("") is None
-    assert worker.locate(tf_config(ADDRESSES[:1], 0)) is None
-
-
-def test_tf_config_says_which_worker_this_is():
-    assert worker.locate(tf_config(ADDRESSES, 1)) == worker.Place("worker", 1, 2)
-    cluster = {"chief": ADDRESSES[:1], "worker": ADDRESSES}
-    given = json.dumps({"cluster": cluster, "task": {"type": "chief", "index": 0}})
-    assert worker.locate(given) == worker.Place("chief", 0, 3)
-
-
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        ("{cluster", "must be JSON"),
-        pytest.param("[" * 100_000, "must be JSON", id="deep"),
-        pytest.param("1" * 5000, "must be JSON", id="a long number"),
-        pytest.param(
-            json.dumps({"cluster": {"x" * 9000: ["a:1"]}}), "kinds chief and worker", id="long"
-        ),
-        ("[]", "must be a JSON object"),
-        ('{"cluster": {"worker": "127.0.0.1:1"}}', "must list the addresses"),
-        ('{"cluster": ["127.0.0.1:1"]}', "must list the addresses"),
-        (
-            '{"cluster": {"worker": ["a:1", "b:1"], "ps": ["c:1"]}}',
-            "kinds chief and worker only, got 'ps'",
-        ),
-        ('{"cluster": {"worker": ["a:1", "b:1"]}}', "which of its tasks this is, got None"),
-        (tf_config(ADDRESSES, 2), "which of its tasks this is"),
-        (tf_config(ADDRESSES, "0"), "which of its tasks this is"),
-        (tf_config(ADDRESSES, 0, "chief"), "which of its tasks this is"),
-    ],
-)
-def test_a_tf_config_that_is_none_is_refused(text, complaint):
-    with pytest.raises(ValueError, match=complaint) as error:
-        worker.locate(text)
-    assert len(str(error.value)) < 2000
-
-
-def test_workers_do_not_time_their_own_machines():
-    assert worker.agreed(CONFIG).loop == replace(CONFIG.loop, precision="float32")
-    chosen = replace(CONFIG, loop=replace(CONFIG.loop, precision="mixed_bfloat16"))
-    assert worker.agreed(chosen) == chosen
+def tf_config(workers: list[str], index: int) -> str:
+    return json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}})
 
 
 @pytest.fixture
@@ -139,10 +96,10 @@ def test_a_configuration_that_is_none_is_refused(folders, content, complaint):
 
 
 def test_bad_usage_is_told_without_a_traceback(folders, capsys, monkeypatch):
-    monkeypatch.setenv(worker.TF_CONFIG, "{cluster")
+    monkeypatch.setenv(TF_CONFIG, "{cluster")
     flags = ("examples", "transform_graph", "config", "output")
     given = [f"--{name.replace('_', '-')}={getattr(folders, name)}" for name in flags]
-    assert worker.main(given) == worker.USAGE
+    assert worker.main(given) == FINAL
     assert capsys.readouterr().err.startswith("error: TF_CONFIG must be JSON")
 
 
@@ -181,9 +138,11 @@ def command(workspace: Path, out: Path) -> list[str]:
     return [sys.executable, *words[1:]]
 
 
-def start(workspace: Path, out: Path, environment: dict[str, str]) -> subprocess.Popen:
+def start(
+    workspace: Path, out: Path, environment: dict[str, str], *flags: str, prefix: Sequence[str] = ()
+) -> subprocess.Popen:
     return subprocess.Popen(
-        command(workspace, out),
+        [*prefix, *command(workspace, out), *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -192,23 +151,41 @@ def start(workspace: Path, out: Path, environment: dict[str, str]) -> subprocess
     )
 
 
-def start_two(workspace: Path, out: Path) -> list[subprocess.Popen]:
-    sockets = [socket.socket() for _ in range(2)]
-    for free in sockets:
-        free.bind(("127.0.0.1", 0))
-    addresses = [f"127.0.0.1:{free.getsockname()[1]}" for free in sockets]
-    for free in sockets:
-        free.close()
+def free_addresses(number: int) -> list[str]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for free in sockets:
+            free.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{free.getsockname()[1]}" for free in sockets]
+
+
+def start_all(*places: tuple[Path, Path]) -> list[subprocess.Popen]:
+    """A worker for each workspace and folder of outputs."""
+    addresses = free_addresses(len(places))
     return [
-        start(workspace, out, {worker.TF_CONFIG: tf_config(addresses, index)}) for index in range(2)
+        start(*place, {TF_CONFIG: tf_config(addresses, index)})
+        for index, place in enumerate(places)
     ]
 
 
-def finish(*processes: subprocess.Popen) -> list[str]:
+def ended(*processes: subprocess.Popen) -> list[tuple[int, str, str]]:
+    """Status, stdout and stderr of each."""
     outputs = [process.communicate(timeout=300) for process in processes]
-    for process, (_, err) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, err[-4000:]
-    return [out for out, _ in outputs]
+    return [(p.returncode, *output) for p, output in zip(processes, outputs, strict=True)]
+
+
+def finish(*processes: subprocess.Popen) -> list[str]:
+    results = ended(*processes)
+    for status, _, err in results:
+        assert status == 0, err[-4000:]
+    return [out for _, out, _ in results]
+
+
+def read_until(process: subprocess.Popen, text: str) -> None:
+    for line in process.stdout:
+        if text in line:
+            return
+    pytest.fail(f"{text!r} was never printed: {process.communicate()[1][-4000:]}")
 
 
 def weights(out: Path) -> list[np.ndarray]:
@@ -232,55 +209,123 @@ def predictions(out: Path) -> np.ndarray:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory, workspace) -> Path:
     out = tmp_path_factory.mktemp("alone")
-    text = TrainConfig.from_json((workspace / "train_config.json").read_text())
-    assert text.loop.precision == "auto"
-    config = workspace / "train_config.json"
-    config.write_text(worker.agreed(CONFIG).to_json())
-    try:
-        finish(start(workspace, out, {}))
-    finally:
-        config.write_text(CONFIG.to_json())
+    copy = changed(workspace, out, lambda config: replace_loop(config, precision="float32"))
+    finish(start(copy, out, {}))
     return out
+
+
+def replace_loop(config: TrainConfig, **values: object) -> TrainConfig:
+    return replace(config, loop=replace(config.loop, **values))
+
+
+def changed(
+    workspace: Path, folder: Path, change: Callable[[TrainConfig], TrainConfig] = lambda c: c
+) -> Path:
+    """The same workspace with another configuration."""
+    copy = folder / "workspace"
+    copy.mkdir()
+    for name in ("examples", "transform_graph"):
+        (copy / name).symlink_to((workspace / name).resolve())
+    (copy / "train_config.json").write_text(change(CONFIG).to_json())
+    return copy
+
+
+def assert_same(mine: Path, its: Path) -> None:
+    """The same schedule and, but for rounding, the same values."""
+    one, other = (history.read(out / "output" / history.FILE_NAME) for out in (mine, its))
+    assert one.stop_reason == other.stop_reason
+    for a, b in zip(one.epochs, other.epochs, strict=True):
+        for field in ("batch_size", "updates", "examples", "action", "learning_rate", "best"):
+            assert getattr(a, field) == getattr(b, field), field
+        assert dict(a.metrics) == pytest.approx(dict(b.metrics), rel=1e-3, abs=1e-5)
+    for a, b in zip(weights(mine), weights(its), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.e2e
 def test_two_workers_train_as_one_does_and_the_chief_writes(tmp_path, workspace, alone):
-    chief, other = finish(*start_two(workspace, tmp_path))
+    elsewhere = tmp_path / "elsewhere"
+    chief, other = finish(*start_all((workspace, tmp_path), (workspace, elsewhere)))
     assert "worker 0, one of 2 workers" in chief
-    assert "precision float32: auto tries each machine by itself" in chief
+    assert "precision auto: workers must agree" in chief
     assert "epoch 1" in chief
     assert "epoch" not in other
+    # The other workers need no folder of checkpoints, and write nothing.
+    assert not elsewhere.exists()
 
-    single = history.read(alone / "output" / history.FILE_NAME)
     both = history.read(tmp_path / "output" / history.FILE_NAME)
     assert {record.batch_size for record in both.epochs} == {8, 32}
     assert both.config["replicas"] == 2
-    assert both.stop_reason == single.stop_reason
-    for mine, its in zip(both.epochs, single.epochs, strict=True):
-        for field in ("batch_size", "updates", "examples", "action", "learning_rate", "best"):
-            assert getattr(mine, field) == getattr(its, field), field
-        assert dict(mine.metrics) == pytest.approx(dict(its.metrics), rel=1e-3, abs=1e-5)
-    for mine, its in zip(weights(tmp_path), weights(alone), strict=True):
-        np.testing.assert_allclose(mine, its, rtol=1e-3, atol=1e-4)
+    assert_same(tmp_path, alone)
     np.testing.assert_allclose(predictions(tmp_path), predictions(alone), atol=1e-4)
     assert len(list((tmp_path / "output/tensorboard").iterdir())) == 1
 
 
 @pytest.mark.e2e
-def test_workers_that_were_sent_away_go_on_where_they_were(tmp_path, workspace, alone):
-    processes = start_two(workspace, tmp_path)
-    for line in processes[0].stdout:
-        if "epoch 2" in line:
-            processes[1].send_signal(signal.SIGTERM)
-            break
-    for process in processes:
-        _, err = process.communicate(timeout=120)
-        # The one that was sent away, and the one that it left alone: both are to be started again.
-        assert process.returncode == EXIT_STATUS, err[-4000:]
-    chief, _ = finish(*start_two(workspace, tmp_path))
-    assert "going on after epoch" in chief
-    single = history.read(alone / "output" / history.FILE_NAME)
-    both = history.read(tmp_path / "output" / history.FILE_NAME)
-    assert [r.batch_size for r in both.epochs] == [r.batch_size for r in single.epochs]
-    for mine, its in zip(weights(tmp_path), weights(alone), strict=True):
-        np.testing.assert_allclose(mine, its, rtol=1e-3, atol=1e-4)
+def test_other_numbers_of_workers_resume_from_the_checkpoints_of_the_chief(
+    tmp_path, workspace, alone
+):
+    here, elsewhere = (workspace, tmp_path), (workspace, tmp_path / "elsewhere")
+    killed_by = {2: signal.SIGKILL, 3: signal.SIGTERM}
+    for number, moment in ((2, "epoch 1"), (3, "going on after epoch")):
+        processes = start_all(here, *[elsewhere] * (number - 1))
+        read_until(processes[0], moment)
+        processes[-1].send_signal(killed_by[number])
+        *others, (status, _, _) = ended(*processes)
+        assert status in (-signal.SIGKILL, EXIT_STATUS)
+        for status, _, err in others:
+            # They are left alone, and are to be started again.
+            assert status == EXIT_STATUS, err[-4000:]
+            assert f"worker {number - 1} (127.0.0.1:" in err
+        # Those who see what an earlier run left, and the chief does not, follow the chief.
+        stale = tmp_path / "elsewhere/checkpoints"
+        if number == 2:
+            shutil.copytree(tmp_path / "checkpoints", stale)
+    (out,) = finish(start(workspace, tmp_path, {}))
+    assert "going on after epoch" in out
+    assert_same(tmp_path, alone)
+
+
+@pytest.mark.e2e
+def test_workers_that_would_train_otherwise_say_in_what(tmp_path, workspace):
+    other = changed(workspace, tmp_path, lambda config: replace_loop(config, seed=7))
+    (other / "examples").unlink()
+    shutil.copytree(workspace / "examples", other / "examples")
+    (path,) = (other / "examples/Split-train").iterdir()
+    import tensorflow as tf
+
+    records = list(tf.data.TFRecordDataset(str(path), "GZIP").as_numpy_iterator())
+    write_records(path, records[::-1])
+    for status, _, err in ended(*start_all((workspace, tmp_path), (other, tmp_path))):
+        assert status == FINAL
+        (line,) = err.splitlines()
+        assert line.startswith("error: all workers must train the same, but config loop.seed is 7")
+        assert "the training examples is sha256:" in line
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.e2e
+def test_a_chief_that_has_only_the_export_left_does_it_alone(tmp_path, workspace, alone):
+    model = tmp_path / "output/model"
+    model.parent.mkdir()
+    model.write_text("in the way")
+    chief, other = ended(*start_all((workspace, tmp_path), (workspace, tmp_path)))
+    assert other[0] == 0, other[2][-4000:]
+    assert chief[0] == FINAL
+    model.unlink()
+    environment = {TF_CONFIG: tf_config(free_addresses(2), 0)}
+    (out,) = finish(start(workspace, tmp_path, environment))
+    assert "the chief exports the model alone" in out
+    assert_same(tmp_path, alone)
+
+
+@pytest.mark.e2e
+def test_who_waits_leaves_on_sigterm_or_when_the_time_is_over(tmp_path, workspace):
+    text = tf_config(free_addresses(2), 0)
+    waiting = start(workspace, tmp_path, {TF_CONFIG: text}, "--wait=600")
+    read_until(waiting, "worker 0, one of 2 workers")
+    waiting.send_signal(signal.SIGTERM)
+    assert ended(waiting)[0][0] == EXIT_STATUS
+    ((status, _, err),) = ended(start(workspace, tmp_path, {TF_CONFIG: text}, "--wait=0.5"))
+    assert status == EXIT_STATUS
+    assert err.startswith("error: all workers must be there within 0.5 seconds (--wait)")

@@ -3,7 +3,7 @@
 import json
 
 from tests.fuzz.reader import Reader, refused
-from trainer_module import worker
+from trainer_module import cluster
 from trainer_module.config import ImageFeatures, TableFeatures, TrainConfig
 from trainer_module.schedule import ScheduleConfig
 
@@ -29,7 +29,7 @@ def check(data: bytes) -> None:
     except ValueError as error:
         refused(error)
     try:
-        place = worker.locate(text)
+        place = cluster.locate(text)
         assert place is None or place.workers > 1
     except ValueError as error:
         refused(error)
