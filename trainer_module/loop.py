@@ -280,6 +280,7 @@ class _Run:
         batches = make_dataset(before.batch_size, before.epoch + 1)
         _check_epoch(batches, "make_dataset")
         values, examples, updates = self._train_within_memory(batches, told)
+        self._steps.average_statistics()
         with self._averaged():
             evaluated = self._steps.evaluate(evaluation)
             values |= {f"val_{name}": value for name, value in evaluated.items()}

@@ -76,6 +76,9 @@ class Steps:
         self._accumulators: list[tf.Variable] = []
         self._connected: list[bool] = []
         self._training_spec: Any = None
+        self._statistics = [
+            v for v in model.non_trainable_variables if tf.as_dtype(v.dtype).is_floating
+        ]
         spec = tuple(element_spec)
         self._functions = {
             "eval_step": self._traced(self._body(self._evaluate, spec), spec),
@@ -83,6 +86,9 @@ class Steps:
                 lambda: self._strategy.run(self._apply), input_signature=(), autograph=False
             ),
         }
+        self._average_step = tf.function(
+            lambda: self._strategy.run(self._average), input_signature=(), autograph=False
+        )
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -137,6 +143,11 @@ class Steps:
             yield Call(1, int(whole), sums, norms)
             if micro and whole:
                 functions["apply_step"]()
+
+    def average_statistics(self) -> None:
+        """Sets moving statistics to their means over the replicas, which saw other examples."""
+        if self._statistics and self._strategy.num_replicas_in_sync > 1:
+            self._average_step()
 
     def evaluate(self, dataset: Any) -> dict[str, float]:
         """Loss and metrics over a dataset, each example weighing the same."""
@@ -294,6 +305,18 @@ class Steps:
         fused.apply(self._optimizer, self._model.trainable_variables, connected)
         with tf.control_dependencies(gradients):
             self._clear()
+
+    def _average(self) -> None:
+        context = tf.distribute.get_replica_context()
+        is_first = tf.equal(context.replica_id_in_sync_group, 0)
+        own = [tf.convert_to_tensor(v.value) for v in self._statistics]
+        first = [tf.where(is_first, value, tf.zeros_like(value)) for value in own]
+        first = context.all_reduce(tf.distribute.ReduceOp.SUM, first)
+        # Differences: those of weights that are frozen are zero, where a mean of three would round.
+        apart = [value - reference for value, reference in zip(own, first, strict=True)]
+        apart = context.all_reduce(tf.distribute.ReduceOp.MEAN, apart)
+        for v, reference, difference in zip(self._statistics, first, apart, strict=True):
+            v.assign(reference + difference)
 
     def _clear(self) -> None:
         for accumulator in self._accumulators:

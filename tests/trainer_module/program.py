@@ -58,6 +58,15 @@ def build(batch_norm):
     return keras.Model(inputs, keras.layers.Dense(2)(x))
 
 
+def evaluated(trained):
+    """Loss of the weights that a model was left with, as Keras computes it on one device."""
+    model = build(any("normalization" in layer.name for layer in trained.layers))
+    model.set_weights([np.asarray(w) for w in trained.get_weights()])
+    output = model(X[200:].astype(np.float32), training=False)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return float(loss(Y[200:], output))
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
@@ -65,9 +74,9 @@ def main():
     parser.add_argument("--strategy", default="single")
     parser.add_argument("--slow", type=float, default=0.0)
     args = parser.parse_args()
+    tf.config.experimental.enable_op_determinism()
     if args.strategy == "single":
         strategy = tf.distribute.get_strategy()
-        tf.config.experimental.enable_op_determinism()
     elif args.strategy == "mirrored":
         cpu = tf.config.list_physical_devices("CPU")[0]
         two = [tf.config.LogicalDeviceConfiguration()] * 2
@@ -76,8 +85,8 @@ def main():
     else:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     with strategy.scope():
-        # Averages of a share of the batch differ from those of the whole.
-        model = build(batch_norm=args.strategy == "single" and args.checkpoints is not None)
+        # Statistics of a share of the batch differ from those of the whole.
+        model = build(batch_norm=args.checkpoints is not None)
         optimizer = keras.optimizers.SGD(0.05, momentum=0.9)
     make = training_factory(Split(X[:200], Y[:200]), ImageFeatures(augment=("flip", "crop")), 0)
 
@@ -108,6 +117,8 @@ def main():
         "weights": [np.asarray(w).ravel().tolist() for w in model.get_weights()],
         "epochs": [{**vars(r), "metrics": dict(r.metrics), "seconds": 0} for r in history.epochs],
         "traces": dict(history.traces),
+        "best": dict(history.best.metrics),
+        "kept": evaluated(model),
     }
     worker = json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {}).get("index", 0)
     args.out.with_suffix(f".{worker}.json").write_text(json.dumps(values))

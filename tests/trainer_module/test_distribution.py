@@ -58,14 +58,14 @@ def test_two_devices_train_as_one(tmp_path, single):
     assert_same(result, single)
 
 
-def test_two_workers_train_as_one_and_only_the_chief_writes(tmp_path, single):
+def two_workers():
     sockets = [socket.socket() for _ in range(2)]
     for free in sockets:
         free.bind(("127.0.0.1", 0))
     workers = [f"127.0.0.1:{free.getsockname()[1]}" for free in sockets]
     for free in sockets:
         free.close()
-    environments = [
+    return [
         {
             "TF_CONFIG": json.dumps(
                 {"cluster": {"worker": workers}, "task": {"type": "worker", "index": i}}
@@ -73,10 +73,36 @@ def test_two_workers_train_as_one_and_only_the_chief_writes(tmp_path, single):
         }
         for i in range(2)
     ]
+
+
+def test_two_workers_train_as_one_and_only_the_chief_writes(tmp_path, single):
     results, (chief, other) = run(
-        tmp_path / "out", "--strategy", "workers", environments=environments
+        tmp_path / "out", "--strategy", "workers", environments=two_workers()
     )
     assert results[0]["weights"] == results[1]["weights"]
     assert_same(results[0], single)
     assert "epoch 1" in chief
     assert "epoch" not in other
+
+
+@pytest.mark.parametrize("strategy", ["mirrored", "workers"])
+def test_batch_statistics_are_evaluated_as_they_are_kept_and_a_resumed_run_is_the_same(
+    tmp_path, strategy
+):
+    folder = tmp_path / "checkpoints"
+
+    def train():
+        environments = two_workers() if strategy == "workers" else ({},)
+        args = ("--strategy", strategy, "--checkpoints", str(folder))
+        results, outputs = run(tmp_path / "out", *args, environments=environments)
+        assert all(result["weights"] == results[0]["weights"] for result in results)
+        return results[0], outputs[0]
+
+    unbroken, _ = train()
+    assert unbroken["kept"] == pytest.approx(unbroken["best"]["val_loss"], rel=1e-5)
+    # As if it had been killed in the last epoch.
+    max(folder.glob("epoch-*.npz")).unlink()
+    resumed, out = train()
+    assert out.startswith(f"start {len(unbroken['epochs']) - 1}\n")
+    del unbroken["traces"], resumed["traces"]
+    assert resumed == unbroken
