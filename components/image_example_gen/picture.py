@@ -128,7 +128,8 @@ def prepare_with_pillow(content: bytes) -> Prepared:
             raise BadImageError(f"it has more than {MAX_SCANS} scans")
         if _has_longer_rows(content, image):
             raise BadImageError("it names its size twice, once with longer rows")
-    if _is_served(content):
+    # Asking the model's check takes as long as decoding a small image, and of these it takes all.
+    if (image.format in _JPEG and image.mode in ("L", "RGB")) or _is_served(content):
         return Prepared(content)
     try:
         return Prepared(_as_png(image), f"{image.format} {image.mode}")

@@ -14,6 +14,7 @@ from components.image_example_gen import picture
 from components.image_example_gen.picture import Prepared
 from tests.fuzz.readers.image import run_length_bmp
 from tests.image_kinds import CONVERTED, SERVED, shown, without_adobe
+from trainer_module import request
 
 RNG = np.random.default_rng(0)
 GREY = Image.fromarray(RNG.integers(0, 256, (12, 9), dtype=np.uint8))
@@ -43,6 +44,7 @@ def test_plain_pictures_stay_as_they_are(image: Image.Image, format: str) -> Non
 def test_what_the_model_takes_stays_as_it_is(kind: str) -> None:
     content = SERVED[kind]
     assert picture.prepare(content) == Prepared(content)
+    assert request.takes(tf.constant([content])).numpy().tolist() == [True]
     assert picture.faults([content]) == [None]
 
 
