@@ -232,6 +232,8 @@ class _Slice:
             return None
         values = dict(self.models[model])
         examples = values.pop(EXAMPLE_COUNT, None)
+        if not values.get(SHARED_EXAMPLES):
+            values.pop(SHARED_ACCURACY, None)
         for name in _FOR_GATES:
             values.pop(name, None)
         return SliceMetrics(None if examples is None else round(examples), values)

@@ -126,3 +126,23 @@ def test_data_that_moved_too_far_is_refused_before_training(tmp_path):
     assert "must be <= 0.1000" in done.err
     assert done.pushed == first.pushed
     assert "Trainer" not in done.out
+
+
+def test_a_model_of_other_classes_is_replaced_only_if_asked_for(tmp_path):
+    flags = ("--height", 8, "--width", 8, "--max-epochs", 3, "--batch-size", 8)
+    flags += ("--min-accuracy", 0, "--max-accuracy-drop", 1)
+    two = squares(tmp_path / "two", {"dark": 50, "bright": 205}, 30)
+    three = squares(tmp_path / "three", {"bright": 205, "dark": 50, "mid": 128}, 30)
+    first = plateau("run", "--data", two, *flags, output=tmp_path / "run")
+    assert first.status == 0, first.out + first.err
+    refused = plateau("run", "--data", three, *flags, output=tmp_path / "run")
+    assert refused.status == 3, refused.out + refused.err
+    assert "images, bright, dark (rule: images, bright, dark, mid)" in refused.err
+    assert refused.pushed == first.pushed
+    assert "ImageExampleGen" not in refused.out
+    done = plateau(
+        *("run", "--data", three, *flags, "--allow-class-change"), output=tmp_path / "run"
+    )
+    assert done.status == 0, done.out + done.err
+    assert "accuracy_shared_classes - baseline's" in done.out
+    assert len(done.pushed) == 2

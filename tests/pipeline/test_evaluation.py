@@ -292,6 +292,10 @@ def test_with_other_classes_the_drop_is_that_on_the_classes_both_know(tmp_path: 
     assert found.candidate["accuracy_shared_classes"] == pytest.approx(2 / 10)
     assert found.baseline is not None
     assert found.baseline["accuracy_shared_classes"] == pytest.approx(8 / 10)
+    shared = {
+        name: metrics.values.get("accuracy_shared_classes") for name, metrics in found.classes
+    }
+    assert shared == {"owl": None, "dog": pytest.approx(1.0), "cat": pytest.approx(0.0)}
     (drop,) = found.failed
     assert drop.rule == "accuracy_shared_classes - baseline's"
     assert (drop.value, drop.threshold) == (pytest.approx(-0.6), -0.1)
@@ -322,6 +326,7 @@ def test_without_a_class_that_both_know_nothing_is_compared_and_the_gate_says_so
     assert ok
     (_, drop) = found.gates
     assert "nothing was compared" in drop.note
+    assert "accuracy_shared_classes" not in found.candidate.values
 
 
 def test_without_a_baseline_a_change_of_classes_is_nothing(tmp_path: Path) -> None:
