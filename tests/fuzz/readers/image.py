@@ -6,10 +6,12 @@ import zlib
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 
 from components.image_example_gen import picture
 from tests.fuzz.reader import Reader
+from trainer_module import request
 
 RNG = np.random.default_rng(0)
 COLOUR = Image.fromarray(RNG.integers(0, 256, (9, 7, 3), dtype=np.uint8))
@@ -83,6 +85,9 @@ def check(data: bytes) -> None:
     if fault is None:
         with Image.open(io.BytesIO(stored)) as image:
             assert 0 < image.width * image.height <= picture.MAX_PIXELS
-            assert image.mode in ("L", "RGB")
+            assert not converted or image.mode in ("L", "RGB")
+        # What is stored is served, and what is served is stored.
+        assert request.takes(tf.constant([stored])).numpy().tolist() == [True]
+        assert not converted or not request.takes(tf.constant([data])).numpy()[0]
     else:
         assert len(fault) > 8
