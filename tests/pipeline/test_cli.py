@@ -188,9 +188,9 @@ def class_only_in_test(folder: Path) -> list[str]:
     return ["--data", str(folder)]
 
 
-def no_picture(folder: Path) -> list[str]:
+def link_to_a_folder(folder: Path) -> list[str]:
     pictures(folder, cat=3, dog=3)
-    (folder / "dog" / "notes.txt").write_text("a note")
+    (folder / "dog" / "more").symlink_to(folder / "cat")
     return ["--data", str(folder)]
 
 
@@ -233,10 +233,10 @@ def schema_cut_short(folder: Path) -> list[str]:
     ("preset", "make", "place", "rule", "remedy"),
     [
         ("images", one_class, "data", "at least two classes", "Add a folder"),
-        ("images", class_without_pictures, "data/eel", "must hold pictures", "remove the folder"),
+        ("images", class_without_pictures, "data/eel", "must hold images", "remove the folder"),
         ("images", empty_split, "data/eval", "must hold class folders", "Fill it"),
         ("images", class_only_in_test, "data/test/eel", "must be in train/ too", "to train/"),
-        ("images", no_picture, "data/dog/notes.txt", "may hold pictures only", "Convert it"),
+        ("images", link_to_a_folder, "data/dog/more", "may lead to files only", "Copy its images"),
         ("images", picture_beside_classes, "data/stray.png", "in a class folder", "Lay it out"),
         ("images", empty_folder, "data", "must hold class folders", "Lay it out"),
         ("images", file_for_a_folder, "data", "must be a folder, found a file", "Check --data"),
