@@ -92,8 +92,6 @@ def train(
     strategy = strategy or tf.distribute.get_strategy()
     _check_epoch(validation, "validation")
     _check_model(model)
-    with strategy.scope():
-        _build(model, validation)
     optimizer = _loss_scaled(model, optimizer)
     evaluation = distributed(validation, strategy)
     with strategy.scope():
@@ -104,6 +102,7 @@ def train(
             weighted_metrics=weighted_metrics,
             output_names=getattr(model, "output_names", None),
         )
+        _build(model, objective, validation)
     steps = Steps(
         model,
         optimizer,
@@ -396,7 +395,7 @@ class _Run:
     def _averages(self) -> Sequence[Any]:
         """The optimizer's averages of the weights (`use_ema`), where it keeps them and has some."""
         optimizer = inner(self._optimizer)
-        if not optimizer.use_ema or int(optimizer.iterations) == 0:
+        if not optimizer.use_ema or int(optimizer.iterations.numpy()) == 0:
             return ()
         averages: Sequence[Any] = optimizer._model_variables_moving_average
         return averages
@@ -450,10 +449,11 @@ def _check_model(model: keras.Model) -> None:
     )
 
 
-def _build(model: keras.Model, validation: tf.data.Dataset) -> None:
-    """Makes the weights of a model that has not seen its inputs yet, as `fit` does."""
-    for x, *_ in validation.take(0 if model.built else 1):
-        model(x)
+def _build(model: keras.Model, objective: Objective, validation: tf.data.Dataset) -> None:
+    """Makes what weights and metrics are not there yet, by a look at a batch, as `fit` does."""
+    needed = not model.built or tf.distribute.get_strategy().num_replicas_in_sync > 1
+    for x, y, *_ in validation.take(int(needed)):
+        objective.build(y, model(x))
     require(
         bool(model.trainable_variables),
         "a model must have trainable weights",

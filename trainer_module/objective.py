@@ -94,6 +94,16 @@ class Objective:
                 metrics if by_output else None, weighted_metrics, output_names=output_names
             )
 
+    def build(self, y: Any, output: Any) -> None:
+        """Makes the variables of the metrics, which replicas cannot make while they are traced.
+
+        Args:
+            y: Labels of some batch.
+            output: What the model returned for it.
+        """
+        if self._compiled:
+            self._compiled.build(y, output)
+
     def loss(self, y: Any, output: Any, weights: Any = None, *, piece: bool = False) -> tf.Tensor:
         """Returns the loss of a batch as Keras reduces it, without regularization: float32.
 
