@@ -106,3 +106,13 @@ def test_batch_statistics_are_evaluated_as_they_are_kept_and_a_resumed_run_is_th
     assert out.startswith(f"start {len(unbroken['epochs']) - 1}\n")
     del unbroken["traces"], resumed["traces"]
     assert resumed == unbroken
+
+
+def test_two_devices_record_what_one_does():
+    """Keras metrics, sample weights, penalties, sparse gradients and averages of the weights."""
+    program = Path(__file__).with_name("two_devices.py")
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    one, two = json.loads(done.stdout.splitlines()[-1])
+    for single, mirrored in zip(one, two, strict=True):
+        assert mirrored == pytest.approx(single, rel=1e-4)
