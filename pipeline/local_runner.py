@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+import os
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,8 @@ from components.gate import GateError
 from pipeline import baseline, beam, cache, dataset, disk, logs, metadata, progress, run_lock
 from pipeline.config import RunConfig
 from pipeline.result import RunResult
-from trainer_module import collector, environment
+from trainer_module import cluster, collector, environment
+from trainer_module.checks import require
 
 _log = logging.getLogger(__name__)
 
@@ -82,12 +84,19 @@ def session(config: RunConfig) -> Iterator[Session]:
 
     Raises:
         ValueError: The data cannot be used, or flags do not fit it, or the engine of Beam or the
-            database of ML Metadata is not there.
+            database of ML Metadata is not there, or TF_CONFIG names several workers.
         GateError: A model of other classes would be replaced.
         disk.DiskFullError: There is no room to begin.
         run_lock.OutputBusyError: Another run is using the output folder.
         RunFailedError: ML Metadata cannot be opened for writing.
     """
+    place = cluster.locate(os.environ.get(cluster.TF_CONFIG, ""))
+    require(
+        place is None,
+        f"{cluster.TF_CONFIG} must not name several workers for a run of the whole pipeline",
+        str(place),
+        "Unset it, or train on several workers with `python -m trainer_module.worker`.",
+    )
     beam.check(config.beam)
     output = _resolved(config.folder)
     with disk.named(output), run_lock.hold(output):

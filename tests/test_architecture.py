@@ -30,6 +30,7 @@ OPEN_TO_COMPONENTS = {
 OPEN_TO_PIPELINE = {
     "trainer_module",
     "trainer_module.checks",
+    "trainer_module.cluster",
     "trainer_module.collector",
     "trainer_module.config",
     "trainer_module.decision",

@@ -98,3 +98,20 @@ def test_records_that_cannot_be_opened_are_told_before_anything_runs(config: Run
     assert failure.value.component is None
     assert "Traceback" in failure.value.log.read_text()
     assert not (config.output / "artifacts").exists()
+
+
+@pytest.mark.parametrize(
+    ("workers", "complaint"),
+    [
+        ('["a:1", "b:1"]', r"must not name several workers .*'worker 1, one of 2 workers.*worker`"),
+        ('["a:1", ', "TF_CONFIG must be JSON"),
+    ],
+)
+def test_a_tf_config_that_a_run_cannot_honour_is_refused(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch, workers: str, complaint: str
+) -> None:
+    cluster = f'{{"cluster": {{"worker": {workers}}}, "task": {{"type": "worker", "index": 1}}}}'
+    monkeypatch.setenv("TF_CONFIG", cluster)
+    with pytest.raises(ValueError, match=complaint):
+        local_runner.run(config, Console(file=io.StringIO()))
+    assert not config.output.exists()
