@@ -11,6 +11,25 @@ _CHUNK = 2**22
 """int64 values that are sent at once: 32 MiB."""
 
 
+def local(kind: str = "GPU") -> tf.distribute.Strategy | None:
+    """Returns the strategy that uses all devices of a kind of this machine; None for less than two.
+
+    Args:
+        kind: Kind of device, as TensorFlow names it.
+    """
+    devices = [device.name for device in tf.config.list_logical_devices(kind)]
+    return tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else None
+
+
+def is_loss(error: Exception) -> bool:
+    """Returns True if an error of TensorFlow says that another worker has left.
+
+    A worker that comes back before the others have noticed gets one too.
+    """
+    kinds = ("AbortedError", "CancelledError", "DeadlineExceededError", "UnavailableError")
+    return isinstance(error, tuple(getattr(tf.errors, kind) for kind in kinds))
+
+
 def connect() -> tuple[tf.distribute.Strategy, Callable[[], float]]:
     """Connects to the workers of TF_CONFIG; returns the strategy and the chief's clock.
 
@@ -43,13 +62,24 @@ def from_chief(content: bytes, strategy: tf.distribute.Strategy) -> bytes:
     return words.view(np.uint8)[:size].tobytes()
 
 
+def any_worker(happened: bool, strategy: tf.distribute.Strategy) -> bool:
+    """Returns True on all workers if something happened on one of them."""
+    return bool(_summed(np.array([int(happened)], np.int64), strategy)[0])
+
+
 def _of_chief(values: np.ndarray[Any, Any], strategy: tf.distribute.Strategy) -> Any:
     """The chief's numbers, as a sum in which all others are zero."""
-    first = strategy.extended.should_checkpoint
+    is_chief = strategy.extended.should_checkpoint
+    return _summed(values if is_chief else np.zeros_like(values), strategy)
 
-    def own(context: Any) -> tf.Tensor:
-        mine = first and context.replica_id_in_sync_group == 0
-        return tf.constant(values if mine else np.zeros_like(values))
+
+def _summed(values: np.ndarray[Any, Any], strategy: tf.distribute.Strategy) -> Any:
+    """The sum of the workers' numbers."""
+    # Of the replicas of a worker, the first contributes.
+    contributions = iter([values])
+
+    def own(_: Any) -> tf.Tensor:
+        return tf.constant(next(contributions, np.zeros_like(values)))
 
     parts = strategy.experimental_distribute_values_from_function(own)
     return strategy.reduce(tf.distribute.ReduceOp.SUM, parts, axis=None).numpy()

@@ -4,7 +4,9 @@ TFX reloads this module by its dotted name: it holds functions only.
 """
 
 import contextlib
+import functools
 import hashlib
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,10 +21,12 @@ from rich.console import Console
 from trainer_module import (
     agreement,
     checkpoint,
+    cluster,
     distribution,
     history,
     optimizer,
     precision,
+    rendezvous,
     warm_start,
 )
 from trainer_module.config import ImageFeatures, Precision, TrainConfig, tuned
@@ -30,6 +34,7 @@ from trainer_module.data import Split, evaluation_dataset, read_split, rows, tra
 from trainer_module.export import export
 from trainer_module.loop import train
 from trainer_module.models import registry
+from trainer_module.preemption import Preempted, leaving_on_sigterm
 from trainer_module.progress import ProgressWriter
 
 if TYPE_CHECKING:
@@ -52,19 +57,45 @@ def run_fn(fn_args: "FnArgs") -> None:
             TensorBoard's events go to `model_run_dir`. If `custom_config["checkpoints"]` names a
             folder, a run that was ended there goes on, provided that config, code
             (`custom_config["code"]`, any text), base model and data are the same. Where there is a
-            `base_model`, training starts from its weights.
+            `base_model`, training starts from its weights. All GPUs of the machine are used, and
+            the workers of TF_CONFIG, each of which must run this.
     """
-    fit_and_export(
-        TrainConfig.from_json(fn_args.custom_config[CONFIG_KEY]),
+    config = TrainConfig.from_json(fn_args.custom_config[CONFIG_KEY])
+    code = fn_args.custom_config.get(CODE_KEY)
+    fit = functools.partial(
+        fit_and_export,
+        config,
         transform_graph=fn_args.transform_output,
         train_files=fn_args.train_files,
         eval_files=fn_args.eval_files,
         model_dir=fn_args.serving_model_dir,
         run_dir=fn_args.model_run_dir,
         checkpoints=fn_args.custom_config.get(CHECKPOINTS_KEY),
-        code=fn_args.custom_config.get(CODE_KEY),
+        code=code,
         base_model=fn_args.base_model,
     )
+    place = cluster.locate(os.environ.get(cluster.TF_CONFIG, ""))
+    if place is None:
+        fit()
+        return
+    inputs = {
+        "the training examples": _paths(fn_args.train_files),
+        "the evaluation examples": _paths(fn_args.eval_files),
+        "the transform graph": _below(fn_args.transform_output),
+        "the base model": _below(fn_args.base_model) if fn_args.base_model else [],
+    }
+    facts = agreement.facts(config, inputs, code, lambda path: tf.io.gfile.GFile(path, "rb"))
+    print(place, flush=True)
+    with leaving_on_sigterm():
+        party = rendezvous.meet(place, facts, wait=rendezvous.WAIT, say=_say)
+    with rendezvous.guarded(party):
+        strategy, clock = distribution.connect()
+        try:
+            fit(strategy=strategy, clock=clock)
+        except Exception as error:
+            if distribution.is_loss(error):
+                raise Preempted from error
+            raise
 
 
 def fit_and_export(
@@ -96,7 +127,7 @@ def fit_and_export(
         code: Any text that changes with the code: a run goes on only with its own.
         base_model: Model to take the first weights from.
         run: Name of this run's folder in `checkpoints`; a digest of all it depends on if not given.
-        strategy: Strategy to train by, if not the default one.
+        strategy: Strategy to train by; that of all GPUs of this machine if not given.
         clock: Seconds, monotonic; the same on all workers.
         after_training: Called once the other workers are no longer needed.
 
@@ -105,6 +136,7 @@ def fit_and_export(
         schedule.NonFiniteError: Loss or metric is NaN or infinite and the schedule says raise.
         preemption.Preempted: SIGTERM arrived; the last finished epoch is in `checkpoints`.
     """
+    strategy = strategy or distribution.local()
     chief = strategy is None or strategy.extended.should_checkpoint
     several = strategy is not None and distribution.has_several_workers(strategy)
     transform = tft.TFTransformOutput(transform_graph)
@@ -235,8 +267,21 @@ def _run_name(code: str | None, base_model: str | None, config: TrainConfig, *sp
 
 def _read(patterns: Sequence[str], transform: tft.TFTransformOutput, config: TrainConfig) -> Split:
     return read_split(
-        [path for pattern in patterns for path in tf.io.gfile.glob(pattern)],
+        _paths(patterns),
         transform,
         picture=isinstance(config.features, ImageFeatures),
         cache_mib=config.loop.cache_mib,
     )
+
+
+def _paths(patterns: Sequence[str]) -> list[str]:
+    return [path for pattern in patterns for path in tf.io.gfile.glob(pattern)]
+
+
+def _below(folder: str) -> list[str]:
+    """The files of a folder and its subfolders."""
+    return [f"{root}/{name}" for root, _, names in tf.io.gfile.walk(folder) for name in names]
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

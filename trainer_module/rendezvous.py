@@ -12,8 +12,10 @@ reach the ports of a job can disturb it.
 import contextlib
 import errno
 import json
+import os
 import selectors
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +23,9 @@ from typing import Any
 
 from trainer_module.cluster import TF_CONFIG, Place
 from trainer_module.preemption import EXIT_STATUS, FINAL
+
+WAIT = 600.0
+"""Seconds to wait for other workers."""
 
 SAY_EVERY = 10.0
 """Seconds between two lines about who is missing."""
@@ -138,6 +143,16 @@ class Party:
                     return EXIT_STATUS, f"{who} is gone: {connection.closed}"
         return None
 
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process is the chief."""
+        return self._place.is_chief
+
+    @property
+    def connected(self) -> bool:
+        """Whether this worker still needs others."""
+        return bool(self._connections)
+
     def leave(self, status: int, why: str = "") -> None:
         """Tell the others that this worker ends, or with status 0 that it needs them no longer.
 
@@ -216,6 +231,41 @@ def dismissing(place: Place) -> Iterator[None]:
         over.set()
         if thread:
             thread.join()
+
+
+@contextlib.contextmanager
+def guarded(party: Party) -> Iterator[None]:
+    """Ends this process if another worker is gone within the context; leaves the party after it.
+
+    For a process that cannot be forked. A worker leaves after the chief, whose model it may need.
+
+    Args:
+        party: Connections to the other workers.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_RETRY_SECONDS):
+            if lost := party.lost():
+                print(f"error: {lost[1]}", file=sys.stderr, flush=True)
+                party.leave(*lost)
+                os._exit(lost[0])
+
+    thread = threading.Thread(target=watch, name="worker-watch", daemon=True)
+    thread.start()
+    status = FINAL
+    try:
+        yield
+        while not party.is_chief and party.connected:
+            time.sleep(_RETRY_SECONDS)
+        status = 0
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else FINAL
+        raise
+    finally:
+        over.set()
+        thread.join()
+        party.leave(status)
 
 
 def difference(names: Mapping[str, str], facts: Mapping[str, Mapping[str, str]]) -> str:

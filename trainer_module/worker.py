@@ -23,13 +23,11 @@ from trainer_module.checks import require
 from trainer_module.cluster import TF_CONFIG, locate
 from trainer_module.config import TrainConfig
 from trainer_module.preemption import EXIT_STATUS, FINAL, leaving_on_sigterm
-from trainer_module.rendezvous import AbsentError, DismissedError, dismissing, meet
+from trainer_module.rendezvous import WAIT, AbsentError, DismissedError, dismissing, meet
 from trainer_module.supervision import status_of, supervise
 
 DONE = 0
 MODEL = "model"
-# Errors of TensorFlow when a worker has left, and when it comes back before the others noticed.
-_LOST = {"AbortedError", "CancelledError", "DeadlineExceededError", "UnavailableError"}
 _MAX_CONFIG = 1024**2
 
 
@@ -60,7 +58,7 @@ class WorkerConfig:
     code: str = ""
     train_split: str = "train"
     eval_split: str = "eval"
-    wait: float = 600.0
+    wait: float = WAIT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -221,9 +219,13 @@ def _status(fit: Callable[[], None]) -> int:
         except (ValueError, OSError) as error:
             return _complain(error, FINAL)
         except Exception as error:
-            if type(error).__name__ not in _LOST:
+            from trainer_module import distribution
+
+            if not distribution.is_loss(error):
                 raise
-            return _complain(f"another worker is gone: {error}", EXIT_STATUS)
+            # Above stands where in the graph, over a hundred lines.
+            reason = str(error).rpartition("is aborted by: ")[2].partition("\n")[0]
+            return _complain(f"another worker is gone: {reason}", EXIT_STATUS)
         return DONE
 
     return status_of(run)

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -329,3 +329,129 @@ def test_who_waits_leaves_on_sigterm_or_when_the_time_is_over(tmp_path, workspac
     ((status, _, err),) = ended(start(workspace, tmp_path, {TF_CONFIG: text}, "--wait=0.5"))
     assert status == EXIT_STATUS
     assert err.startswith("error: all workers must be there within 0.5 seconds (--wait)")
+
+
+@pytest.fixture
+def namespaces() -> Iterator[list[str]]:
+    """Two network namespaces, as two hosts with a cable between them."""
+    names = [f"plateau-{os.getpid()}-{i}" for i in range(2)]
+
+    def ip(*words: str) -> None:
+        subprocess.run(["ip", *words], check=True, capture_output=True)
+
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ends = [("name", f"c{i}", "netns", name) for i, name in enumerate(names)]
+        ip("link", "add", *ends[0], "type", "veth", "peer", *ends[1])
+        for i, name in enumerate(names):
+            ip("-n", name, "addr", "add", f"192.0.2.{i + 1}/24", "dev", f"c{i}")
+            for device in ("lo", f"c{i}"):
+                ip("-n", name, "link", "set", device, "up")
+        yield names
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"network namespaces are not allowed here: {error}")
+    finally:
+        for name in names:
+            with contextlib.suppress(OSError):
+                subprocess.run(["ip", "netns", "del", name], capture_output=True)
+
+
+@pytest.mark.e2e
+def test_hosts_that_start_late_are_named_and_those_cut_off_leave(tmp_path, workspace, namespaces):
+    schedule = replace(CONFIG.schedule, plateau=PlateauConfig(patience=5000), max_epochs=5000)
+    long = changed(workspace, tmp_path, lambda config: replace(config, schedule=schedule))
+    addresses = [f"192.0.2.{i + 1}:2222" for i in range(2)]
+
+    def begin(index: int) -> subprocess.Popen:
+        environment = {TF_CONFIG: tf_config(addresses, index)}
+        prefix = ("ip", "netns", "exec", namespaces[index])
+        return start(long, tmp_path, environment, prefix=prefix)
+
+    chief = begin(0)
+    read_until(chief, "s for worker 1 (192.0.2.2:2222)")
+    other = begin(1)
+    read_until(chief, f"epoch {2:>4}")
+    subprocess.run(["ip", "-n", namespaces[1], "link", "set", "c1", "down"], check=True)
+    for name, (status, _, err) in zip((1, 0), ended(chief, other), strict=True):
+        assert status == EXIT_STATUS, err[-4000:]
+        assert f"worker {name} (192.0.2.{name + 1}:2222) is gone" in err or "another worker" in err
+
+
+TRAINER = """
+import sys
+from trainer_module import environment
+
+environment.prepare()
+import tensorflow as tf
+
+# All that TFX's Trainer imports before it calls run_fn.
+import components.plateau_trainer.executor
+from tfx.components.trainer.fn_args_utils import FnArgs
+from trainer_module import distribution, entry
+
+workspace, out, devices = sys.argv[1:]
+given = {
+    "train_files": [f"{workspace}/examples/Split-train/*"],
+    "eval_files": [f"{workspace}/examples/Split-eval/*"],
+}
+if devices == "1":
+    with open(f"{workspace}/train_config.json") as file:
+        custom = {"train_config": file.read(), "checkpoints": f"{out}/checkpoints"}
+    entry.run_fn(
+        FnArgs(
+            transform_output=f"{workspace}/transform_graph",
+            serving_model_dir=f"{out}/output/model",
+            model_run_dir=f"{out}/output",
+            base_model=None,
+            custom_config=custom,
+            **given,
+        )
+    )
+    sys.exit(0 if tf.io.gfile.exists(f"{out}/output/model/saved_model.pb") else "no model")
+cpu = tf.config.list_physical_devices("CPU")[0]
+parts = [tf.config.LogicalDeviceConfiguration()] * int(devices)
+tf.config.set_logical_device_configuration(cpu, parts)
+from trainer_module.config import TrainConfig
+
+entry.fit_and_export(
+    TrainConfig.from_json(open(f"{workspace}/train_config.json").read()),
+    transform_graph=f"{workspace}/transform_graph",
+    model_dir=f"{out}/output/model",
+    run_dir=f"{out}/output",
+    strategy=distribution.local("CPU"),
+    **given,
+)
+"""
+
+
+def start_trainer(
+    workspace: Path, out: Path, devices: int, environment: dict[str, str]
+) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", TRAINER, str(workspace), str(out), str(devices)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.e2e
+def test_the_pipelines_trainer_uses_all_devices_and_the_workers_of_tf_config(
+    tmp_path, workspace, alone
+):
+    copy = changed(workspace, tmp_path, lambda config: replace_loop(config, precision="float32"))
+    together, devices = tmp_path / "together", tmp_path / "devices"
+    addresses = free_addresses(2)
+    finish(
+        start_trainer(copy, devices, 2, {}),
+        *(
+            start_trainer(copy, together, 1, {TF_CONFIG: tf_config(addresses, index)})
+            for index in range(2)
+        ),
+    )
+    for out in (together, devices):
+        assert history.read(out / "output" / history.FILE_NAME).config["replicas"] == 2
+        assert_same(out, alone)
