@@ -124,7 +124,7 @@ class Objective:
                 "Leave out micro_batch, or start with a batch size that fits in memory.",
             )
         # Keras divides by the number of replicas, for gradients that are added up.
-        return value * tf.distribute.get_strategy().num_replicas_in_sync
+        return _times_replicas(value)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -142,12 +142,13 @@ class Objective:
             output: What the model returned.
             size: Number of examples: float32.
         """
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
         several = len(self._loss.names) > 1
-        sums = [part.value * replicas * size for part in self._parts if several]
+        sums = [_times_replicas(part.value) * size for part in self._parts if several]
         for name, function in self.functions.items():
             values = tf.cast(per_example(function, y, output, f"metric {name}"), tf.float32)
-            sums.append(tf.reduce_sum(tf.reduce_mean(values, axis=range(1, values.shape.rank))))
+            if values.shape.rank > 1:
+                values = tf.reduce_mean(values, axis=range(1, values.shape.rank))
+            sums.append(tf.reduce_sum(values))
         return sums
 
     def update(self, y: Any, output: Any, weights: Any = None) -> None:
@@ -245,9 +246,17 @@ class _OutputLoss(keras.losses.Loss):  # type: ignore[misc]
                 value = super().__call__(value, value)
         else:
             values = per_example(loss, y_true, y_pred, "loss")
-            if mask is not None:
-                values._keras_mask = mask
-            value = super().__call__(values, values, sample_weight)
+            if mask is None and sample_weight is None:
+                # What Keras reduces to, in fewer operations: this is in every step.
+                values = tf.cast(values, self.dtype)
+                count = tf.cast(tf.size(values), self.dtype)
+                count = count * _replicas() if _replicas() > 1 else count
+                # A replica's share of a small batch may be empty.
+                value = tf.math.divide_no_nan(tf.reduce_sum(values), count)
+            else:
+                if mask is not None:
+                    values._keras_mask = mask
+                value = super().__call__(values, values, sample_weight)
         self._parts.append(_Part(self.name, value, whole))
         return value
 
@@ -328,6 +337,14 @@ def _is_one_value(loss: keras.losses.Loss, y: Any, output: Any) -> bool:
         return bool(loss(y, output).shape.rank == 0)
     finally:
         loss.reduction = reduction
+
+
+def _replicas() -> int:
+    return int(tf.distribute.get_strategy().num_replicas_in_sync)
+
+
+def _times_replicas(value: tf.Tensor) -> tf.Tensor:
+    return value * _replicas() if _replicas() > 1 else value
 
 
 def _is_of_keras(function: Any) -> bool:

@@ -198,7 +198,7 @@ class Steps:
         require(
             batch == self._training_spec,
             "make_dataset must give elements of the same types and shapes in every epoch",
-            f"{batch}, first {self._training_spec}",
+            {"now": batch, "first": self._training_spec},
             "Cast and pad them alike.",
         )
         if micro:
@@ -357,9 +357,10 @@ class Steps:
         loss = self._mean_loss(labels, output)
         size = tf.cast(size_of(batch), tf.float32)
         total = element[-2] if len(element) > len(batch) else size
-        additive, constant = self._penalties()
-        recorded = (loss + constant) * size + additive * total
-        return self._sums(labels, output, recorded, loss * size, size)
+        recorded = data = loss * size
+        if penalties := self._penalties():
+            recorded = data + penalties.constant * size + penalties.additive * total
+        return self._sums(labels, output, recorded, data, size)
 
     def _gradients(
         self, batch: Any, total: tf.Tensor | None, *, piece: bool = False
@@ -373,36 +374,37 @@ class Steps:
         with tf.GradientTape() as tape:
             output = self._view(x, training=True)
             data_loss = self._mean_loss(labels, output, piece=piece)
-            additive, constant = self._penalties(piece=piece)
-            loss = data_loss + constant
-            if total is None:
-                loss += additive
-                recorded = loss * size
-            else:
-                loss = loss * (size / total) + additive
-                recorded = loss * total
+            data = data_loss * size
+            recorded = data
+            penalties = self._penalties(piece=piece)
+            # Without penalties and pieces, no operation is added to the step.
+            loss = data_loss + penalties.constant if penalties else data_loss
+            if total is not None:
+                loss *= size / total
+            if penalties:
+                loss += penalties.additive
+                recorded = loss * (size if total is None else total)
             # `apply` divides the gradients by the same scale.
             loss = self._optimizer.scale_loss(loss)
-        sums = self._sums(labels, output, recorded, data_loss * size, size)
+        sums = self._sums(labels, output, recorded, data, size)
         return sums, self._of_weights(tape, loss)
 
     def _mean_loss(self, labels: Sequence[Any], output: Any, *, piece: bool = False) -> tf.Tensor:
         y, *weights = labels
         return self._objective.loss(y, output, *weights, piece=piece)
 
-    def _penalties(self, *, piece: bool = False) -> tuple[Any, Any]:
+    def _penalties(self, *, piece: bool = False) -> "_Penalties | None":
         """What layers and regularizers added to the loss in the call before.
 
         Args:
             piece: Whether the call was of one of several micro-batches.
 
         Returns:
-            What is a sum over the examples of the batch, and what does not depend on how many
-            there are.
+            The penalties; None where there are none.
         """
         losses = [tf.reduce_sum(tf.cast(loss, tf.float32)) for loss in self._view.losses]
         if not losses:
-            return 0.0, 0.0
+            return None
         self._penalized = True
         # Keras lists the penalties of weights last.
         weights = sum(v.regularizer is not None for v in self._view.trainable_weights)
@@ -416,7 +418,7 @@ class Steps:
                 "Leave out micro_batch, or start with a batch size that fits in memory.",
             )
             additive, constant = [], losses
-        return tf.add_n([0.0, *additive]), tf.add_n([0.0, *constant])
+        return _Penalties(tf.add_n([0.0, *additive]), tf.add_n([0.0, *constant]))
 
     def _of_weights(self, tape: tf.GradientTape, loss: tf.Tensor) -> list[tf.Tensor | None]:
         """The gradient by each weight; None by one that the loss does not depend on."""
@@ -436,6 +438,18 @@ class Steps:
         """The sums of a call, with Keras's metrics brought up to date."""
         self._objective.update(labels[0], output, *labels[1:])
         return tf.stack([loss, data_loss, *self._objective.sums(labels[0], output, size), size])
+
+
+class _Penalties(NamedTuple):
+    """What is added to the loss of the data.
+
+    Attributes:
+        additive: What is a sum over the examples of the batch.
+        constant: What does not depend on how many there are.
+    """
+
+    additive: tf.Tensor
+    constant: tf.Tensor
 
 
 def _batch(element: tuple[Any, ...]) -> tuple[Any, ...]:
