@@ -145,11 +145,12 @@ def test_help_explains_a_flag_with_the_default_of_its_preset(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     _, text = outcome(capsys, "run", "cifar10-vgg16", "--help")
-    assert (
+    wanted = (
         "--patience INT Evaluations in a row without improvement after which the schedule acts; "
-        "under the rule of PyTorch it acts on the one after them, so that 0 is possible. (default: 5)"
-        in text
+        "under the rule of PyTorch it acts on the one after them, so that 0 is possible. "
+        "(default: 5)"
     )
+    assert wanted in text
     assert "(default: lr_decay)" in text
 
 
