@@ -33,7 +33,8 @@ class EpochRecord:
         batch_size: Global batch size during the epoch, in examples.
         noise_scale: Gradient noise scale eps (N/B - 1) / (1 - m) during the epoch.
         gradient_noise: B_simple in examples (McCandlish et al. 2018), the batch size at which
-            noise and signal of the gradient are equal; None while not measured.
+            noise and signal of the gradient are equal, as last measured; None while not measured,
+            infinity where noise hid the signal.
         updates: Optimizer updates since the start of the run.
         examples: Training examples seen since the start of the run.
         seconds: Seconds of training since the start of the run, resumed parts added up.

@@ -367,8 +367,8 @@ class _Run:
             count,
             "Check that it does not drop a split smaller than the batch.",
         )
-        for values in norms:
-            self._noise = noise.measured(self._noise, *map(float, values))
+        measurements = [noise.Measurement(*map(float, values)) for values in norms]
+        self._noise = noise.measured(self._noise, measurements)
         updates = int(self._optimizer.iterations.numpy()) - before
         examples = round(sum(float(value[-1]) for value in sums))
         self._check_batch_size(whole, examples)

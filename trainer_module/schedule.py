@@ -202,7 +202,7 @@ def step(
         loss: Training loss of this epoch; None if unknown.
         elapsed_seconds: Training time of the whole run so far, resumed parts included.
         gradient_noise: B_simple in examples (McCandlish et al. 2018, arXiv:1812.06162), for
-            strategy auto; None if not measured.
+            strategy auto; None if not measured, infinity where noise hides the signal.
 
     Returns:
         The state to save and the decision to carry out.
@@ -275,7 +275,7 @@ def _advance(
     rule = update_rule(problem.optimizer)
     if config.plan is not None:
         split = parse_plan(config.plan)[state.actions_taken]
-    elif config.strategy == "auto" and gradient_noise is not None and gradient_noise > 0:
+    elif config.strategy == "auto" and gradient_noise is not None and gradient_noise >= 0:
         grow = _noise_dominates(state, gradient_noise)
         split = Split(batch=config.factor) if grow else decay_split(config.factor, rule)
         state = state._replace(auto_choice="batch" if grow else "learning_rate")

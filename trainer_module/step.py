@@ -1,5 +1,6 @@
 """train_step and eval_step as graphs, each traced once for the whole run."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -24,9 +25,7 @@ class Call(NamedTuple):
         batches: Batches completed.
         sums: float32 [2 + names + 1]: of the loss, of the loss of the data alone, of what the
             objective sums, of examples.
-        squared_norms: float32 [3] where the noise was measured: examples in the batch of one
-            replica, the mean squared length of the gradients of its halves, and that of the
-            batch's; under a strategy, means over the replicas.
+        squared_norms: float32 [4] where the noise was measured, a `noise.Measurement`.
     """
 
     steps: int
@@ -82,9 +81,7 @@ class Steps:
         spec = tuple(element_spec)
         self._functions = {
             "eval_step": self._traced(self._body(self._evaluate, spec), spec),
-            "apply_step": tf.function(
-                lambda: self._strategy.run(self._apply), input_signature=(), autograph=False
-            ),
+            "apply_step": self._traced(self._apply, (), tf.distribute.ReduceOp.MEAN),
         }
         self._average_step = tf.function(
             lambda: self._strategy.run(self._average), input_signature=(), autograph=False
@@ -108,11 +105,12 @@ class Steps:
 
         Args:
             dataset: Elements of `batch.distributed`.
-            probes: Calls, the first ones, that also measure the noise of the gradient, on their
-                first element before it is trained on. That changes nothing else: the model runs
-                in inference mode, so that no averages move, and random states are put back.
+            probes: Elements, the first ones, whose gradients are measured together before they are
+                trained on. That changes nothing else: the model runs in inference mode, so that
+                no averages move, and random states are put back.
             batches: How many the dataset has, if known; several are then run by one call.
-            micro: Whether the elements are micro-batches, which end in (total, last).
+            micro: Whether the elements are micro-batches, which end in (total, last). Each batch is
+                then measured by its micro-batches, as they are trained on.
 
         Yields:
             What was done, call by call.
@@ -124,25 +122,20 @@ class Steps:
         functions = self._functions
         self._objective.reset()
         iterator = iter(dataset)
-        in_calls = not micro and self._steps_per_call > 1
-        several = (batches or 0) // self._steps_per_call if in_calls else 0
         if micro:
-            self._accumulators = self._accumulators or self._zeros()
-            # An epoch that was broken off may have left half a batch in them.
-            self._clear()
-        for call in range(several):
-            probed = call < probes
-            sums, norms = functions["train_steps"](iterator, tf.constant(probed))
-            steps = self._steps_per_call
-            yield Call(steps, steps, sums, norms if probed else None)
-        step = functions["accumulate_step" if micro else "train_step"]
-        for call, element in enumerate(iterator, several):
-            norms = functions["noise_step"](*_batch(element)) if call < probes else None
-            sums = step(*element)
-            whole = not micro or bool(self._strategy.experimental_local_results(element[-1])[0])
-            yield Call(1, int(whole), sums, norms)
-            if micro and whole:
-                functions["apply_step"]()
+            yield from self._accumulated(iterator)
+            return
+        probed = list(itertools.islice(iterator, probes))
+        norms = self._measure(probed) if probed else None
+        for element in probed:
+            yield Call(1, 1, functions["train_step"](*element), norms)
+            norms = None
+        steps = self._steps_per_call
+        calls = ((batches or 0) - len(probed)) // steps if steps > 1 else 0
+        for _ in range(calls):
+            yield Call(steps, steps, functions["train_steps"](iterator), None)
+        for element in iterator:
+            yield Call(1, 1, functions["train_step"](*element), None)
 
     def average_statistics(self) -> None:
         """Sets moving statistics to their means over the replicas, which saw other examples."""
@@ -211,22 +204,33 @@ class Steps:
         if "noise_step" in self._functions:
             return
         mean = tf.distribute.ReduceOp.MEAN
-        norms = self._body(self._squared_norms, batch)
-        self._functions["noise_step"] = self._traced(norms, batch, mean)
+        halves = self._body(self._halves, batch)
+        self._functions["noise_step"] = self._traced(halves, batch, mean)
         update = self._body(self._update, spec)
+        self._functions["train_steps"] = tf.function(
+            lambda iterator: tf.add_n(
+                [self._reduced(update, next(iterator)) for _ in range(self._steps_per_call)]
+            ),
+            autograph=False,
+        )
 
-        def unrolled(iterator: Any, probed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            first = next(iterator)
-            measured = tf.cond(
-                probed,
-                lambda: self._reduced(norms, _batch(first), mean),
-                lambda: tf.zeros(3),
-            )
-            sums = [self._reduced(update, first)]
-            sums += [self._reduced(update, next(iterator)) for _ in range(1, self._steps_per_call)]
-            return tf.add_n(sums), measured
+    def _accumulated(self, iterator: Any) -> Iterator[Call]:
+        """Trains on micro-batches, with an update after the last one of each batch."""
+        self._accumulators = self._accumulators or self._zeros()
+        # An epoch that was broken off may have left half a batch in them.
+        self._clear()
+        for element in iterator:
+            sums = self._functions["accumulate_step"](*element)
+            last = bool(self._strategy.experimental_local_results(element[-1])[0])
+            yield Call(1, int(last), sums, self._functions["apply_step"]() if last else None)
 
-        self._functions["train_steps"] = tf.function(unrolled, autograph=False)
+    def _measure(self, elements: Sequence[Any]) -> tf.Tensor:
+        """Measures the noise of the gradient over some elements: `Call.squared_norms`."""
+        step = self._functions["noise_step"]
+        mean = sum(step(*_batch(element)) for element in elements) / len(elements)
+        small, big, squared = tf.unstack(mean[:3])
+        batches = len(elements) * self._strategy.num_replicas_in_sync
+        return tf.stack([1 / small, squared, batches / big, _squared_length([mean[3:]])])
 
     def _body(
         self, body: Callable[..., tf.Tensor], spec: Sequence[Any]
@@ -267,16 +271,19 @@ class Steps:
         return self._strategy.reduce(how, self._strategy.run(body, args=element), axis=None)
 
     def _zeros(self) -> list[tf.Variable]:
-        """A place for each replica to add up its own gradients."""
+        """A place for each replica to add up its own gradients, and `_piece` of each."""
         with self._strategy.scope():
             return [
                 tf.Variable(
-                    tf.zeros(v.shape, v.dtype),
+                    zeros,
                     trainable=False,
                     synchronization=tf.VariableSynchronization.ON_READ,
                     aggregation=tf.VariableAggregation.SUM,
                 )
-                for v in self._model.trainable_variables
+                for zeros in (
+                    *(tf.zeros(v.shape, v.dtype) for v in self._model.trainable_variables),
+                    tf.zeros(5),
+                )
             ]
 
     def _update(self, *element: Any) -> tf.Tensor:
@@ -288,23 +295,32 @@ class Steps:
 
     def _accumulate(self, *element: Any) -> tf.Tensor:
         # Whoever calls applies the gradients after the last piece.
-        sums, gradients = self._gradients(_batch(element), element[-2], piece=True)
+        batch, total = _batch(element), element[-2]
+        sums, gradients = self._gradients(batch, total, piece=True)
         self._connected = [gradient is not None for gradient in gradients]
-        for accumulator, gradient in zip(self._accumulators, gradients, strict=True):
-            if gradient is not None:
-                accumulator.assign_add(tf.convert_to_tensor(gradient))
+        dense = [tf.convert_to_tensor(gradient) for gradient in gradients if gradient is not None]
+        *accumulators, pieces = self._accumulators
+        connected = itertools.compress(accumulators, self._connected)
+        for accumulator, gradient in zip(connected, dense, strict=True):
+            accumulator.assign_add(gradient)
+        size = tf.cast(size_of(batch), tf.float32)
+        pieces.assign_add(_piece(dense, size, self._optimizer.scale_loss(size / total)))
         return sums
 
-    def _apply(self) -> None:
-        gradients = [tf.identity(accumulator) for accumulator in self._accumulators]
+    def _apply(self) -> tf.Tensor:
+        """Applies the gradients of a batch, and measures its noise by its pieces."""
+        *gradients, pieces = [tf.identity(accumulator) for accumulator in self._accumulators]
         # A weight that the loss does not depend on is left alone, as in Keras.
         connected = [
             gradient if is_connected else None
             for gradient, is_connected in zip(gradients, self._connected, strict=True)
         ]
         fused.apply(self._optimizer, self._model.trainable_variables, connected)
-        with tf.control_dependencies(gradients):
+        with tf.control_dependencies([*gradients, pieces]):
             self._clear()
+        squared, inverse, size, weight, count = tf.unstack(pieces)
+        whole = _squared_length(gradients) / weight**2
+        return tf.stack([count / inverse, squared / count, size, whole])
 
     def _average(self) -> None:
         context = tf.distribute.get_replica_context()
@@ -322,9 +338,15 @@ class Steps:
         for accumulator in self._accumulators:
             accumulator.assign(tf.zeros(accumulator.shape, accumulator.dtype))
 
-    def _squared_norms(self, *batch: Any) -> tf.Tensor:
+    def _halves(self, *batch: Any) -> tf.Tensor:
+        """Measures the gradients of the halves of a batch.
+
+        Returns:
+            float32 [3 + weights]: 1 / examples in a half, 1 / examples in both, the mean squared
+            length of the gradients of the halves, and the mean of these gradients.
+        """
         size = size_of(batch)
-        # A batch of one has no halves: it is taken for both, and then counts for nothing.
+        # A batch of one has no halves: it is taken for both.
         half = tf.maximum(size // 2, 1)
         start = tf.minimum(half, size - half)
         # Recurrent dropout draws in inference mode too.
@@ -332,23 +354,25 @@ class Steps:
         before = [tf.identity(state) for state in states]
         first = self._gradient(_rows(batch, 0, half))
         second = self._gradient(_rows(batch, start, start + half))
-        halves = (_squared_length(first) + _squared_length(second)) / 2
-        whole = _squared_length([_mean(a, b) for a, b in zip(first, second, strict=True)])
-        with tf.control_dependencies([halves, whole]):
+        squared = _squared_length([first, second]) / 2
+        mean = (first + second) / 2
+        with tf.control_dependencies([squared, mean]):
             for state, value in zip(states, before, strict=True):
                 state.assign(value)
-        examples = tf.where(size > 1, tf.cast(2 * half, tf.float32), np.nan)
-        return tf.stack([examples, halves, whole])
+        inverses = [1 / tf.cast(examples, tf.float32) for examples in (half, start + half)]
+        return tf.concat([[*inverses, squared], mean], axis=0)
 
-    def _gradient(self, batch: Any) -> list[tf.Tensor | tf.IndexedSlices]:
-        """Gradient of the loss of the data, in inference mode."""
+    def _gradient(self, batch: Any) -> tf.Tensor:
+        """Gradient of the loss of the data, in inference mode: float32 [weights]."""
         x, *labels = batch
         with tf.GradientTape() as tape:
             loss = self._mean_loss(labels, self._probed(x, training=False))
             scale = self._optimizer.scale_loss(tf.ones_like(loss))
             loss = self._optimizer.scale_loss(loss)
-        gradients = self._of_weights(tape, loss)
-        return [_times(gradient, 1 / scale) for gradient in gradients if gradient is not None]
+        # An embedding's gradients are sparse, and there is none by a weight without influence.
+        dense = [tf.convert_to_tensor(g) for g in self._of_weights(tape, loss) if g is not None]
+        flat = tf.concat([tf.reshape(tf.cast(g, tf.float32), [-1]) for g in dense], axis=0)
+        return flat / tf.cast(scale, tf.float32)
 
     def _evaluate(self, *element: Any) -> tf.Tensor:
         batch = _batch(element)
@@ -481,34 +505,22 @@ def _random_states(model: keras.Model) -> list[tf.Variable]:
     return [v.value for v in model.variables if id(v) not in weights]
 
 
-def _times(
-    gradient: tf.Tensor | tf.IndexedSlices, factor: tf.Tensor | float
-) -> tf.Tensor | tf.IndexedSlices:
-    """A gradient times a factor; one that is sparse, as an embedding's, stays so."""
-    if not isinstance(gradient, tf.IndexedSlices):
-        return gradient * tf.cast(factor, gradient.dtype)
-    values = gradient.values * tf.cast(factor, gradient.dtype)
-    return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
+def _squared_length(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """The squared length of tensors taken together: float32."""
+    return tf.add_n([tf.reduce_sum(tf.square(tf.cast(t, tf.float32))) for t in tensors])
 
 
-def _mean(
-    a: tf.Tensor | tf.IndexedSlices, b: tf.Tensor | tf.IndexedSlices
-) -> tf.Tensor | tf.IndexedSlices:
-    """The mean of two gradients by the same weight."""
-    if not isinstance(a, tf.IndexedSlices):
-        return (a + b) / 2
-    slices = [tf.concat(parts, 0) for parts in ((a.values, b.values), (a.indices, b.indices))]
-    return _times(tf.IndexedSlices(*slices, a.dense_shape), 0.5)
+def _piece(gradients: Sequence[tf.Tensor], size: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+    """What is added up over the pieces of a batch to measure its noise.
 
+    Args:
+        gradients: The piece's part of the gradient of the batch.
+        size: Examples in the piece.
+        weight: What its own mean gradient was multiplied by: its share of the batch, and the scale
+            of the loss.
 
-def _squared_length(gradients: Sequence[tf.Tensor | tf.IndexedSlices]) -> tf.Tensor:
-    """The squared length of gradients taken together: float32."""
-    return tf.add_n([tf.reduce_sum(tf.square(tf.cast(_summed(g), tf.float32))) for g in gradients])
-
-
-def _summed(gradient: tf.Tensor | tf.IndexedSlices) -> tf.Tensor:
-    """A gradient whose rows are each there once."""
-    if not isinstance(gradient, tf.IndexedSlices):
-        return gradient
-    indices, places = tf.unique(gradient.indices)
-    return tf.math.unsorted_segment_sum(gradient.values, places, tf.size(indices))
+    Returns:
+        float32 [5]: squared length of its own mean gradient, 1 / size, size, weight, 1.
+    """
+    squared = _squared_length(gradients) / weight**2
+    return tf.stack([squared, 1 / size, size, weight, tf.ones_like(size)])

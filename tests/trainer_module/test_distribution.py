@@ -44,7 +44,6 @@ def assert_same(result, single):
     for mine, its in zip(result["epochs"], single["epochs"], strict=True):
         for field in ("batch_size", "updates", "examples", "action", "learning_rate"):
             assert mine[field] == its[field]
-    # The call of several steps, in which the noise is measured, is one of them.
     assert result["traces"]["train_steps"] == 1
     assert max(result["traces"].values()) == 1
 

@@ -99,7 +99,7 @@ def test_acts_at_stalls_and_stops_by_itself(whole):
 def test_one_trace_for_the_whole_run(whole):
     _, history, _ = whole
     assert len(history.decisions) == 3
-    used = {"train_step", "train_steps", "eval_step"}
+    used = {"train_step", "train_steps", "noise_step", "eval_step"}
     assert {name for name, count in history.traces.items() if count == 1} == used
     assert max(history.traces.values()) == 1
 
@@ -125,7 +125,9 @@ def test_writers_see_every_epoch(whole):
     _, history, recorder = whole
     assert tuple(recorder.records) == history.epochs
     assert recorder.closed == history
-    assert recorder.steps[:5] == [(4, 11), (8, 11), (9, 11), (10, 11), (11, 11)]
+    # The noise is measured on the first eight batches of the first epoch, which are then single.
+    assert recorder.steps[:11] == [(step, 11) for step in range(1, 12)]
+    assert recorder.steps[11:16] == [(4, 11), (8, 11), (9, 11), (10, 11), (11, 11)]
 
 
 RESUMABLE = schedule_config(restore="weights_and_slots", actions=2)

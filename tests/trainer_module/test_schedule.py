@@ -367,12 +367,16 @@ class TestAuto:
 
     def test_where_noise_dominates_the_batch_grows(self):
         assert self.choice(64.5) == "grow_batch"
+
+    def test_where_noise_hides_the_signal_the_batch_grows_every_time(self):
         assert self.choice(math.inf) == "grow_batch"
+        assert self.choice(math.inf, actions_taken=1, auto_choice="learning_rate") == "grow_batch"
 
     def test_where_it_does_not_the_learning_rate_decays(self):
         assert self.choice(63.5) == "decay_lr"
+        assert self.choice(0.0) == "decay_lr"
 
-    @pytest.mark.parametrize("noise", [None, math.nan, 0.0, -5.0])
+    @pytest.mark.parametrize("noise", [None, math.nan])
     def test_without_a_usable_measurement_it_goes_as_hybrid(self, noise):
         assert self.choice(noise) == "grow_batch"
         assert self.choice(noise, actions_taken=1) == "decay_lr"

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from trainer_module.batch import pieces
 from trainer_module.config import METRICS
-from trainer_module.noise import NoiseState, measured
+from trainer_module.noise import Measurement, NoiseState, measured
 from trainer_module.objective import Objective
 from trainer_module.step import Steps
 
@@ -106,43 +106,75 @@ def test_one_trace_whatever_learning_rate_and_batch_do():
     assert set(steps.traces().values()) == {1}
 
 
-@pytest.mark.parametrize("micro_batch", [None, 5])
 @pytest.mark.parametrize("steps_per_call", [1, 2])
-def test_measuring_the_noise_changes_nothing(micro_batch, steps_per_call):
+def test_measuring_the_noise_changes_nothing(steps_per_call):
     found = []
     for probes in (0, 3):
         model, optimizer = dense()
-        data = pieces(batches(12), micro_batch=micro_batch)
-        spec = pieces(batches(12)).element_spec
-        steps = Steps(model, optimizer, spec, steps_per_call=steps_per_call)
-        micro = micro_batch is not None
-        count = None if micro else 8
-        calls = list(steps.train_epoch(data, probes=probes, batches=count, micro=micro))
-        assert [call.squared_norms is not None for call in calls[:4]] == [probes > 0] * 3 + [False]
-        steps_done = sum(call.steps for call in calls)
-        found.append((steps_done, int(optimizer.iterations), weights(model)))
-    assert found[0][:2] == found[1][:2] == (24 if micro_batch else 8, 8)
+        data = pieces(batches(12))
+        steps = Steps(model, optimizer, data.element_spec, steps_per_call=steps_per_call)
+        calls = list(steps.train_epoch(data, probes=probes, batches=8))
+        assert [call.squared_norms is not None for call in calls] == [
+            index == 0 and probes > 0 for index in range(len(calls))
+        ]
+        found.append((sum(call.steps for call in calls), int(optimizer.iterations), weights(model)))
+    assert found[0][:2] == found[1][:2] == (8, 8)
     np.testing.assert_array_equal(found[0][2], found[1][2])
 
 
-@pytest.mark.parametrize("steps_per_call", [1, 3])
-def test_squared_norms_are_those_of_the_gradients(steps_per_call):
-    model, optimizer = dense()
-    expected, _ = dense()
-    steps = Steps(model, optimizer, pieces(batches(8)).element_spec, steps_per_call=steps_per_call)
-    call = next(steps.train_epoch(pieces(batches(8)), probes=1, batches=12))
-    size, small, big = call.squared_norms.numpy()
-
-    def squared(rows):
+def squared(model, *batches, x=X, training=False):
+    """Squared length of the mean over batches of the gradients of their mean losses."""
+    gradients = []
+    for rows in batches:
         with tf.GradientTape() as tape:
-            logits = expected(X[rows])
+            logits = model(x[rows], training=training)
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(Y[rows], logits)
-        gradients = tape.gradient(loss, [v.value for v in expected.trainable_variables])
-        return sum(float(tf.reduce_sum(g * g)) for g in gradients)
+        of_weights = tape.gradient(loss, [v.value for v in model.trainable_variables])
+        gradients.append(np.concatenate([np.ravel(tf.convert_to_tensor(g)) for g in of_weights]))
+    return float(np.sum(np.mean(gradients, axis=0) ** 2))
 
-    assert size == 8
-    assert small == pytest.approx((squared(slice(4)) + squared(slice(4, 8))) / 2, rel=1e-4)
-    assert big == pytest.approx(squared(slice(8)), rel=1e-4)
+
+@pytest.mark.parametrize("probes", [1, 3])
+def test_squared_norms_are_those_of_the_gradients(probes):
+    model, optimizer = dense()
+    steps = Steps(model, optimizer, pieces(batches(8)).element_spec)
+    halves = [squared(model, slice(4 * i, 4 * i + 4)) for i in range(2 * probes)]
+    whole = squared(model, slice(8 * probes))
+    call = next(steps.train_epoch(pieces(batches(8)), probes=probes, batches=12))
+    expected = (4, np.mean(halves), 8 * probes, whole)
+    assert call.squared_norms.numpy() == pytest.approx(expected, rel=1e-4)
+
+
+def test_batches_of_different_sizes_are_measured_by_the_means_of_1_over_size():
+    model, optimizer = dense()
+    rows = [slice(0, 8), slice(8, 16), slice(16, 20)]
+    data = tf.data.Dataset.from_tensor_slices((X[:20], Y[:20])).batch(8)
+    halves = [squared(model, slice(i, i + 4)) for i in (0, 4, 8, 12)]
+    halves += [squared(model, slice(i, i + 2)) for i in (16, 18)]
+    whole = squared(model, *rows)
+    steps = Steps(model, optimizer, data.element_spec)
+    call = next(steps.train_epoch(data, probes=8))
+    expected = (3, np.mean(halves), 18, whole)
+    assert call.squared_norms.numpy() == pytest.approx(expected, rel=1e-4)
+
+
+def loss_scaled():
+    return keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=1024.0)
+
+
+@pytest.mark.parametrize("make_optimizer", [lambda: None, loss_scaled])
+@pytest.mark.parametrize(("size", "micro_batch"), [(48, 20), (3, 1)])
+def test_micro_batches_measure_each_batch(size, micro_batch, make_optimizer):
+    model, optimizer = dense(make_optimizer())
+    data = pieces(batches(size), micro_batch=micro_batch)
+    steps = Steps(model, optimizer, pieces(batches(size)).element_spec)
+    parts = [squared(model, slice(i, size, 3)) for i in range(3)]
+    whole = squared(model, slice(size))
+    calls = list(steps.train_epoch(data, micro=True))
+    measured = [call.squared_norms is not None for call in calls]
+    assert measured == [False, False, True] * (96 // size)
+    expected = (size // 3, np.mean(parts), size, whole)
+    assert calls[2].squared_norms.numpy() == pytest.approx(expected, rel=1e-4)
 
 
 def embedding(**options):
@@ -162,34 +194,42 @@ def words(size):
     return tf.data.Dataset.from_tensor_slices((WORDS, Y)).batch(size)
 
 
-def test_squared_norms_of_sparse_gradients_are_those_of_dense_ones():
+@pytest.mark.parametrize("probes", [1, 3])
+def test_squared_norms_of_sparse_gradients_are_those_of_dense_ones(probes):
     model, optimizer = embedding()
     steps = Steps(model, optimizer, words(8).element_spec, steps_per_call=1)
-    expected, _ = embedding()
-
-    def squared(rows):
-        with tf.GradientTape() as tape:
-            logits = expected(WORDS[rows])
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(Y[rows], logits)
-        gradients = tape.gradient(loss, [v.value for v in expected.trainable_variables])
-        return sum(float(tf.reduce_sum(tf.convert_to_tensor(g) ** 2)) for g in gradients)
-
-    size, small, big = next(steps.train_epoch(words(8), probes=1)).squared_norms.numpy()
-    assert size == 8
-    assert small == pytest.approx((squared(slice(4)) + squared(slice(4, 8))) / 2, rel=1e-4)
-    assert big == pytest.approx(squared(slice(8)), rel=1e-4)
+    halves = [squared(model, slice(4 * i, 4 * i + 4), x=WORDS) for i in range(2 * probes)]
+    whole = squared(model, slice(8 * probes), x=WORDS)
+    call = next(steps.train_epoch(words(8), probes=probes))
+    expected = (4, np.mean(halves), 8 * probes, whole)
+    assert call.squared_norms.numpy() == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize(("size", "micro_batch"), [(1, None), (4, 1)])
-@pytest.mark.parametrize("steps_per_call", [1, 2])
-def test_a_batch_of_one_says_nothing_of_the_noise(size, micro_batch, steps_per_call):
+def test_micro_batches_with_sparse_gradients_measure_what_they_train_on():
     model, optimizer = embedding()
-    steps = Steps(model, optimizer, words(size).element_spec, steps_per_call=steps_per_call)
-    data = pieces(words(size).take(4), micro_batch=micro_batch)
-    micro = micro_batch is not None
-    count = None if micro else 4
-    first, *_ = steps.train_epoch(data, probes=1, batches=count, micro=micro)
-    assert measured(NoiseState(), *map(float, first.squared_norms)) == NoiseState()
+    steps = Steps(model, optimizer, words(8).element_spec)
+    parts = [slice(i, 8, 2) for i in range(2)]
+    same, _ = embedding()
+    each = [squared(same, part, x=WORDS, training=True) for part in parts]
+    both = squared(same, *parts, x=WORDS, training=True)
+    calls = steps.train_epoch(pieces(words(8), micro_batch=4), micro=True)
+    _, second, *_ = calls
+    expected = (4, np.mean(each), 8, both)
+    assert second.squared_norms.numpy() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("steps_per_call", [1, 2])
+def test_a_batch_of_one_says_nothing_of_the_noise_but_several_do(steps_per_call):
+    model, optimizer = embedding()
+    steps = Steps(model, optimizer, words(1).element_spec, steps_per_call=steps_per_call)
+    one = next(steps.train_epoch(words(1), probes=1, batches=96)).squared_norms
+    assert measured(NoiseState(), [Measurement(*map(float, one))]) == NoiseState()
+    model, optimizer = embedding()
+    each = [squared(model, slice(i, i + 1), x=WORDS) for i in range(4)]
+    whole = squared(model, slice(4), x=WORDS)
+    steps = Steps(model, optimizer, words(1).element_spec, steps_per_call=steps_per_call)
+    several = next(steps.train_epoch(words(1), probes=4, batches=96)).squared_norms
+    assert several.numpy() == pytest.approx((1, np.mean(each), 4, whole), rel=1e-4)
 
 
 @pytest.mark.parametrize("steps_per_call", [1, 2])
