@@ -77,9 +77,9 @@ def plan(plan: Plan) -> RenderableType:
     table = Table("from", "changes", title=f"Plan of {plan.name}", title_justify="left")
     for name in ("learning rate", "batch", "steps/epoch", "noise scale"):
         table.add_column(name, justify="right")
-    for stage in plan.stages:
+    for row, stage in enumerate(plan.stages):
         table.add_row(
-            f"stall {stage.index}" if stage.index else "start",
+            f"stall {stage.index}" if stage.index else "end of warm-up" if row else "start",
             _CHANGES[stage.action],
             _decimal(stage.learning_rate),
             f"{stage.batch_size:,}",

@@ -70,15 +70,21 @@ def make_plan(config: PlanConfig) -> Plan:
         notes.append(
             "Strategy auto chooses by measurement; shown is hybrid, which it follows without one."
         )
-    if len(stages) <= run.schedule.num_actions:
+    last = stages[-1].index + 1
+    if last <= run.schedule.num_actions:
         notes.append(
-            f"Stall {len(stages)} can change nothing: learning rate and batch are at their limits."
+            f"Stall {last} can change nothing: learning rate and batch are at their limits."
+        )
+    if run.schedule.warmup_epochs:
+        notes.append(
+            f"The learning rate rises linearly from the start to epoch "
+            f"{run.schedule.warmup_epochs + 1}; no stall is looked for before."
         )
     return Plan(
         name=run.name,
         stages=stages,
         rule=update_rule(run.optimization.optimizer).text,
-        stop=_stop(run.schedule, len(stages)),
+        stop=_stop(run.schedule, last),
         size=size,
         notes=tuple(notes),
     )

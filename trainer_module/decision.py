@@ -21,7 +21,7 @@ class ScheduleState(NamedTuple):
     Attributes:
         plateau: State of stall detection.
         epoch: Epochs completed.
-        learning_rate: Learning rate of the next epoch.
+        learning_rate: Learning rate of the next epoch, or during warm-up the one it leads to.
         batch_size: Global batch size of the next epoch, in examples.
         actions_taken: Stalls acted on so far.
         rollbacks: Rollbacks in a row, the last epoch's included.
@@ -68,12 +68,12 @@ class Decision(NamedTuple):
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of the run between two actions.
+    """A stretch of the run between two actions, or the warm-up before them.
 
     Attributes:
-        index: 0 from the start to the first stall, i after the i-th action.
-        action: What leads into the stage; none for the first.
-        learning_rate: Learning rate during the stage.
+        index: 0 up to the first stall, i after the i-th action.
+        action: What leads into the stage; none for those up to the first stall.
+        learning_rate: Learning rate during the stage, in the warm-up that of the first epoch.
         batch_size: Global batch size during the stage, in examples.
         steps_per_epoch: Updates an epoch; a last part-filled batch is dropped.
         noise_scale: Scale of the gradient noise during the stage.
@@ -127,12 +127,15 @@ def describe_observation(
     if seen.stalled:
         return f"no better {config.monitor} for {bad} epoch{'s' * (bad != 1)}"
     if broken:
-        return f"{broken}, counted as an epoch without improvement"
+        skipped = "in the warm-up" if seen.in_warmup else "counted as an epoch without improvement"
+        return f"{broken}, {skipped}"
     if metric is None:
         return f"no {config.monitor} this epoch"
     shown = f"{config.monitor} {metric:.6g}"
     if seen.improved_best:
         return f"{shown}, the best so far"
+    if seen.in_warmup:
+        return f"{shown}, in the warm-up"
     if seen.in_cooldown:
         return f"{shown}, in the cooldown after an action"
     if seen.improved:
@@ -173,7 +176,7 @@ def verify(stages: Sequence[Stage], decisions: Sequence[Change]) -> tuple[str, .
 
     A run that ended before the last stage has not left it. A rollback leaves it, and so may auto.
     """
-    expected = list(stages[1:])
+    expected = [stage for stage in stages if stage.index > 0]
     differences = []
     for decision in decisions:
         if decision.action in ("none", "stop"):

@@ -275,7 +275,8 @@ class _Run:
     ) -> EpochRecord:
         """Train for an epoch, evaluate, decide, and carry the decision out."""
         before = self.state
-        self._optimizer.learning_rate.assign(before.learning_rate)
+        rate = schedule.next_learning_rate(self._config, before)
+        self._optimizer.learning_rate.assign(rate)
         batches = make_dataset(before.batch_size, before.epoch + 1)
         _check_epoch(batches, "make_dataset")
         values, examples, updates = self._train_within_memory(batches, told)
@@ -300,11 +301,9 @@ class _Run:
         record = EpochRecord(
             epoch=decision.epoch,
             metrics=values,
-            learning_rate=before.learning_rate,
+            learning_rate=rate,
             batch_size=before.batch_size,
-            noise_scale=schedule.noise_scale(
-                before.learning_rate, before.batch_size, self._problem
-            ),
+            noise_scale=schedule.noise_scale(rate, before.batch_size, self._problem),
             gradient_noise=self._noise.b_simple,
             updates=updates + (past.updates if past else 0),
             examples=examples + (past.examples if past else 0),

@@ -139,6 +139,7 @@ class Observation(NamedTuple):
         bad_evaluations: Evaluations in a row without improvement, this one included.
         in_cooldown: Whether this evaluation was skipped for the cooldown.
         finite: False if the metric was NaN or infinite.
+        in_warmup: Whether this evaluation was skipped for the warm-up.
     """
 
     value: float | None
@@ -148,6 +149,7 @@ class Observation(NamedTuple):
     bad_evaluations: int
     in_cooldown: bool
     finite: bool
+    in_warmup: bool = False
 
 
 def initial_state() -> PlateauState:
@@ -156,7 +158,7 @@ def initial_state() -> PlateauState:
 
 
 def observe(
-    config: PlateauConfig, state: PlateauState, metric: float | None
+    config: PlateauConfig, state: PlateauState, metric: float | None, *, in_warmup: bool = False
 ) -> tuple[PlateauState, Observation]:
     """Take in one evaluation.
 
@@ -166,21 +168,25 @@ def observe(
         metric: Raw value of the monitor. None (not measured) is no evaluation at all: it neither
             counts against patience nor uses up cooldown. NaN and infinities never become a best
             and count as evaluations without improvement.
+        in_warmup: Whether the learning rate is still rising: the evaluation then counts for the
+            best, but not against patience.
 
     Returns:
         The next state and what was seen. Call `acted` on that state if the stall is acted on;
         otherwise the next evaluation without improvement is a stall again.
     """
     if metric is None:
-        return state, Observation(None, False, False, False, state.bad_evaluations, False, True)
+        bad = state.bad_evaluations
+        return state, Observation(None, False, False, False, bad, False, True, in_warmup)
     finite = math.isfinite(metric)
     improved_best = finite and (state.best is None or _better(config, metric, state.best))
     # Keras's cooldown of N skips N - 1 evaluations, since it counts down before it looks.
-    skipped = state.cooldown_left > (1 if config.compatibility == "keras" else 0)
+    in_cooldown = state.cooldown_left > (1 if config.compatibility == "keras" else 0)
     state, value = _filter(config, state, metric)
     judged = value if value is not None or finite else metric
 
     improved = judged is not None and _significant(config, judged, state.reference)
+    skipped = in_cooldown or in_warmup
     bad = 0 if improved or skipped else state.bad_evaluations + (judged is not None)
     # PyTorch tolerates `patience` evaluations and acts on the one after them.
     stalled = bad >= config.patience + (config.compatibility == "torch")
@@ -190,7 +196,9 @@ def observe(
         bad_evaluations=bad,
         cooldown_left=max(state.cooldown_left - 1, 0),
     )
-    return state, Observation(value, improved_best, improved, stalled, bad, skipped, finite)
+    return state, Observation(
+        value, improved_best, improved, stalled, bad, in_cooldown, finite, in_warmup
+    )
 
 
 def acted(config: PlateauConfig, state: PlateauState) -> PlateauState:

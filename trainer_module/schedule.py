@@ -53,6 +53,7 @@ __all__ = [
     "StopReason",
     "forecast",
     "initial_state",
+    "next_learning_rate",
     "noise_scale",
     "state_from_json",
     "state_to_json",
@@ -86,6 +87,9 @@ class ScheduleConfig:
         min_learning_rate: Learning rate never gone below.
         restore: What to take back from the best epoch when acting on a stall.
         on_nonfinite: What to do when loss or metric is NaN or infinite.
+        warmup_epochs: Epochs in which the learning rate rises linearly, before the first stall is
+            looked for. Their evaluations count for the best, but not against patience.
+        warmup_fraction: Share of the learning rate that the first epoch of the warm-up has.
         max_epochs: Epochs after which the run stops whatever the metric does.
         time_budget: Seconds of training after which the run stops; no limit if not given.
     """
@@ -99,6 +103,8 @@ class ScheduleConfig:
     min_learning_rate: float = 1e-6
     restore: Restore = "none"
     on_nonfinite: Literal["raise", "bad_epoch", "rollback_and_reduce"] = "raise"
+    warmup_epochs: int = 0
+    warmup_fraction: float = 0.1
     max_epochs: int = 100
     time_budget: float | None = None
 
@@ -129,6 +135,18 @@ class ScheduleConfig:
             "max_epochs must be at least 1",
             self.max_epochs,
             "Try --max-epochs 100.",
+        )
+        require(
+            0 <= self.warmup_epochs < self.max_epochs,
+            f"warmup_epochs must be at least 0 and below max_epochs ({self.max_epochs})",
+            self.warmup_epochs,
+            "Lower --warmup-epochs, or raise --max-epochs.",
+        )
+        require(
+            0 < self.warmup_fraction <= 1,
+            "warmup_fraction must be in (0, 1]",
+            self.warmup_fraction,
+            "Try --warmup-fraction 0.1.",
         )
         require(
             self.time_budget is None or 0 < self.time_budget < math.inf,
@@ -230,24 +248,29 @@ def step(
 
     # A loss that is not finite voids the metric; a metric that is not is judged as it is.
     void = broken and (metric is None or math.isfinite(metric))
-    seen, observation = plateau.observe(config.plateau, state.plateau, math.nan if void else metric)
+    seen, observation = plateau.observe(
+        config.plateau,
+        state.plateau,
+        math.nan if void else metric,
+        in_warmup=state.epoch <= config.warmup_epochs,
+    )
     state = state._replace(plateau=seen, rollbacks=0)
     why = describe_observation(config.plateau, observation, metric, broken)
     if observation.stalled and state.actions_taken >= config.num_actions:
         why += f", after {state.actions_taken} of {config.num_actions} actions"
-        return _stop(problem, state, "plateau", why, observation)
+        return _stop(config, problem, state, "plateau", why, observation)
     if limit is not None:
-        return _stop(problem, state, *limit, observation)
+        return _stop(config, problem, state, *limit, observation)
     if not observation.stalled:
-        return state, _decision(problem, state, state, why, observation)
+        return state, _decision(config, problem, state, state, why, observation)
 
     after = _advance(config, problem, state, gradient_noise)
     if name_action(state, after) == "none":
         why += "; learning rate and batch are at their limits"
-        return _stop(problem, state, "exhausted", why, observation)
+        return _stop(config, problem, state, "exhausted", why, observation)
     after = after._replace(plateau=plateau.acted(config.plateau, after.plateau))
     why += f"; {describe_change(state, after)}"
-    return after, _decision(problem, state, after, why, observation, config.restore)
+    return after, _decision(config, problem, state, after, why, observation, config.restore)
 
 
 def forecast(
@@ -259,13 +282,29 @@ def forecast(
     forecast as hybrid, which it follows without one.
     """
     before = after = initial_state(config, problem, learning_rate, batch_size)
-    stages = [_stage(problem, before, after)]
+    stages = [_stage(config, problem, before, after)]
+    if config.warmup_epochs:
+        before = after = after._replace(epoch=config.warmup_epochs)
+        stages.append(_stage(config, problem, before, after))
     while after.actions_taken < config.num_actions:
         before, after = after, _advance(config, problem, after, None)
         if name_action(before, after) == "none":
             break
-        stages.append(_stage(problem, before, after))
+        stages.append(_stage(config, problem, before, after))
     return tuple(stages)
+
+
+def next_learning_rate(config: ScheduleConfig, state: ScheduleState) -> float:
+    """Learning rate of the next epoch.
+
+    In the warm-up, epoch i of n has f + (1 - f) (i - 1) / n of the learning rate, f being
+    warmup_fraction; the floor holds then too.
+    """
+    if state.epoch >= config.warmup_epochs:
+        return state.learning_rate
+    f = config.warmup_fraction
+    share = f + (1 - f) * state.epoch / config.warmup_epochs
+    return max(share * state.learning_rate, min(config.min_learning_rate, state.learning_rate))
 
 
 def _advance(
@@ -341,18 +380,19 @@ def _roll_back(
     if limit is None and learning_rate == state.learning_rate:
         limit = "nonfinite", f"{broken}, with the learning rate already at its floor"
     if limit is not None:
-        return _stop(problem, state, *limit, void, "weights_and_slots")
+        return _stop(config, problem, state, *limit, void, "weights_and_slots")
     after = state._replace(
         plateau=plateau.acted(config.plateau, state.plateau),
         learning_rate=learning_rate,
         rollbacks=state.rollbacks + 1,
     )
     why = f"{broken}; back to the best weights, {describe_change(state, after)}"
-    decision = _decision(problem, state, after, why, void, "weights_and_slots")
+    decision = _decision(config, problem, state, after, why, void, "weights_and_slots")
     return after, decision._replace(action="rollback")
 
 
 def _stop(
+    config: ScheduleConfig,
     problem: Problem,
     state: ScheduleState,
     code: StopReason,
@@ -361,11 +401,12 @@ def _stop(
     restore: Restore = "none",
 ) -> tuple[ScheduleState, Decision]:
     state = state._replace(stop_reason=code)
-    decision = _decision(problem, state, state, why, observation, restore)
+    decision = _decision(config, problem, state, state, why, observation, restore)
     return state, decision._replace(action="stop")
 
 
 def _decision(
+    config: ScheduleConfig,
     problem: Problem,
     before: ScheduleState,
     after: ScheduleState,
@@ -373,12 +414,13 @@ def _decision(
     observation: Observation,
     restore: Restore = "none",
 ) -> Decision:
+    rate = next_learning_rate(config, after)
     return Decision(
         epoch=after.epoch,
         action=name_action(before, after),
-        learning_rate=after.learning_rate,
+        learning_rate=rate,
         batch_size=after.batch_size,
-        noise_scale=noise_scale(after.learning_rate, after.batch_size, problem),
+        noise_scale=noise_scale(rate, after.batch_size, problem),
         reason=why,
         observation=observation,
         restore=restore,
@@ -386,12 +428,15 @@ def _decision(
     )
 
 
-def _stage(problem: Problem, before: ScheduleState, after: ScheduleState) -> Stage:
+def _stage(
+    config: ScheduleConfig, problem: Problem, before: ScheduleState, after: ScheduleState
+) -> Stage:
+    rate = next_learning_rate(config, after)
     return Stage(
         index=after.actions_taken,
         action=name_action(before, after),
-        learning_rate=after.learning_rate,
+        learning_rate=rate,
         batch_size=after.batch_size,
         steps_per_epoch=max(problem.num_examples // after.batch_size, 1),
-        noise_scale=noise_scale(after.learning_rate, after.batch_size, problem),
+        noise_scale=noise_scale(rate, after.batch_size, problem),
     )

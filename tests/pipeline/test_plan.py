@@ -51,3 +51,12 @@ def test_a_plan_that_ends_at_its_limits_says_so() -> None:
 def test_auto_says_that_it_measures() -> None:
     assert "measurement" in plan(strategy="auto").notes[0]
     assert plan(strategy="auto", plan="lr/2").notes == ()
+
+
+def test_a_warm_up_comes_before_the_first_stage() -> None:
+    found = plan(warmup_epochs=5, warmup_fraction=0.5)
+    usual = plan()
+    assert found.stages[0].learning_rate == usual.stages[0].learning_rate / 2
+    assert found.stages[1:] == usual.stages
+    assert found.stop == usual.stop
+    assert "linearly from the start to epoch 6" in found.notes[0]

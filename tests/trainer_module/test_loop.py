@@ -130,12 +130,18 @@ def test_writers_see_every_epoch(whole):
     assert recorder.steps[11:16] == [(4, 11), (8, 11), (9, 11), (10, 11), (11, 11)]
 
 
-RESUMABLE = schedule_config(restore="weights_and_slots", actions=2)
+RESUMABLE = schedule_config(restore="weights_and_slots", actions=2, warmup_epochs=2)
 
 
 @pytest.fixture(scope="module")
 def unbroken():
     return run(RESUMABLE)
+
+
+def test_the_learning_rate_rises_during_warm_up(unbroken):
+    _, history = unbroken
+    assert [r.learning_rate for r in history.epochs[:3]] == pytest.approx([0.005, 0.0275, 0.05])
+    assert all(r.action == "none" for r in history.epochs[:3])
 
 
 def comparable(history):

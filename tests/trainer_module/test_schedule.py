@@ -20,6 +20,7 @@ from trainer_module.schedule import (
     ScheduleState,
     forecast,
     initial_state,
+    next_learning_rate,
     noise_scale,
     state_from_json,
     state_to_json,
@@ -97,6 +98,10 @@ class TestConfig:
             ("min_learning_rate", math.inf),
             ("restore", "all"),
             ("on_nonfinite", "ignore"),
+            ("warmup_epochs", -1),
+            ("warmup_epochs", 100),
+            ("warmup_fraction", 0.0),
+            ("warmup_fraction", 1.5),
             ("max_epochs", 0),
             ("time_budget", 0.0),
             ("time_budget", math.nan),
@@ -393,6 +398,63 @@ class TestAuto:
         assert state.auto_choice == "learning_rate"
 
 
+class TestWarmup:
+    warm = config(warmup_epochs=4, warmup_fraction=0.2)
+
+    def rates(self, config: ScheduleConfig, epochs: int) -> list[float]:
+        """Learning rates of the first epochs, on a flat metric."""
+        state, rates = initial_state(config, CIFAR, 0.1, 64), []
+        for _ in range(epochs):
+            rates.append(next_learning_rate(config, state))
+            state, decision = one(config, state)
+            assert decision.learning_rate == next_learning_rate(config, state)
+            assert decision.noise_scale == noise_scale(
+                decision.learning_rate, decision.batch_size, CIFAR
+            )
+        return rates
+
+    def test_the_learning_rate_rises_linearly_from_a_fraction(self):
+        assert self.rates(self.warm, 6) == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1, 0.1])
+
+    def test_it_never_begins_below_the_floor(self):
+        wanted = config(warmup_epochs=2, warmup_fraction=0.1, min_learning_rate=0.04)
+        assert self.rates(wanted, 3) == pytest.approx([0.04, 0.055, 0.1])
+
+    def test_patience_begins_after_it(self):
+        decisions = run(self.warm, [0.5] * 20, learning_rate=0.1)
+        assert acts(decisions)[0] == (6, "grow_batch", 0.1, 256)
+        assert decisions[1].reason == "val_accuracy 0.5, in the warm-up"
+        assert decisions[1].observation.bad_evaluations == 0
+
+    def test_its_evaluations_count_for_the_best(self):
+        decisions = run(self.warm, [0.5, 0.9, 0.6, 0.6, 0.8, 0.8], learning_rate=0.1)
+        assert [d.observation.improved_best for d in decisions] == [True, True, *[False] * 4]
+        assert decisions[-1].action == "grow_batch"
+
+    def test_a_rollback_in_it_lowers_the_rate_that_it_leads_to(self):
+        wanted = dataclasses.replace(self.warm, on_nonfinite="rollback_and_reduce")
+        decisions = run(wanted, [0.5, math.nan, 0.5, 0.5, 0.5], learning_rate=0.1)
+        assert decisions[1].action == "rollback"
+        rates = [decision.learning_rate for decision in decisions]
+        assert rates == pytest.approx([0.04, 0.06 / 4, 0.08 / 4, 0.1 / 4, 0.1 / 4])
+
+    def test_a_bad_epoch_in_it_does_not_count(self):
+        wanted = dataclasses.replace(self.warm, on_nonfinite="bad_epoch")
+        decision = run(wanted, [0.5, math.nan], learning_rate=0.1)[1]
+        assert decision.observation.bad_evaluations == 0
+        assert decision.reason == "val_accuracy nan, in the warm-up"
+
+    def test_the_forecast_has_it_as_its_first_stage(self):
+        stages = forecast(self.warm, CIFAR, 0.1, 64)
+        assert [(s.index, s.action, s.learning_rate) for s in stages] == [
+            (0, "none", pytest.approx(0.02)),
+            (0, "none", 0.1),
+            (1, "grow_batch", 0.1),
+            (2, "decay_lr", 0.025),
+        ]
+        assert verify(stages, tuple(run(self.warm, [0.5] * 20, learning_rate=0.1))) == ()
+
+
 class TestForecast:
     def test_says_each_stage(self):
         stages = forecast(config(strategy="hybrid"), CIFAR, 0.001, 64)
@@ -462,7 +524,8 @@ SCHEDULES = st.builds(
     max_batch_size=st.one_of(st.none(), st.integers(32, 2_000)),
     min_learning_rate=st.sampled_from([0.0, 1e-6, 1e-3]),
     on_nonfinite=st.sampled_from(["bad_epoch", "rollback_and_reduce"]),
-    max_epochs=st.integers(1, 40),
+    warmup_epochs=st.integers(0, 3),
+    max_epochs=st.integers(4, 40),
 )
 PROBLEMS = st.builds(
     Problem,
@@ -511,6 +574,7 @@ class TestProperties:
 
     @given(SCHEDULES, PROBLEMS, RATES, EPOCHS)
     def test_the_noise_scale_never_rises(self, config, problem, rate, epochs):
+        config = dataclasses.replace(config, warmup_epochs=0)
         start = initial_state(config, problem, rate, 32)
         _, decisions = walk(config, problem, start, epochs)
         scales = [noise_scale(rate, 32, problem), *(d.noise_scale for d in decisions)]
