@@ -3,16 +3,23 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trainer_module.callback import PlateauCallback, batches
     from trainer_module.loop import train
     from trainer_module.plateau import PlateauConfig
     from trainer_module.schedule import ScheduleConfig
 
-__all__ = ["PlateauConfig", "ScheduleConfig", "train"]
+__all__ = ["PlateauCallback", "PlateauConfig", "ScheduleConfig", "batches", "train"]
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use: `train` brings TensorFlow, and compiling a pipeline needs none."""
-    homes = {"train": "loop", "PlateauConfig": "plateau", "ScheduleConfig": "schedule"}
+    homes = {
+        "PlateauCallback": "callback",
+        "PlateauConfig": "plateau",
+        "ScheduleConfig": "schedule",
+        "batches": "callback",
+        "train": "loop",
+    }
     if name not in homes:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

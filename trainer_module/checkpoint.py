@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer_module import files
+from trainer_module.optimizer import averages
+from trainer_module.schedule import Restore
 
 KEPT = 2
 """Epochs whose checkpoints stay: the latest, and one to fall back on if that one is damaged."""
@@ -59,6 +61,26 @@ class Snapshot(NamedTuple):
         """Assign the optimizer's variables, learning rate and iterations included."""
         _assign(optimizer.variables, self.optimizer)
 
+    def restore(
+        self,
+        what: Restore,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        start: "Snapshot | None",
+    ) -> None:
+        """Take back what a decision names; `start` has the slots to reset to, if it may ask."""
+        if what == "none":
+            return
+        self.restore_model(model)
+        if what == "weights_and_slots":
+            self.restore_optimizer(optimizer)
+        elif what == "weights_reset_slots":
+            assert start is not None
+            start.restore_optimizer(optimizer)
+        elif of_weights := averages(optimizer):
+            for average, value in zip(of_weights, model.trainable_variables, strict=True):
+                average.assign(value)
+
 
 class Checkpoints:
     """The checkpoints of one run in one folder."""
@@ -96,15 +118,20 @@ class Checkpoints:
             if path not in needed:
                 path.unlink()
 
-    def load(self) -> tuple[Snapshot, Snapshot, dict[str, Any]] | None:
+    def load(self, epoch: int | None = None) -> tuple[Snapshot, Snapshot, dict[str, Any]] | None:
         """The newest whole checkpoint: variables, best variables, state; None if there is none.
+
+        Args:
+            epoch: Epoch of the checkpoint, if it must be that one.
 
         Raises:
             OtherRunError: The files are of a run with another config.
         """
-        for epoch in reversed(self._epochs()):
+        for saved in reversed(self._epochs()):
+            if epoch not in (None, saved):
+                continue
             try:
-                latest, state = self._read(self._path("epoch", epoch))
+                latest, state = self._read(self._path("epoch", saved))
                 best, _ = self._read(self._path("best", state.pop("best")))
             except OtherRunError:
                 raise
@@ -113,6 +140,12 @@ class Checkpoints:
                 continue
             return latest, best, state
         return None
+
+    def discard(self, after: int = -1) -> None:
+        """Remove the checkpoints of later epochs, which the run is going to train again."""
+        for path in self._directory.glob("*-*.npz"):
+            if int(path.stem.split("-")[1]) > after:
+                path.unlink()
 
     def _path(self, kind: str, epoch: int) -> Path:
         return self._directory / f"{kind}-{epoch:06d}.npz"

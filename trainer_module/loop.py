@@ -23,7 +23,7 @@ from trainer_module.checks import require
 from trainer_module.data import DatasetFactory
 from trainer_module.history import EpochRecord, History, Writer, Writers
 from trainer_module.objective import Metrics, Objective, cross_entropy
-from trainer_module.optimizer import describe, inner, kind
+from trainer_module.optimizer import averages, describe, first_learning_rate, inner, kind
 from trainer_module.preemption import leaving_on_sigterm
 from trainer_module.schedule import NonFiniteError, Problem, ScheduleConfig
 from trainer_module.step import Steps
@@ -183,13 +183,7 @@ class _Run:
             config.plateau.monitor,
             "Try --monitor val_loss.",
         )
-        rate = optimizer.learning_rate
-        require(
-            hasattr(rate, "assign"),
-            "the optimizer's learning rate must be a number, which the schedule then changes",
-            rate,
-            "Give the optimizer its first learning rate instead of a LearningRateSchedule.",
-        )
+        rate = first_learning_rate(optimizer)
         replicas = strategy.num_replicas_in_sync
         require(
             batch_size >= replicas,
@@ -210,7 +204,7 @@ class _Run:
         self._fitting_batch = 0
         self._noise = noise.NoiseState()
         self._records: list[EpochRecord] = []
-        self.state = schedule.initial_state(config, problem, _shortest(rate.numpy()), batch_size)
+        self.state = schedule.initial_state(config, problem, rate, batch_size)
         self._forecast = schedule.forecast(
             config, problem, self.state.learning_rate, self.state.batch_size
         )
@@ -296,7 +290,7 @@ class _Run:
             )
             if decision.observation.improved_best:
                 self.best = Snapshot.take(decision.epoch, self._model, self._optimizer)
-        self._restore(decision.restore)
+        self.best.restore(decision.restore, self._model, self._optimizer, self._start)
         past = self._records[-1] if self._records else None
         record = EpochRecord(
             epoch=decision.epoch,
@@ -390,19 +384,10 @@ class _Run:
         small = self._micro_batch is not None and share > self._micro_batch
         return self._micro_batch if small else None
 
-    @property
-    def _averages(self) -> Sequence[Any]:
-        """The optimizer's averages of the weights (`use_ema`), where it keeps them and has some."""
-        optimizer = inner(self._optimizer)
-        if not optimizer.use_ema or int(optimizer.iterations.numpy()) == 0:
-            return ()
-        averages: Sequence[Any] = optimizer._model_variables_moving_average
-        return averages
-
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:
         """Within the context the model has the averages of its weights, as `fit` leaves it."""
-        if not self._averages:
+        if not averages(self._optimizer):
             yield
             return
         variables = self._model.trainable_variables
@@ -413,19 +398,6 @@ class _Run:
         finally:
             for variable, value in zip(variables, trained, strict=True):
                 variable.assign(value)
-
-    def _restore(self, what: schedule.Restore) -> None:
-        if what == "none":
-            return
-        self.best.restore_model(self._model)
-        if what == "weights_and_slots":
-            self.best.restore_optimizer(self._optimizer)
-        elif what == "weights_reset_slots":
-            assert self._start is not None
-            self._start.restore_optimizer(self._optimizer)
-        elif averages := self._averages:
-            for average, value in zip(averages, self._model.trainable_variables, strict=True):
-                average.assign(value)
 
     def _check_traces(self) -> None:
         traces = self._steps.traces()
@@ -524,8 +496,3 @@ def _from_chief(
         "Give all of them the same arguments.",
     )
     return latest, best, state
-
-
-def _shortest(value: np.float32) -> float:
-    """The float that prints like the float32 it comes from: 0.05, not 0.0500000007."""
-    return float(str(np.float32(value)))

@@ -1,9 +1,12 @@
 """The optimizer: of a config, and what the loop must know of any other."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
+from trainer_module.checks import require
 from trainer_module.config import OptimizerConfig
 
 
@@ -45,3 +48,28 @@ def describe(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
     if inner(optimizer) is not optimizer:
         config["inner_optimizer"] = describe(inner(optimizer))
     return {"class": type(optimizer).__name__, **config}
+
+
+def averages(optimizer: keras.optimizers.Optimizer) -> Sequence[Any]:
+    """Returns the averages of the weights (`use_ema`), if an optimizer has some."""
+    optimizer = inner(optimizer)
+    if not optimizer.use_ema or int(optimizer.iterations) == 0:
+        return ()
+    variables: Sequence[Any] = optimizer._model_variables_moving_average
+    return variables
+
+
+def first_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    """Returns the float that prints like the optimizer's float32: 0.05, not 0.0500000007.
+
+    Raises:
+        ValueError: The optimizer has a LearningRateSchedule.
+    """
+    rate = optimizer.learning_rate
+    require(
+        hasattr(rate, "assign"),
+        "the optimizer's learning rate must be a number, which the schedule then changes",
+        rate,
+        "Give the optimizer its first learning rate instead of a LearningRateSchedule.",
+    )
+    return float(str(np.float32(rate.numpy())))
