@@ -141,15 +141,15 @@ def test_the_recorded_noise_is_that_of_the_gradients_of_single_examples():
         keras.utils.set_random_seed(seed)
         inputs = keras.Input(x.shape[1:])
         model = keras.Model(inputs, network(inputs, int(y.max()) + 1))
-        truth = Truth(model, tf.constant(x), tf.constant(y), (2, 6, 15, 30))
+        truth = Truth(model, tf.constant(x), tf.constant(y), (3, 10, 20, 40))
         train(
             model,
-            keras.optimizers.SGD(0.02, momentum=0.9),
+            keras.optimizers.SGD(0.05, momentum=0.9),
             training_factory(Split(x, y), ImageFeatures(), seed),
             evaluation_dataset(Split(x[:64], y[:64]), 64),
-            ScheduleConfig(PlateauConfig(patience=99), max_epochs=30),
+            ScheduleConfig(PlateauConfig(patience=99), max_epochs=40),
             num_examples=len(y),
-            batch_size=32,
+            batch_size=64,
             writers=[truth],
         )
         ratios += truth.ratios
