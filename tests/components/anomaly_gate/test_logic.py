@@ -115,4 +115,4 @@ def test_a_feature_that_the_schema_does_not_describe_stops_nothing() -> None:
 def test_rules_in_words(feature: str, rule: str) -> None:
     schema = text_format.Parse(f'feature {{ name: "x" type: INT {feature} }}', schema_pb2.Schema())
     (problem,) = logic.find_problems({"train": anomaly("x")}, {"train": statistics()}, schema, "l")
-    assert rule in problem.rule
+    assert rule in str(problem.threshold)

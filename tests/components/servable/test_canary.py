@@ -208,7 +208,7 @@ def test_files_that_were_converted_are_sent_too(
     sent = [each for each in found if isinstance(each, Original)]
     assert {each.signature for each in sent} == {"serving_images", "serving_default"}
     checks = logic.judge(found, ENDED, 1.0, logic.Limits(), logic.Evaluated())
-    (check,) = (check for check in checks if check.name == "original files")
+    (check,) = (check for check in checks if check.rule == "original files")
     if refuse:
         assert check.passed
         assert check.value == "0 requests answered alike, 2 refused"
@@ -228,7 +228,7 @@ def test_an_empty_batch_may_be_refused(measure: Any, make_model: Any) -> None:
     (check,) = (
         each
         for each in logic.judge(found, ENDED, 1.0, logic.Limits(), logic.Evaluated())
-        if each.name == "empty batch"
+        if each.rule == "empty batch"
     )
     assert check.value == "answered by 1 signatures, refused by 2"
     assert "there must be examples" in check.note
