@@ -29,6 +29,6 @@ def options(features: Features) -> "tfdv.StatsOptions | None":
     file_name = known.feature.add(name=schemas.FILE_NAME, type=schema_pb2.BYTES)
     file_name.string_domain.is_categorical = schema_pb2.StringDomain.CATEGORICAL_NO
     known.feature.add(name=schemas.LABEL, type=schema_pb2.BYTES)
-    # Only the counters that sketch know words that need no counting. Up to thousands of classes
-    # they count exactly.
+    # Only the counters that sketch know words that need no counting. Up to 1,000 classes they count
+    # exactly; of more, the report says that the counts are not kept.
     return tfdv.StatsOptions(schema=known, use_sketch_based_topk_uniques=True)

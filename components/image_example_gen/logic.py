@@ -31,7 +31,7 @@ UNREADABLE_SUFFIXES = frozenset({".avif", ".heic", ".heif", ".jp2", ".jxl"})
 instead of leaving half of a class out."""
 
 IMAGE_SUFFIXES = READABLE_SUFFIXES | UNREADABLE_SUFFIXES
-MAX_CLASSES = 10_000
+MAX_CLASSES = 5000
 MAX_DEPTH = 8
 """Parts of an image's path below the data folder."""
 

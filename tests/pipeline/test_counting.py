@@ -4,13 +4,13 @@ import pyarrow as pa
 import pytest
 
 import schemas
-from components.image_example_gen.logic import MAX_CLASSES
 from pipeline import counting, presets
 
 pytestmark = pytest.mark.component
 
-# As many classes as there may be, some with a single picture.
-LABELS = [f"class {i}" for i in range(MAX_CLASSES) for _ in range(1 + i % 5)]
+# As many classes as are counted exactly, some with a single image.
+CLASSES = 1000
+LABELS = [f"class {i}" for i in range(CLASSES) for _ in range(1 + i % 5)]
 COUNT = len(LABELS)
 
 
@@ -54,7 +54,7 @@ def test_nothing_is_counted_that_differs_from_picture_to_picture(found):
 
 def test_labels_are_counted_exactly(found):
     statistics = found[schemas.LABEL].string_stats
-    assert statistics.unique == MAX_CLASSES
+    assert statistics.unique == CLASSES
     counted = {bucket.label: bucket.sample_count for bucket in statistics.rank_histogram.buckets}
     assert counted == Counter(LABELS)
 
