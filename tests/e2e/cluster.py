@@ -317,14 +317,20 @@ class Cluster:
             for path in (self.claims[claim], *self.claims[claim].rglob("*")):
                 os.chown(path, -1, spec["securityContext"]["fsGroup"])
                 path.chmod(path.stat().st_mode | (0o2770 if path.is_dir() else 0o660))
-        folder = self.root / "job"
+        command = [*container["command"], *container.get("args", ())]
+        status, log = self.execute(["timeout", str(seconds), *command], mounts)
+        return status in (0, 124), log
+
+    def execute(
+        self, command: list[str], mounts: Mapping[str, str] | None = None
+    ) -> tuple[int, str]:
+        """Runs a command in a container of the image; returns its status and what it printed."""
+        folder = self.root / "container"
         for name in SCRATCH:
             (folder / name).mkdir(parents=True, exist_ok=True)
             (folder / name).chmod(0o777)
-        command = [*container["command"], *container.get("args", ())]
-        words = self.pod(folder, mounts, layout.environment(), ["timeout", str(seconds), *command])
-        attempt, log = _watch(words)
-        return attempt.status in (0, 124), log
+        attempt, log = _watch(self.pod(folder, mounts or {}, layout.environment(), command))
+        return attempt.status, log
 
     def pod(
         self, pod: Path, mounts: Mapping[str, str], environment: Json, command: list[str]

@@ -69,7 +69,7 @@ def test_evaluation_saw_the_logits_that_serving_gives(first, tmp_path):
     from pipeline import evaluation, presets
 
     preset = presets.get("digits").build()
-    config = evaluation.eval_config(preset.features, preset.gates)
+    config = evaluation.eval_config(preset.features, preset.gates, tuple("0123456789"))
     config = tfma.utils.update_eval_config_with_defaults(config, rubber_stamp=True)
     model = str(first.pushed[-1])
     shared = tfma.default_eval_shared_model(model, eval_config=config, rubber_stamp=True)
