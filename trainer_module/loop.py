@@ -313,26 +313,65 @@ class _Run:
     def _train_within_memory(
         self, batches: tf.data.Dataset, told: Writers
     ) -> tuple[dict[str, float], int, int]:
-        """Train for an epoch, in smaller pieces if a batch size tried first does not fit."""
+        """Trains for an epoch, on micro-batches if a new batch size does not fit in memory."""
         batch_size = self.state.batch_size
         if batch_size == self._fitting_batch:
             return self._train(batches, told)
         start, noise_before = Snapshot.take(0, self._model, self._optimizer), self._noise
+        fits = True
         try:
-            result = self._train(batches, told)
-        except tf.errors.ResourceExhaustedError:
-            share = -(-batch_size // self._strategy.num_replicas_in_sync)
-            self._micro_batch = max(min(share, self._micro_batch or share) // 2, 1)
-            told.note(
-                f"batch {batch_size} does not fit in memory: "
-                f"accumulating gradients over micro-batches of {self._micro_batch}"
-            )
-            start.restore_model(self._model)
-            start.restore_optimizer(self._optimizer)
-            self._noise = noise_before
-            result = self._train(batches, told)
+            # Retried outside of an `except`, where the error would keep the tensors of the step.
+            while (result := self._try(batches, told, start)) is None:
+                fits = False
+                self._halve_micro_batch(told)
+                start.restore_model(self._model)
+                start.restore_optimizer(self._optimizer)
+                self._noise = noise_before
+        except ValueError as error:
+            if fits:
+                raise
+            raise ValueError(f"batch {batch_size} does not fit in memory, and {error}") from error
         self._fitting_batch = batch_size
         return result
+
+    def _try(
+        self, batches: tf.data.Dataset, told: Writers, start: Snapshot
+    ) -> tuple[dict[str, float], int, int] | None:
+        """Trains for an epoch from `start`; None if that does not fit in a worker's memory."""
+        if not distribution.has_several_workers(self._strategy):
+            try:
+                return self._train(batches, told)
+            except tf.errors.ResourceExhaustedError:
+                return None
+        # A step that fails on one worker breaks the connection of all: each first tries alone.
+        micro_batch = self._micro_batch_of(self.state.batch_size)
+        elements = distributed(batches, self._strategy, micro_batch)
+        fits = self._steps.gradients_fit(elements, micro=micro_batch is not None)
+        if distribution.any_worker(not fits, self._strategy):
+            return None
+        # The trial moved averages and random states.
+        start.restore_model(self._model)
+        return self._train(batches, told)
+
+    def _halve_micro_batch(self, told: Writers) -> None:
+        """Halves what a replica computes at once of a batch that does not fit in memory.
+
+        Raises:
+            ValueError: It is one example.
+        """
+        batch_size = self.state.batch_size
+        share = -(-batch_size // self._strategy.num_replicas_in_sync)
+        size = self._micro_batch_of(batch_size) or share
+        if size == 1:
+            raise ValueError(
+                "a micro-batch of one example must fit, got out of memory. "
+                "Make the model or its inputs smaller."
+            )
+        self._micro_batch = size // 2
+        told.note(
+            f"batch {batch_size} does not fit in memory: "
+            f"accumulating gradients over micro-batches of {self._micro_batch}"
+        )
 
     def _train(self, batches: tf.data.Dataset, told: Writers) -> tuple[dict[str, float], int, int]:
         """Mean loss and metrics over the examples of an epoch, how many there were, updates."""

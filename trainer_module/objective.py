@@ -121,7 +121,7 @@ class Objective:
                 "a loss that is no mean over examples (masked, divided by the sum of weights,"
                 " one value for the batch) must be computed on whole batches",
                 f"{part.name} on micro-batches",
-                "Leave out micro_batch, or start with a batch size that fits in memory.",
+                "Leave out micro_batch; set batch_size and max_batch_size to what fits in memory.",
             )
         # Keras divides by the number of replicas, for gradients that are added up.
         return _times_replicas(value)

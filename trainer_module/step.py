@@ -137,6 +137,33 @@ class Steps:
         for element in iterator:
             yield Call(1, 1, functions["train_step"](*element), None)
 
+    def gradients_fit(self, dataset: Any, *, micro: bool) -> bool:
+        """Returns True if the gradients of the first element fit in the memory of this worker.
+
+        No other worker is waited for. Weights stay; moving statistics and random states move.
+
+        Args:
+            dataset: Elements of `batch.distributed` for several replicas, (..., total, last).
+            micro: Whether the elements are micro-batches.
+        """
+        spec = tuple(dataset.element_spec)
+        self._define(spec, micro=micro)
+        name = "try_piece" if micro else "try_whole"
+        if name not in self._functions:
+
+            def run(*element: Any) -> Any:
+                lengths = self._strategy.run(self._length, args=element, kwargs={"piece": micro})
+                return self._strategy.experimental_local_results(lengths)
+
+            self._functions[name] = tf.function(run, input_signature=spec, autograph=False)
+        try:
+            for element in itertools.islice(dataset, 1):
+                for length in self._functions[name](*element):
+                    length.numpy()
+        except tf.errors.ResourceExhaustedError:
+            return False
+        return True
+
     def average_statistics(self) -> None:
         """Sets moving statistics to their means over the replicas, which saw other examples."""
         if self._statistics and self._strategy.num_replicas_in_sync > 1:
@@ -307,6 +334,12 @@ class Steps:
         pieces.assign_add(_piece(dense, size, self._optimizer.scale_loss(size / total)))
         return sums
 
+    def _length(self, *element: Any, piece: bool) -> tf.Tensor:
+        """A number that takes all gradients of an element to compute."""
+        _, gradients = self._gradients(_batch(element), element[-2], piece=piece)
+        parts = tf.nest.flatten(gradients, expand_composites=True)
+        return _squared_length([part for part in parts if part is not None])
+
     def _apply(self) -> tf.Tensor:
         """Applies the gradients of a batch, and measures its noise by its pieces."""
         *gradients, pieces = [tf.identity(accumulator) for accumulator in self._accumulators]
@@ -439,7 +472,7 @@ class Steps:
                 not (piece and own),
                 "what a layer adds to the loss by add_loss must be computed on whole batches",
                 "micro-batches",
-                "Leave out micro_batch, or start with a batch size that fits in memory.",
+                "Leave out micro_batch; set batch_size and max_batch_size to what fits in memory.",
             )
             additive, constant = [], losses
         return _Penalties(tf.add_n([0.0, *additive]), tf.add_n([0.0, *constant]))

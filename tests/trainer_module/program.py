@@ -1,6 +1,7 @@
 """A small training program, run in processes of its own by the tests.
 
 Usage: program.py OUT [--checkpoints DIR] [--strategy single|mirrored|workers] [--slow SECONDS]
+    [--limit EXAMPLES]
 """
 
 import argparse
@@ -48,10 +49,26 @@ class Say:
         print("close", history.stop_reason, flush=True)
 
 
-def build(batch_norm):
+class Limited(keras.layers.Layer):
+    """Asks for more memory than any machine has, beyond a batch size in training."""
+
+    def __init__(self, limit):
+        super().__init__()
+        self.limit = limit
+
+    def call(self, x, training=False):
+        if not training:
+            return x
+        size = tf.where(tf.shape(x)[0] > self.limit, tf.constant(2**46, tf.int64), 1)
+        return x + tf.reduce_sum(tf.random.uniform([size])) * 0.0
+
+
+def build(batch_norm, limit=None):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Conv2D(4, 3)(keras.layers.Rescaling(1 / 255)(inputs))
+    if limit:
+        x = Limited(limit)(x)
     if batch_norm:
         x = keras.layers.Dropout(0.1)(keras.layers.BatchNormalization()(x))
     x = keras.layers.Flatten()(keras.layers.ReLU()(x))
@@ -73,6 +90,7 @@ def main():
     parser.add_argument("--checkpoints", type=Path)
     parser.add_argument("--strategy", default="single")
     parser.add_argument("--slow", type=float, default=0.0)
+    parser.add_argument("--limit", type=int)
     args = parser.parse_args()
     tf.config.experimental.enable_op_determinism()
     if args.strategy == "single":
@@ -86,7 +104,7 @@ def main():
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     with strategy.scope():
         # Statistics of a share of the batch differ from those of the whole.
-        model = build(batch_norm=args.checkpoints is not None)
+        model = build(batch_norm=args.checkpoints is not None, limit=args.limit)
         optimizer = keras.optimizers.SGD(0.05, momentum=0.9)
     make = training_factory(Split(X[:200], Y[:200]), ImageFeatures(augment=("flip", "crop")), 0)
 

@@ -14,16 +14,17 @@ pytestmark = pytest.mark.e2e
 PROGRAM = Path(__file__).with_name("program.py")
 
 
-def run(out, *args, environments=({},)):
+def run(out, *args, environments=({},), more=((), ())):
+    """Run a process for each environment, with `args` and `more` of its own."""
     processes = [
         subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(out), *args],
+            [sys.executable, str(PROGRAM), str(out), *args, *its],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, **environment},
         )
-        for environment in environments
+        for environment, its in zip(environments, more, strict=False)
     ]
     outputs = [process.communicate(timeout=300) for process in processes]
     for process, (_, err) in zip(processes, outputs, strict=True):
@@ -115,3 +116,20 @@ def test_two_devices_record_what_one_does():
     one, two = json.loads(done.stdout.splitlines()[-1])
     for single, mirrored in zip(one, two, strict=True):
         assert mirrored == pytest.approx(single, rel=1e-4)
+
+
+def test_what_does_not_fit_in_the_memory_of_one_worker_is_cut_by_all(tmp_path, single):
+    results, (chief, _) = run(
+        tmp_path / "out",
+        "--strategy",
+        "workers",
+        environments=two_workers(),
+        more=(("--limit", "1000"), ("--limit", "10")),
+    )
+    # Of 64 examples a worker has 32, which the program cuts in pieces of 24 at most.
+    assert [line for line in chief.splitlines() if line.startswith("note batch")] == [
+        f"note batch 64 does not fit in memory: accumulating gradients over micro-batches of {size}"
+        for size in (12, 6)
+    ]
+    assert results[0]["weights"] == results[1]["weights"]
+    assert_same(results[0], single)

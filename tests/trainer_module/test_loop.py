@@ -439,25 +439,29 @@ def test_validation_may_be_of_another_type():
         assert history.epochs[0].metrics[name] == pytest.approx(value)
 
 
-def model_that_runs_out_of_memory(limit, optimizer):
-    """A model that asks TensorFlow for more memory than any machine has, beyond a batch size."""
+class Limited(keras.layers.Layer):
+    """Asks for more memory than any machine has, beyond a batch size in training."""
 
-    class Limited(keras.layers.Layer):
-        def call(self, x):
-            size = tf.where(tf.shape(x)[0] > limit, tf.constant(2**46, tf.int64), 1)
-            return x + tf.reduce_sum(tf.random.uniform([size])) * 0.0
+    def __init__(self, limit, adds_loss=False):
+        super().__init__()
+        self.limit, self.adds_loss = limit, adds_loss
 
+    def call(self, x, training=False):
+        if self.adds_loss:
+            self.add_loss(tf.reduce_mean(tf.square(x)))
+        if not training:
+            return x
+        size = tf.where(tf.shape(x)[0] > self.limit, tf.constant(2**46, tf.int64), 1)
+        return x + tf.reduce_sum(tf.random.uniform([size])) * 0.0
+
+
+def run_limited(limit, recorder, *, adds_loss=False, **options):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((5,))
-    model = keras.Model(inputs, keras.layers.Dense(2)(Limited()(inputs)))
-    return model, optimizer
-
-
-def run_limited(limit, recorder):
-    model, optimizer = model_that_runs_out_of_memory(limit, keras.optimizers.SGD(0.05))
+    model = keras.Model(inputs, keras.layers.Dense(2)(Limited(limit, adds_loss)(inputs)))
     return train(
         model,
-        optimizer,
+        keras.optimizers.SGD(0.05),
         training_factory(TRAINING, ImageFeatures(), 0),
         evaluation_dataset(VALIDATION, 8),
         schedule_config(plan="batch*4", max_batch_size=32, max_epochs=12),
@@ -465,26 +469,78 @@ def run_limited(limit, recorder):
         batch_size=8,
         steps_per_call=1,
         writers=[recorder],
+        **options,
     )
 
 
-def test_a_batch_that_does_not_fit_is_computed_in_halves():
-    plain, limited = Recorder(), Recorder()
-    expected = run_limited(1000, plain)
-    history = run_limited(16, limited)
+def notes_of(batch_size, *micro_batches):
+    return [
+        f"batch {batch_size} does not fit in memory: "
+        f"accumulating gradients over micro-batches of {size}"
+        for size in micro_batches
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limit", "notes"),
+    [
+        (32, []),
+        (16, notes_of(32, 16)),
+        (10, notes_of(32, 16, 8)),
+        (3, notes_of(8, 4, 2)),
+        (1, notes_of(8, 4, 2, 1)),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(limit, notes):
+    recorder = Recorder()
+    expected = run_limited(1000, Recorder())
+    history = run_limited(limit, recorder)
     assert {r.batch_size for r in history.epochs} == {8, 32}
-    assert plain.notes == []
-    (note,) = limited.notes
-    assert "batch 32 does not fit in memory" in note
-    assert "micro-batches of 16" in note
+    assert recorder.notes == notes
     for mine, its in zip(history.epochs, expected.epochs, strict=True):
         assert mine.updates == its.updates
         assert mine.metrics["loss"] == pytest.approx(its.metrics["loss"], rel=1e-4)
 
 
-def test_half_a_batch_that_does_not_fit_either_is_an_error():
-    with pytest.raises(tf.errors.ResourceExhaustedError):
-        run_limited(10, Recorder())
+def test_a_resumed_run_knows_the_micro_batch_that_fitted(tmp_path):
+    unbroken = run_limited(10, Recorder())
+    grown = next(r.epoch for r in unbroken.epochs if r.batch_size == 32)
+    killed, resumed = Recorder(die_after=grown), Recorder()
+    with pytest.raises(KeyboardInterrupt):
+        run_limited(10, killed, directory=tmp_path)
+    assert killed.notes == notes_of(32, 16, 8)
+    history = run_limited(10, resumed, directory=tmp_path)
+    assert resumed.notes == []
+    assert [r.metrics for r in history.epochs] == [r.metrics for r in unbroken.epochs]
+
+
+def test_one_example_that_does_not_fit_is_refused():
+    recorder = Recorder()
+    message = "^batch 8 does not fit in memory, and a micro-batch of one example must fit, got"
+    with pytest.raises(ValueError, match=message):
+        run_limited(0, recorder)
+    assert recorder.notes == notes_of(8, 4, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"adds_loss": True}, "what a layer adds to the loss by add_loss"),
+        (
+            {
+                "loss": keras.losses.SparseCategoricalCrossentropy(
+                    from_logits=True, reduction="mean_with_sample_weight"
+                ),
+                "class_weight": {0: 1.0, 1: 2.0},
+            },
+            "a loss that is no mean over examples",
+        ),
+    ],
+)
+def test_a_batch_that_neither_fits_nor_can_be_cut_is_refused(options, rule):
+    with pytest.raises(ValueError, match=f"^batch 32 does not fit in memory, and {rule}") as error:
+        run_limited(16, Recorder(), **options)
+    assert str(error.value).endswith("set batch_size and max_batch_size to what fits in memory.")
 
 
 def test_auto_decides_by_the_noise_it_measured():
