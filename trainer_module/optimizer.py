@@ -53,7 +53,7 @@ def describe(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
 def averages(optimizer: keras.optimizers.Optimizer) -> Sequence[Any]:
     """Returns the averages of the weights (`use_ema`), if an optimizer has some."""
     optimizer = inner(optimizer)
-    if not optimizer.use_ema or int(optimizer.iterations) == 0:
+    if not optimizer.use_ema or int(optimizer.iterations.numpy()) == 0:
         return ()
     variables: Sequence[Any] = optimizer._model_variables_moving_average
     return variables
