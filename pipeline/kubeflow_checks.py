@@ -206,7 +206,8 @@ def _parse(spec: Any) -> None:
     try:
         json_format.ParseDict(_older(spec), pipeline_spec_pb2.PipelineSpec())
     except json_format.ParseError as error:
-        raise ValueError(str(error)) from None
+        # The rest lists all fields that there are.
+        raise ValueError(str(error).partition(" Available Fields")[0]) from None
 
 
 def _older(value: Any) -> Any:
