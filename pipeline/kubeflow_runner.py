@@ -7,7 +7,6 @@ Pipelines; `adapted` makes of that what open-source Kubeflow Pipelines runs.
 import json
 import os
 import re
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -345,7 +344,7 @@ def compile_spec(config: CompileConfig, command: str = "") -> Spec:
             config.run,
             paths,
             dataset.schema_text(config.run, config.run.classes),
-            textwrap.shorten(command, _LONGEST_COMMAND, placeholder=" ..."),
+            command if len(command) <= _LONGEST_COMMAND else f"{command[:_LONGEST_COMMAND]} ...",
             {name: parameters[name] for name in RUNTIME},
         )
         runner = KubeflowV2DagRunner(

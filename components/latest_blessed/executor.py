@@ -38,8 +38,7 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
             output_dict: "model" and "statistics"; the custom property `absent` is 1 where there is
                 none yet.
             exec_properties: "pushed", the folder of pushed models; "kind", "classes" (a JSON list,
-                compressed if it is long)
-                and "allow_class_change" where the classes are to be checked.
+                compressed if it is long) and "allow_class_change" where classes are to be checked.
 
         Raises:
             PermissionError: The folder cannot be written, so that the push would fail at the end.

@@ -188,6 +188,13 @@ def test_every_text_of_the_file_is_quoted(text: str) -> None:
     assert found.count(f'"{text}"') == 2
 
 
+def test_the_command_is_recorded_as_it_was_given() -> None:
+    command = "plateau compile digits --classes 'a  b'"
+    spec = kubeflow_runner.compile_spec(with_classes(config()), command)
+    report = tasks(spec)["TrainingReport"]["inputs"]["parameters"]["command"]
+    assert report["runtimeValue"]["constant"] == command
+
+
 def test_four_thousand_classes_fit(tmp_path: Path) -> None:
     letters = random.Random(0).choices(string.ascii_lowercase, k=4000 * 20)
     names = tuple("".join(letters[i : i + 20]) for i in range(0, len(letters), 20))
