@@ -1,6 +1,8 @@
 """Every command and program in README.md and docs/ is known to a test."""
 
+import contextlib
 import os
+import pty
 import re
 import shlex
 import subprocess
@@ -74,9 +76,29 @@ def test_programs_run():
     for program in programs:
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+        assert "Exception ignored" not in done.stderr
         *decisions, accuracy = done.stdout.splitlines()
         assert any("batch 16 -> " in line for line in decisions)
         assert float(accuracy) > 0.9
+
+
+@pytest.mark.component
+def test_training_is_shown_in_a_terminal():
+    """The same program prints nothing of its own where its output is piped, as above."""
+    main, terminal = pty.openpty()
+    command = [sys.executable, "-c", blocks("python")[0]]
+    with subprocess.Popen(command, stdout=terminal, stderr=subprocess.DEVNULL):
+        os.close(terminal)
+        shown = b""
+        # Linux reports the end of the last writer as an error.
+        with contextlib.suppress(OSError):
+            while part := os.read(main, 65536):
+                shown += part
+    os.close(main)
+    epochs = re.findall(rb"epoch +(\d+)  (?:loss|accuracy) ", shown)
+    assert list(map(int, epochs)) == list(range(1, len(epochs) + 1))
+    assert len(epochs) > 5
+    assert b"steps" in shown
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

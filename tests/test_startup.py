@@ -104,3 +104,10 @@ def test_a_command_that_answers_at_once_loads_nothing_heavy(args: str) -> None:
 )
 def test_a_bad_command_line_is_refused_before_anything_heavy_is_loaded(args: str) -> None:
     assert imported(*args.split()) == (USAGE, set())
+
+
+def test_public_names_are_listed_before_they_are_imported():
+    import trainer_module
+
+    assert set(trainer_module.__all__) == {n for n in dir(trainer_module) if not n.startswith("_")}
+    assert all(hasattr(trainer_module, name) for name in trainer_module.__all__)

@@ -11,17 +11,24 @@ if TYPE_CHECKING:
 __all__ = ["PlateauCallback", "PlateauConfig", "ScheduleConfig", "batches", "train"]
 
 
+_MODULES = {
+    "PlateauCallback": "callback",
+    "PlateauConfig": "plateau",
+    "ScheduleConfig": "schedule",
+    "batches": "callback",
+    "train": "loop",
+}
+
+
 def __getattr__(name: str) -> Any:
-    """Import on first use: `train` brings TensorFlow, and compiling a pipeline needs none."""
-    homes = {
-        "PlateauCallback": "callback",
-        "PlateauConfig": "plateau",
-        "ScheduleConfig": "schedule",
-        "batches": "callback",
-        "train": "loop",
-    }
-    if name not in homes:
+    """Imports on first use: `train` brings TensorFlow, and compiling a pipeline needs none."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{homes[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Returns the public names, imported or not."""
+    return __all__

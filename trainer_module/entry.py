@@ -16,7 +16,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
-from rich.console import Console
 
 from trainer_module import (
     agreement,
@@ -35,7 +34,6 @@ from trainer_module.export import export
 from trainer_module.loop import train
 from trainer_module.models import registry
 from trainer_module.preemption import Preempted, leaving_on_sigterm
-from trainer_module.progress import ProgressWriter
 
 if TYPE_CHECKING:
     # A worker trains without TFX, whose import takes longer than all others together.
@@ -184,10 +182,8 @@ def fit_and_export(
         steps_per_call=config.loop.steps_per_call,
         directory=folder,
         description={"precision": chosen},
-        writers=[
-            ProgressWriter(Console(), config.schedule.max_epochs),
-            history.TensorBoardWriter(record_dir / "tensorboard"),
-        ],
+        writers=[history.TensorBoardWriter(record_dir / "tensorboard")],
+        verbose=True,
         strategy=strategy,
         clock=clock,
     )
@@ -233,6 +229,7 @@ def tuner_fn(fn_args: "FnArgs") -> "TunerFnResult":
             batch_size=tried.loop.batch_size,
             micro_batch=tried.loop.micro_batch,
             steps_per_call=tried.loop.steps_per_call,
+            verbose=False,
         )
         values_seen = [epoch.metrics[record.monitor] for epoch in record.epochs]
         return record.best.metrics[record.monitor] if record.best else values_seen[-1]

@@ -87,6 +87,15 @@ class History:
         """The records after which the schedule did something."""
         return tuple(record for record in self.epochs if record.action != "none")
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the run as plain dicts and lists, as `json.dumps` takes them."""
+        return {**asdict(self), "epochs": [asdict(record) for record in self.epochs]}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Returns a row an epoch, each metric a column, for `pandas.DataFrame(history.rows())`."""
+        fields = [asdict(record) for record in self.epochs]
+        return [{**record.pop("metrics"), **record} for record in fields]
+
 
 def write(history: History, path: Path) -> None:
     """Write a history: a header line, a line an epoch, a closing line; whole or not at all.

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 # What `fit` itself makes of class weights; Keras has no public name for it.
 from keras.src.trainers.data_adapters.tf_dataset_adapter import make_class_weight_map_fn
+from rich.console import Console
 
 from trainer_module import distribution, noise, schedule
 from trainer_module.batch import check_batches, distributed
@@ -25,6 +26,7 @@ from trainer_module.history import EpochRecord, History, Writer, Writers
 from trainer_module.objective import Metrics, Objective, cross_entropy
 from trainer_module.optimizer import averages, describe, first_learning_rate, inner, kind
 from trainer_module.preemption import leaving_on_sigterm
+from trainer_module.progress import ProgressWriter
 from trainer_module.schedule import NonFiniteError, Problem, ScheduleConfig
 from trainer_module.step import Steps
 
@@ -48,6 +50,7 @@ def train(
     directory: Path | None = None,
     description: Mapping[str, Any] | None = None,
     writers: Sequence[Writer] = (),
+    verbose: bool | None = None,
     strategy: tf.distribute.Strategy | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> History:
@@ -76,7 +79,9 @@ def train(
             Of several workers only the chief uses it.
         description: What else defines the run, as JSON: kept in the history, and a resumed run
             must have the same.
-        writers: Told of each epoch; with several workers, those of the chief.
+        writers: Notified after each epoch; with several workers, those of the chief.
+        verbose: Whether to print each epoch and each decision, with a progress bar in a terminal;
+            None prints in a terminal and in a notebook only. Of several workers the chief prints.
         strategy: Strategy in whose scope model and optimizer were made, if not the default one.
         clock: Seconds, monotonic.
 
@@ -138,7 +143,7 @@ def train(
     if distribution.has_several_workers(strategy):
         saved = _from_chief(saved or run.memory(), fingerprint, strategy)
     run.resume(saved)
-    told = Writers(writers if chief else ())
+    told = Writers([*_progress(verbose, config), *writers] if chief else ())
     told.start(run.history())
     started = clock() - run.seconds
     with leaving_on_sigterm():
@@ -160,6 +165,13 @@ def train(
     run.best.restore_model(model)
     told.close(run.history())
     return run.history()
+
+
+def _progress(verbose: bool | None, config: ScheduleConfig) -> list[Writer]:
+    console = Console()
+    if verbose is None:
+        verbose = console.is_terminal or console.is_jupyter
+    return [ProgressWriter(console, config.max_epochs)] if verbose else []
 
 
 class _Run:

@@ -1,5 +1,7 @@
 import io
+import json
 
+import pandas
 import pytest
 import tensorflow as tf
 from rich.console import Console
@@ -39,6 +41,15 @@ def test_reads_what_it_wrote(tmp_path):
     write(HISTORY, tmp_path / "h.jsonl")
     assert read(tmp_path / "h.jsonl") == HISTORY
     assert [path.name for path in tmp_path.iterdir()] == ["h.jsonl"]
+
+
+def test_a_history_is_plain_values_and_a_table():
+    values = json.loads(json.dumps(HISTORY.to_dict()))
+    epochs = tuple(EpochRecord(**epoch) for epoch in values.pop("epochs"))
+    assert History(**values, epochs=epochs) == HISTORY
+    table = pandas.DataFrame(HISTORY.rows())
+    assert table["val_accuracy"].tolist() == [r.metrics["val_accuracy"] for r in HISTORY.epochs]
+    assert table.set_index("epoch")["action"].to_dict() == {1: "none", 2: "none", 3: "grow_batch"}
 
 
 def test_best_and_decisions():
