@@ -89,8 +89,18 @@ class PlateauCallback(keras.callbacks.Callback):  # type: ignore[misc]
         )
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Start a new run."""
+        """Starts a new run.
+
+        Raises:
+            ValueError: The optimizer averages weights, and `fit` evaluates those that it trains.
+        """
         optimizer = self.model.optimizer
+        require(
+            not inner(optimizer).use_ema,
+            "an optimizer must not average weights, since fit evaluates others than it keeps",
+            f"{inner(optimizer).name} with use_ema=True",
+            "Leave out use_ema, or train with trainer_module.train, which evaluates the averages.",
+        )
         if not optimizer.built:
             optimizer.build(self.model.trainable_variables)
         momentum = float(getattr(inner(optimizer), "momentum", 0.0))
