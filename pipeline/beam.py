@@ -1,4 +1,4 @@
-"""Where Apache Beam runs the data steps: an engine by name becomes Beam's options."""
+"""Engine of Apache Beam for the data steps: a name becomes Beam's options."""
 
 import re
 import shutil
@@ -6,12 +6,9 @@ import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from trainer_module.checks import require
-
-Kind: TypeAlias = Literal["direct", "portable", "flink", "spark", "dataflow"]
 
 ENGINES = (
     "direct, direct:N, portable://HOST:PORT, flink://HOST:PORT, flink://local, spark://HOST:PORT, "
@@ -20,10 +17,10 @@ ENGINES = (
 DATAFLOW_NEEDS = ("project", "region", "temp_location", "sdk_container_image")
 """Options without which nothing can run on Dataflow."""
 
-_PORTABLE: tuple[Kind, ...] = ("portable", "flink", "spark")
-_JAR: tuple[Kind, ...] = ("flink", "spark")
-_PORTS = {"portable": 8099, "flink": 8081, "spark": 7077}
-_LOCAL = "local"
+_NAME = re.compile(
+    r"(?P<direct>direct)(:(?P<workers>[1-9][0-9]*))?|(?P<dataflow>dataflow)"
+    r"|(?P<portable>portable|flink|spark)://(?P<address>.+)"
+)
 _HERE = ("localhost", "127.0.0.1", "::1")
 _LAUNCHER = "job_server_java_launcher"
 _OPTION = re.compile(r"([a-z][a-z0-9_]*)(=.*)?", re.S)
@@ -32,37 +29,15 @@ _CONNECT_SECONDS = 3.0
 _JOB_SERVER_SECONDS = 300
 
 # Given any options at all, TFX packs an sdist of itself for each component, 1.3 to 1.8 seconds
-# each, unless it is told of an image. None of the engines that get this starts one: their workers
-# live in an environment where everything is installed.
+# each, unless an image is named. None of the engines that get this starts one: their workers
+# run in an environment where everything is installed.
 _NO_SDIST = "--sdk_container_image=unused"
 # Beam would list the packages of this environment for each component, and nobody reads it.
 _NO_LIST = "--experiments=disable_logging_submission_environment"
-# Beam lets batches grow as long as that pays, whatever the size of a picture.
+# Beam lets batches grow as long as that pays, whatever the size of an image.
 _BATCHES_BY_SIZE = "--tfxio_use_byte_size_batching=true"
 _IN_PROCESS = "--runner=DirectRunner"
 _ON_DATAFLOW = "--runner=DataflowRunner"
-
-
-@dataclass(frozen=True)
-class Address:
-    """A host and a port.
-
-    Attributes:
-        host: Name or number of the host, without brackets.
-        port: The port.
-    """
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        """HOST:PORT, with brackets around an IPv6 number."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def here(self) -> bool:
-        """Whether it is one of this machine."""
-        return self.host in _HERE
 
 
 @dataclass(frozen=True)
@@ -70,19 +45,20 @@ class Engine:
     """What runs Beam pipelines.
 
     Attributes:
-        kind: Which program.
+        kind: direct, portable, flink, spark or dataflow.
         workers: Worker processes of `direct`; 1 means this process itself.
-        address: Where the engine listens; None if it is started for the run, or has no address.
+        address: HOST:PORT at which the engine listens; None if it is started for the run.
     """
 
-    kind: Kind
+    kind: str
     workers: int = 1
-    address: Address | None = None
+    address: str | None = None
 
     @property
     def here(self) -> bool:
         """Whether it runs on this machine."""
-        return self.kind != "dataflow" and (self.address is None or self.address.here)
+        host = urlsplit(f"//{self.address}").hostname
+        return self.kind != "dataflow" and (self.address is None or host in _HERE)
 
 
 @dataclass(frozen=True)
@@ -106,47 +82,38 @@ class BeamConfig:
     beam_args: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check all that can be checked without looking around."""
+        """Checks what needs no look at the machine."""
         engine = parse(self.beam)
-        if self.beam_workers is not None:
-            require(
-                engine.kind in _PORTABLE,
-                "beam_workers must be left out unless the engine is portable, flink or spark",
-                self.beam_workers,
-                "Leave out --beam-workers, or name the engine with --beam.",
-            )
-            _address(self.beam_workers, "beam_workers", "Try --beam-workers localhost:50000.")
+        portable, needs_jar = _is_portable(engine), engine.kind in ("flink", "spark")
         require(
-            self.beam_workers is not None or engine.kind not in _PORTABLE or engine.here,
+            self.beam_workers is None or (portable and _is_address(self.beam_workers)),
+            "beam_workers must be HOST:PORT, and left out unless the engine is portable, flink or "
+            "spark",
+            self.beam_workers,
+            "Try --beam-workers localhost:50000.",
+        )
+        require(
+            self.beam_workers is not None or not portable or engine.here,
             "beam_workers must be given for an engine on another machine",
             self.beam,
             "Start a worker pool beside it and try --beam-workers localhost:50000.",
         )
         require(
-            engine.kind not in _JAR or self.job_server_jar is not None,
-            f"job_server_jar must be given for {engine.kind}, which Beam reaches by a job server",
-            self.job_server_jar,
-            "Try --job-server-jar FILE.jar; of a job server that runs already, name the address: "
-            "--beam portable://HOST:PORT.",
+            needs_jar == (self.job_server_jar is not None),
+            "job_server_jar must be given for flink and spark, and for no other engine",
+            f"--beam {self.beam} with {self.job_server_jar}",
+            "Try --job-server-jar FILE.jar, or --beam portable://HOST:PORT for a job server that "
+            "runs already.",
         )
+        wrong = [option for option in self.beam_args if not _OPTION.fullmatch(option)]
         require(
-            engine.kind in _JAR or self.job_server_jar is None,
-            "job_server_jar must be left out unless the engine is flink or spark",
-            str(self.job_server_jar),
-            "Leave out --job-server-jar, or try --beam flink://local.",
+            not wrong,
+            "beam_args must be NAME=VALUE or NAME, without dashes",
+            ", ".join(wrong),
+            "Try --beam-args project=my-project region=europe-west1.",
         )
-        names = []
-        for option in self.beam_args:
-            found = _OPTION.fullmatch(option)
-            require(
-                found is not None,
-                "beam_args must be NAME=VALUE or NAME, without dashes",
-                option,
-                "Try --beam-args project=my-project region=europe-west1.",
-            )
-            assert found is not None
-            names.append(found[1])
-        taken = {"runner", *map(_name, _engine_args(self, engine))} & set(names)
+        names = {_name(option) for option in self.beam_args}
+        taken = {"runner", *map(_name, _engine_args(self, engine))} & names
         require(
             not taken,
             "beam_args must leave out what --beam itself sets",
@@ -164,43 +131,31 @@ class BeamConfig:
 
 
 def parse(text: str) -> Engine:
-    """The engine of a name.
-
-    Args:
-        text: Value of `--beam`.
+    """Returns the engine of a name, the value of `--beam`.
 
     Raises:
         ValueError: There is no such engine, or its address or number of workers is not one.
     """
-    scheme, separator, rest = text.partition("://")
-    if not separator:
-        name, colon, count = text.partition(":")
-        if name == "direct":
-            return Engine("direct", _count(text, count) if colon else 1)
-        if text == "dataflow":
-            return Engine("dataflow")
-        scheme = name
+    parts = _NAME.fullmatch(text)
+    address = parts and parts["address"]
+    local = address == "local" and not text.startswith("portable")
     require(
-        scheme != "dask",
-        f"beam must be {ENGINES}; on Dask, TFX's components fail",
+        parts is not None and (address is None or local or _is_address(address)),
+        f"beam must be {ENGINES}, with N of 1 or more and a port of 1 to 65535",
         text,
         "Try --beam direct:2.",
     )
-    for kind in _PORTABLE:
-        if scheme == kind:
-            remedy = f"Try --beam {kind}://localhost:{_PORTS[kind]}."
-            if kind in _JAR and rest == _LOCAL:
-                return Engine(kind)
-            return Engine(kind, address=_address(rest, f"beam of {kind}", remedy, shown=text))
-    raise ValueError(f"beam must be {ENGINES}, got {text!r}. Try --beam direct.")
+    assert parts is not None
+    kind = parts["direct"] or parts["dataflow"] or parts["portable"]
+    return Engine(kind, int(parts["workers"] or 1), None if local else address)
 
 
-def pipeline_args(config: BeamConfig, pictures: bool) -> tuple[str, ...]:
-    """Beam's options for a run: `beam_pipeline_args` of the pipeline.
+def pipeline_args(config: BeamConfig, images: bool) -> tuple[str, ...]:
+    """Returns Beam's options for a run: `beam_pipeline_args` of the pipeline.
 
     Args:
         config: The engine.
-        pictures: Whether the examples hold pictures, of which few fill the memory.
+        images: Whether the examples hold images, of which few fill the memory.
 
     Returns:
         The options; none for this process itself, which needs none.
@@ -211,13 +166,13 @@ def pipeline_args(config: BeamConfig, pictures: bool) -> tuple[str, ...]:
     args = [*_engine_args(config, engine), *(f"--{option}" for option in config.beam_args)]
     if not any(_name(arg) == "sdk_container_image" for arg in args):
         args += [_NO_SDIST, _NO_LIST]
-    if pictures:
+    if images:
         args.append(_BATCHES_BY_SIZE)
     return tuple(args)
 
 
 def reading_args(config: BeamConfig) -> tuple[str, ...]:
-    """What the component that reads the data adds to the options of the pipeline.
+    """Returns what the component that reads the data adds to the options of the pipeline.
 
     The data may lie in a folder that is mounted for the task alone, so Dataflow is not for it.
     """
@@ -225,7 +180,7 @@ def reading_args(config: BeamConfig) -> tuple[str, ...]:
 
 
 def on_dataflow(args: Sequence[str]) -> bool:
-    """Whether a component with these options works on Dataflow, on URIs and no staged files.
+    """Returns True if a component with these options works on Dataflow, on URIs, not on files.
 
     Args:
         args: Options of Beam, of which the last of a name counts.
@@ -235,7 +190,7 @@ def on_dataflow(args: Sequence[str]) -> bool:
 
 
 def check(config: BeamConfig) -> None:
-    """Look whether what a run on this machine needs is there, before it starts.
+    """Checks, before a run on this machine starts, that what it needs is there.
 
     Raises:
         ValueError: The engine cannot see local files, nobody listens at an address, or the job
@@ -269,13 +224,13 @@ def check(config: BeamConfig) -> None:
         require(
             error is None,
             f"{field} must be an address at which something listens ({error})",
-            str(address),
+            address,
             f"Start it first, or check --{field.replace('_', '-')}.",
         )
 
 
 def check_compiled(config: BeamConfig, target: str) -> None:
-    """Check that the tasks of a compiled pipeline can work with an engine.
+    """Checks that the tasks of a compiled pipeline can work with an engine.
 
     The files of a task lie in its own pod, where no worker of a cluster sees them. On Dataflow,
     the workers read and write Cloud Storage themselves.
@@ -297,19 +252,21 @@ def check_compiled(config: BeamConfig, target: str) -> None:
     )
 
 
+def _is_portable(engine: Engine) -> bool:
+    return engine.kind not in ("direct", "dataflow")
+
+
 def _engine_args(config: BeamConfig, engine: Engine) -> list[str]:
+    if engine.kind == "dataflow":
+        return [_ON_DATAFLOW]
     if engine.kind == "direct":
-        if engine.workers == 1:
-            return [_IN_PROCESS]
-        return [
-            _IN_PROCESS,
+        many = [
             "--direct_running_mode=multi_processing",
             f"--direct_num_workers={engine.workers}",
         ]
-    if engine.kind == "dataflow":
-        return [_ON_DATAFLOW]
-    where = str(engine.address) if engine.address else None
-    jar = str(_absolute(config.job_server_jar)) if config.job_server_jar else ""
+        return [_IN_PROCESS, *(many if engine.workers > 1 else [])]
+    where = engine.address
+    jar = _absolute(config.job_server_jar) if config.job_server_jar else ""
     options = {
         "portable": ["--runner=PortableRunner", f"--job_endpoint={where}"],
         "flink": [
@@ -323,55 +280,40 @@ def _engine_args(config: BeamConfig, engine: Engine) -> list[str]:
             f"--spark_job_server_jar={jar}",
         ],
     }[engine.kind]
-    options.append(f"--job_server_timeout={_JOB_SERVER_SECONDS}")
-    if config.beam_workers is None:
-        return [*options, "--environment_type=LOOPBACK"]
-    return [
-        *options,
-        "--environment_type=EXTERNAL",
-        f"--environment_config={config.beam_workers}",
-    ]
+    environment = (
+        ["--environment_type=EXTERNAL", f"--environment_config={config.beam_workers}"]
+        if config.beam_workers
+        else ["--environment_type=LOOPBACK"]
+    )
+    return [*options, f"--job_server_timeout={_JOB_SERVER_SECONDS}", *environment]
 
 
-def _addresses(config: BeamConfig, engine: Engine) -> Iterator[tuple[str, Address]]:
+def _addresses(config: BeamConfig, engine: Engine) -> Iterator[tuple[str, str]]:
     if engine.address is not None:
         yield "beam", engine.address
-    # What a name means on another machine cannot be told from here.
+    # What a name means on another machine cannot be known here.
     if config.beam_workers is not None and engine.here:
-        yield "beam_workers", _address(config.beam_workers, "beam_workers", "")
+        yield "beam_workers", config.beam_workers
 
 
-def _refusal(address: Address) -> str | None:
-    """Why a connection is refused; None if it is not."""
+def _refusal(address: str) -> str | None:
+    """Returns why a connection is refused; None if it is not."""
+    parts = urlsplit(f"//{address}")
     try:
-        with socket.create_connection((address.host, address.port), timeout=_CONNECT_SECONDS):
+        with socket.create_connection((parts.hostname, parts.port or 0), timeout=_CONNECT_SECONDS):
             return None
     except OSError as error:
         return error.strerror or str(error)
 
 
-def _address(text: str, what: str, remedy: str, shown: str | None = None) -> Address:
-    rule = f"{what} must have the address HOST:PORT, with a port of 1 to 65535"
-    shown = text if shown is None else shown
+def _is_address(text: str) -> bool:
+    """Returns True for HOST:PORT, with brackets around an IPv6 address."""
     try:
         parts = urlsplit(f"//{text}")
         host, port = parts.hostname, parts.port
     except ValueError:
-        host, port = None, None
-    # Nothing but host and port may be there, and nothing may have been passed over in silence.
-    address = Address(host or "", port or 0)
-    require(bool(host and port) and str(address) == text.lower(), rule, shown, remedy)
-    return address
-
-
-def _count(text: str, count: str) -> int:
-    require(
-        re.fullmatch(r"[0-9]+", count) is not None and int(count) >= 1,
-        "beam must name at least 1 worker in direct:N",
-        text,
-        "Try --beam direct:2.",
-    )
-    return int(count)
+        return False
+    return bool(host and port) and text.lower() in (f"{host}:{port}", f"[{host}]:{port}")
 
 
 def _absolute(path: Path) -> Path:

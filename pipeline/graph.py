@@ -247,7 +247,7 @@ def create_pipeline(
         ],
         enable_cache=True,
         beam_pipeline_args=list(
-            beam.pipeline_args(config.beam, pictures=isinstance(config.features, ImageFeatures))
+            beam.pipeline_args(config.beam, images=isinstance(config.features, ImageFeatures))
         ),
         metadata_connection_config=(
             metadata.connection(paths.metadata) if paths.metadata else None

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline import beam, flags, local_runner, presets
-from pipeline.beam import Address, BeamConfig, Engine
+from pipeline.beam import BeamConfig, Engine
 
 JAR = Path("/jars/job-server.jar")
 DATAFLOW = (
@@ -22,8 +22,8 @@ def config(name: str, **fields: Any) -> BeamConfig:
     return BeamConfig(beam=name, **fields)
 
 
-def args(name: str, pictures: bool = False, **fields: Any) -> tuple[str, ...]:
-    return beam.pipeline_args(config(name, **fields), pictures)
+def args(name: str, images: bool = False, **fields: Any) -> tuple[str, ...]:
+    return beam.pipeline_args(config(name, **fields), images)
 
 
 @pytest.fixture
@@ -46,11 +46,11 @@ def silent() -> Iterator[str]:
         ("direct", Engine("direct")),
         ("direct:1", Engine("direct")),
         ("direct:12", Engine("direct", workers=12)),
-        ("portable://jobs:8099", Engine("portable", address=Address("jobs", 8099))),
-        ("portable://[::1]:8099", Engine("portable", address=Address("::1", 8099))),
-        ("flink://10.0.0.1:8081", Engine("flink", address=Address("10.0.0.1", 8081))),
+        ("portable://jobs:8099", Engine("portable", address="jobs:8099")),
+        ("portable://[::1]:8099", Engine("portable", address="[::1]:8099")),
+        ("flink://10.0.0.1:8081", Engine("flink", address="10.0.0.1:8081")),
         ("flink://local", Engine("flink")),
-        ("spark://master:7077", Engine("spark", address=Address("master", 7077))),
+        ("spark://master:7077", Engine("spark", address="master:7077")),
         ("spark://local", Engine("spark")),
         ("dataflow", Engine("dataflow")),
     ],
@@ -60,37 +60,37 @@ def test_engines_by_name(name: str, engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "rule"),
+    "name",
     [
-        ("", "beam must be direct, direct:N, portable://"),
-        ("prism", "beam must be direct, direct:N, portable://"),
-        ("Direct", "beam must be direct, direct:N, portable://"),
-        ("http://host:1", "beam must be direct, direct:N, portable://"),
-        ("portable", "beam of portable must have the address HOST:PORT"),
-        ("dataflow://project", "beam must be direct, direct:N, portable://"),
-        ("dask", "on Dask, TFX's components fail"),
-        ("dask://host:8786", "on Dask, TFX's components fail"),
-        ("direct:", "at least 1 worker"),
-        ("direct:0", "at least 1 worker"),
-        ("direct:-2", "at least 1 worker"),
-        ("direct:two", "at least 1 worker"),
-        ("direct:1.5", "at least 1 worker"),
-        ("portable://", "beam of portable must have the address HOST:PORT"),
-        ("portable://local", "beam of portable must have the address HOST:PORT"),
-        ("portable://host", "beam of portable must have the address HOST:PORT"),
-        ("portable://host:", "beam of portable must have the address HOST:PORT"),
-        ("portable://:8099", "beam of portable must have the address HOST:PORT"),
-        ("portable://host:port", "beam of portable must have the address HOST:PORT"),
-        ("portable://host:0", "beam of portable must have the address HOST:PORT"),
-        ("portable://host:65536", "beam of portable must have the address HOST:PORT"),
-        ("portable://user@host:8099", "beam of portable must have the address HOST:PORT"),
-        ("portable://host:8099/jobs", "beam of portable must have the address HOST:PORT"),
-        ("flink://host", "beam of flink must have the address HOST:PORT"),
-        ("spark://yarn", "beam of spark must have the address HOST:PORT"),
+        "",
+        "prism",
+        "Direct",
+        "http://host:1",
+        "portable",
+        "dataflow://project",
+        "dask",
+        "dask://host:8786",
+        "direct:",
+        "direct:0",
+        "direct:-2",
+        "direct:two",
+        "direct:1.5",
+        "portable://",
+        "portable://local",
+        "portable://host",
+        "portable://host:",
+        "portable://:8099",
+        "portable://host:port",
+        "portable://host:0",
+        "portable://host:65536",
+        "portable://user@host:8099",
+        "portable://host:8099/jobs",
+        "flink://host",
+        "spark://yarn",
     ],
 )
-def test_other_names_are_refused(name: str, rule: str) -> None:
-    with pytest.raises(ValueError, match=rule) as error:
+def test_other_names_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="beam must be direct, direct:N, portable://") as error:
         config(name)
     assert f"got {name!r}. Try --beam " in str(error.value)
 
@@ -98,12 +98,18 @@ def test_other_names_are_refused(name: str, rule: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"beam": "flink://local"}, "job_server_jar must be given for flink.*--job-server-jar"),
-        ({"beam": "spark://local"}, "job_server_jar must be given for spark.*--job-server-jar"),
-        ({"job_server_jar": JAR}, "job_server_jar must be left out"),
-        ({"beam": "portable://localhost:1", "job_server_jar": JAR}, "job_server_jar must be left"),
-        ({"beam_workers": "localhost:1"}, "beam_workers must be left out"),
-        ({"beam": "portable://localhost:1", "beam_workers": "here"}, "beam_workers must have the"),
+        ({"beam": "flink://local"}, "job_server_jar must be given.*--job-server-jar"),
+        ({"beam": "spark://local"}, "job_server_jar must be given.*spark://local with None"),
+        ({"job_server_jar": JAR}, "job_server_jar must be .* for no other"),
+        (
+            {"beam": "portable://localhost:1", "job_server_jar": JAR},
+            "job_server_jar must be .* for no other",
+        ),
+        ({"beam_workers": "localhost:1"}, "beam_workers must be .*, and left out"),
+        (
+            {"beam": "portable://localhost:1", "beam_workers": "here"},
+            "beam_workers must be HOST:PORT",
+        ),
         ({"beam": "portable://jobs:8099"}, "beam_workers must be given for an engine on another"),
         (
             {"beam": "flink://cluster:8081", "job_server_jar": JAR},
@@ -128,7 +134,7 @@ def test_what_does_not_go_together_is_refused(fields: dict[str, Any], message: s
 
 
 def test_this_process_needs_no_options() -> None:
-    assert args("direct", pictures=True) == args("direct:1", pictures=True) == ()
+    assert args("direct", images=True) == args("direct:1", images=True) == ()
 
 
 def test_a_given_option_holds_in_this_process_too() -> None:
@@ -206,19 +212,19 @@ def test_beam_takes_the_options_as_they_are_meant(
 def test_tfx_packs_nothing(name: str, fields: dict[str, Any]) -> None:
     from tfx.utils.dependency_utils import make_beam_dependency_flags
 
-    given = list(args(name, pictures=True, **fields))
+    given = list(args(name, images=True, **fields))
     assert make_beam_dependency_flags(given) == given
 
 
-def test_batches_of_pictures_are_held_by_their_size() -> None:
+def test_batches_of_images_are_held_by_their_size() -> None:
     by_size = "--tfxio_use_byte_size_batching=true"
-    assert by_size in args("direct:2", pictures=True)
-    assert by_size not in args("direct:2", pictures=False)
+    assert by_size in args("direct:2", images=True)
+    assert by_size not in args("direct:2", images=False)
 
 
 def test_dataflow_does_not_read_the_data() -> None:
     on_dataflow = config("dataflow", beam_args=DATAFLOW)
-    common = beam.pipeline_args(on_dataflow, pictures=True)
+    common = beam.pipeline_args(on_dataflow, images=True)
     assert beam.on_dataflow(common)
     assert not beam.on_dataflow((*common, *beam.reading_args(on_dataflow)))
     assert beam.reading_args(config("direct:2")) == ()
@@ -288,7 +294,7 @@ def test_flags_reach_the_config_and_errors_name_them() -> None:
     given = ["--beam", "portable://localhost:8099", "--beam-args", "a=1", "b"]
     run = flags.parse(presets.digits(), given, "plateau", "")
     assert run.beam == config("portable://localhost:8099", beam_args=("a=1", "b"))
-    with pytest.raises(ValueError, match=r"^--beam must name at least 1 worker"):
+    with pytest.raises(ValueError, match=r"^--beam must be direct.* with N of 1 or more"):
         flags.parse(presets.digits(), ["--beam", "direct:0"], "plateau", "")
     with pytest.raises(ValueError, match=r"^--job-server-jar must be given"):
         flags.parse(presets.digits(), ["--beam", "flink://local"], "plateau", "")

@@ -44,22 +44,23 @@ def test_a_url_is_read_and_written(url: str, found: tuple[object, ...], again: s
 
 
 @pytest.mark.parametrize(
-    ("url", "got"),
+    "url",
     [
-        ("ana@db/plateau", "no scheme"),
-        ("postgresql://ana@db/plateau", "the scheme 'postgresql'"),
-        ("mysql://db/plateau", "without a user"),
-        ("mysql://ana@/plateau", "without a host"),
-        ("mysql://ana@db", "without a database"),
-        ("mysql://ana@db/", "without a database"),
-        ("mysql://ana@db/a/b", "other characters"),
-        ("mysql://ana@db/team-a", "other characters"),
-        ("mysql://ana@db:x/plateau", "one that cannot be read"),
-        ("mysql://ana@db:99999/plateau", "one that cannot be read"),
+        "ana@db/plateau",
+        "postgresql://ana@db/plateau",
+        "mysql://db/plateau",
+        "mysql://ana@/plateau",
+        "mysql://ana@db",
+        "mysql://ana@db/",
+        "mysql://ana@db/a/b",
+        "mysql://ana@db/team-a",
+        "mysql://ana@db:x/plateau",
+        "mysql://ana@db:0/plateau",
+        "mysql://ana@db:99999/plateau",
     ],
 )
-def test_another_form_is_refused(url: str, got: str) -> None:
-    with pytest.raises(ValueError, match=rf"mysql://USER@HOST/DATABASE, got .*{got}.*Try --meta"):
+def test_another_form_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"mysql://USER@HOST\[.*, got 'another form'"):
         database.parse(url)
 
 
@@ -97,7 +98,7 @@ def test_a_password_in_the_url_is_not_on_the_console_either(tmp_path: Path) -> N
         text=True,
     )
     assert done.returncode == 2
-    assert "--metadata must be a URL without a password" in done.stderr
+    assert "and without a password" in done.stderr
     assert "PLATEAU_METADATA_PASSWORD" in done.stderr
     assert SECRET not in done.stdout + done.stderr
     assert not (tmp_path / "out").exists()
@@ -180,7 +181,7 @@ def test_a_damaged_memory_is_named(tmp_path: Path, text: str) -> None:
 
 
 def at_hand(found: Database) -> str:
-    with database._password_at_hand(found):
+    with database._password_set(found):
         return os.environ["MYSQL_PWD"]
 
 
@@ -237,7 +238,7 @@ def test_a_pipeline_is_compiled_with_the_folders_mark_and_no_password(
     data = Dataset(Path("/data"), config.classes, schema, TrainingSize(100, 100, "a test"))
     in_a_file = local_runner.compile_pipeline(config, data, tmp_path)
     remember(tmp_path)
-    with database._password_at_hand(NOWHERE):
+    with database._password_set(NOWHERE):
         compiled = local_runner.compile_pipeline(config, data, tmp_path)
     assert compiled.pipeline_info.id == f"{in_a_file.pipeline_info.id}-0a1b2c3d"
     deployment, connection = pipeline_pb2.IntermediateDeploymentConfig(), mlmd.ConnectionConfig()
@@ -263,33 +264,19 @@ def saying(greeting: bytes) -> Iterator[Database]:
         thread.join()
 
 
-def packet(payload: bytes) -> bytes:
-    return len(payload).to_bytes(3, "little") + b"\0" + payload
-
-
-@pytest.mark.parametrize(
-    ("greeting", "why"),
-    [
-        (packet(b"\xff\x10\x04Too many connections"), r"which refuses \(Too many connections\)"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "which is no MySQL server"),
-        (b"", "which is no MySQL server"),
-    ],
-)
-def test_what_is_no_server_is_told_before_anything_is_loaded(greeting: bytes, why: str) -> None:
-    with saying(greeting) as found, pytest.raises(ValueError, match=rf"{why}\. Check --metadata"):
-        database.reach(found)
-
-
-def test_a_server_that_greets_is_reached() -> None:
-    with saying(packet(b"\x0a11.4.2-MariaDB\0")) as found:
-        database.reach(found)
+def test_a_server_that_hangs_up_is_named() -> None:
+    with (
+        saying(b"") as database_,
+        pytest.raises(ValueError, match=r"be reachable, got .*no answer"),
+    ):
+        database.connect(database_)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
 def test_a_server_that_is_not_there_is_named(host: str) -> None:
     found = dataclasses.replace(NOWHERE, host=host)
     with pytest.raises(ValueError, match=rf"be reachable, got mysql://ana@{host}:1/plateau \("):
-        database.reach(found)
+        database.connect(found)
 
 
 def test_a_run_whose_database_is_not_there_stops_before_tfx(tmp_path: Path) -> None:
@@ -517,23 +504,21 @@ def test_what_stops_a_run_is_said_in_words(
         return stderr_of(["run", "digits", "--metadata", url, *flags], password, output)
 
     line = said(url, password="wr0ng")
-    assert "must accept the user 'ana' and the password, got a refusal" in line
-    assert "with that of PLATEAU_METADATA_PASSWORD" in line
+    assert "must accept the password of 'ana'" in line
+    assert "Check PLATEAU_METADATA_PASSWORD" in line
     file = tmp_path / "password"
     file.write_text("wr0ng")
-    assert f"with that of {file}" in said(url, "--metadata-password-file", str(file))
+    assert f"Check {file}" in said(url, "--metadata-password-file", str(file))
     line = said(server.url(database="elsewhere"))
-    assert "the database must be there and open to the user 'ana'" in line
     assert "CREATE DATABASE elsewhere; GRANT ALL ON elsewhere.* TO 'ana';" in line
     # Of tables that are not there, and of tables that are.
     reader = url.replace(mariadb_server.USER, mariadb_server.READER)
     line = said(reader, password=mariadb_server.READER_PASSWORD)
-    assert "the user 'ruth' must be allowed to make tables" in line
+    assert "let that user create tables" in line
     monkeypatch.setenv(database.PASSWORD, mariadb_server.PASSWORD)
     set_up(tmp_path / "ana", url)
     line = said(reader, password=mariadb_server.READER_PASSWORD)
     assert "denied to user 'ruth'" in line
-    assert "GRANT ALL ON" in line
     assert not (output / database.FILE_NAME).exists()
 
 
