@@ -154,7 +154,7 @@ def connect(host: str, token: Callable[[], str], ca_cert: Path | None) -> tuple[
         client = IsolatedClient(
             host=host,
             # Any token keeps the client from signing in with a Google account.
-            existing_token="-",
+            existing_token="-",  # noqa: S106
             ssl_ca_cert=str(ca_cert) if ca_cert else None,
         )
     # It warns of each request that it repeats.

@@ -34,7 +34,7 @@ _SCHEMES: Mapping[Target, tuple[str, ...]] = {
 }
 # Folders of the launcher, of Argo and of the image.
 _RESERVED = (
-    *("/kfp-workspace", "/kfp-launcher", "/minio", "/s3", "/gcs", "/tmp", "/var/run/argo"),
+    *("/kfp-workspace", "/kfp-launcher", "/minio", "/s3", "/gcs", "/tmp", "/var/run/argo"),  # noqa: S108
     *("/app", "/opt/venv", "/bin", "/dev", "/etc", "/lib", "/proc", "/sbin", "/sys", "/usr"),
 )
 _TFX_IMAGE = re.compile(r"(gcr\.io/tfx-oss-public|(docker\.io/)?tensorflow)/tfx([:@].*)?")
@@ -173,7 +173,8 @@ def _documents(path: Path) -> list[Any]:
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEEPEST:
             raise ValueError(f"more than {_DEEPEST} levels of nesting")
-    return [part for part in yaml.load_all(text, Loader=_Loader) if part is not None]
+    parts = yaml.load_all(text, Loader=_Loader)  # noqa: TID251
+    return [part for part in parts if part is not None]
 
 
 def _compiled(documents: list[Any]) -> Compiled:

@@ -136,7 +136,7 @@ class Checkpoints:
             except OtherRunError:
                 raise
             # Zip, NumPy and JSON show damage by nearly any error.
-            except Exception:
+            except Exception:  # noqa: S112
                 continue
             return latest, best, state
         return None

@@ -414,7 +414,8 @@ def _listen(host: str, port: int) -> tuple[socket.socket | None, str]:
     # The own address may be one that only others know, as behind a Service.
     for address in (host, ""):
         try:
-            family = socket.getaddrinfo(address or "0.0.0.0", port, type=socket.SOCK_STREAM)[0][0]
+            name = address or "0.0.0.0"  # noqa: S104
+            family = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0][0]
             return socket.create_server((address, port), family=family), ""
         except OSError as failed:
             error = error or failed
