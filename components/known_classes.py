@@ -17,10 +17,13 @@ class Known(NamedTuple):
     Attributes:
         kind: Kind of its data: "images" or "table".
         classes: Class names in the order of its outputs.
+        label: Column of a table that holds the class; None for images, for a label that is made of
+            several columns, and in models of earlier versions.
     """
 
     kind: str
     classes: tuple[str, ...]
+    label: str | None = None
 
 
 def read(model: Path) -> Known | None:
@@ -37,8 +40,9 @@ def read(model: Path) -> Known | None:
         return None
     try:
         found = json.loads(file.read_text("utf-8"))
-        return Known(str(found["kind"]), tuple(map(str, found["classes"])))
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        label = found.get("label")
+        return Known(str(found["kind"]), tuple(map(str, found["classes"])), label)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"the classes of a model must be a readable {schemas.CLASSES_FILE}, got {file} "
             f"({type(error).__name__}: {error}). Push the model again, or remove the file."
@@ -62,7 +66,8 @@ def check(model: Path, new: Known, *, allow_change: bool) -> None:
     """
     old = read(model)
     images = old is not None and old.kind == new.kind == "images"
-    if old == new or (images and old and set(old.classes) == set(new.classes)):
+    same = old is not None and (old.kind, old.classes) == (new.kind, new.classes)
+    if same or (images and old and set(old.classes) == set(new.classes)):
         return
     may_change = images or old is None
     if may_change and allow_change:

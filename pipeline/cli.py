@@ -203,6 +203,27 @@ def _submit(args: list[str]) -> int:
     return PUSHED if done.ok else ERROR
 
 
+def _predict(args: list[str]) -> int:
+    from pipeline import console, predict
+
+    with _usage_errors():
+        config = _flags(predict.default(), "predict", args)
+
+    from pipeline import predict_console
+    from trainer_module import environment
+
+    environment.prepare()
+    try:
+        with predict_console.progress(console.make(stderr=True)) as advance:
+            summary = predict.run(config, advance)
+    except (ValueError, OSError) as error:
+        return _complain(str(error))
+    except KeyboardInterrupt:
+        return _complain("interrupted. No file was written.", INTERRUPTED)
+    predict_console.print_summary(console.make(), summary, config)
+    return PUSHED if summary.predicted else ERROR
+
+
 def _presets(args: list[str]) -> int:
     from pipeline import console
 
@@ -344,6 +365,9 @@ COMMANDS = {
     "runs show": Command(_runs_show, "[ID]", "one run: its steps, and what its model is made from"),
     "rollback": Command(_rollback, "[VERSION]", "serve an earlier pushed model again"),
     "bless": Command(_bless, "[RUN] --reason WHY", "push a model that a gate held back"),
+    "predict": Command(
+        _predict, "RUN_OR_MODEL PATH...", "predict images or tables with a pushed model"
+    ),
     "compile": Command(
         _compile, "[PRESET] [flags]", "write the pipeline for Kubeflow or Vertex AI"
     ),

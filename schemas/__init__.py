@@ -11,7 +11,8 @@ ORIGINALS = "originals.tfrecord.gz"
 tf.Examples, one with the stored image and one with the file itself."""
 
 CLASSES_FILE = "assets.extra/classes.json"
-"""In a SavedModel: the kind of its data, and its classes in the order of its outputs."""
+"""In a SavedModel: the kind of its data, its classes in the order of its outputs, and the column of
+a table that holds the class."""
 
 
 def committed(name: str) -> Path | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import compare, dataset, flags, kubeflow_runner, presets, submit
+from pipeline import compare, dataset, flags, kubeflow_runner, predict, presets, submit
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -44,6 +44,10 @@ def test_commands_are_understood(words, tmp_path):
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True)
         assert done.returncode in (0, 1), done.stderr
+        return
+    if words[1] == "predict":
+        # tests/e2e/test_digits.py predicts.
+        assert flags.parse(predict.default(), words[2:], "plateau", "").top == 3
         return
     if words[1] == "submit":
         # tests/pipeline/test_submit.py submits.

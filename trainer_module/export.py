@@ -112,9 +112,12 @@ def export(
     for name, (function, signature) in endpoints.items():
         archive.add_endpoint(name, function, [signature])
     archive.write_out(directory, verbose=False)
-    kind = "images" if isinstance(config.features, ImageFeatures) else "table"
-    known = json.dumps({"kind": kind, "classes": config.classes}) + "\n"
-    _write(f"{directory}/{schemas.CLASSES_FILE}", known)
+    known: dict[str, Any] = {"kind": "images", "classes": config.classes}
+    if isinstance(config.features, TableFeatures):
+        # A label that is made of several columns is in none of them.
+        label = config.features.label if config.features.label_over is None else None
+        known |= {"kind": "table", "label": label}
+    _write(f"{directory}/{schemas.CLASSES_FILE}", json.dumps(known) + "\n")
     if isinstance(config.features, TableFeatures):
         described = {names[column]: _described(column, spec) for column, spec in inputs.items()}
         _write(f"{directory}/{columns.FILE}", columns.to_json(described))

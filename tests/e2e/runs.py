@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,9 +59,17 @@ def interrupt(*args: object, output: Path, after: str, number: int) -> int:
 
 def plateau(*args: object, output: Path, sources: Path = ROOT) -> Done:
     """Run `plateau` from a source tree and keep what it printed."""
-    command = [sys.executable, "-m", "pipeline.cli", *map(str, args), "--output", str(output)]
+    return _done([*args, "--output", output], output, sources)
+
+
+def predict(output: Path, *args: object) -> Done:
+    """Run `plateau predict` on the model of an output folder."""
+    return _done(["predict", output, *args], output, ROOT)
+
+
+def _done(args: Sequence[object], output: Path, sources: Path) -> Done:
     done = subprocess.run(
-        command,
+        [sys.executable, "-m", "pipeline.cli", *map(str, args)],
         cwd=output.parent,
         env={**os.environ, "PYTHONPATH": str(sources), "COLUMNS": "160"},
         capture_output=True,

@@ -1,12 +1,15 @@
 """The digits preset: first run, second run against the first, and what invalidates the cache."""
 
+import csv
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from runs import ROOT, labels, plateau, records
+from runs import ROOT, labels, plateau, predict, records
 from trainer_module import history
 
 pytestmark = pytest.mark.e2e
@@ -57,6 +60,28 @@ def test_serving_sees_what_training_and_evaluation_saw(first):
             assert np.mean(loss) == pytest.approx(best.metrics["val_loss"], rel=1e-4)
         else:
             assert accuracy == pytest.approx(first.accuracy(), abs=5e-5)
+
+
+def test_predictions_are_those_of_the_served_model(first, tmp_path):
+    import tensorflow as tf
+
+    data = first.output / "data" / "digits" / "test"
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(next(data.rglob("*.png")).read_bytes()[:100])
+    done = predict(first.output, data, broken, "--top", 2, "--file", tmp_path / "p.csv")
+    assert done.status == 0, done.err
+    share, count = re.search(r"accuracy +([\d.]+), of the (\d+) with a label", done.out).groups()
+    assert float(share) == pytest.approx(first.accuracy(), abs=5e-5)
+    assert re.search(r"broken\.png: it is broken or cut short: Invalid PNG", done.out)
+    with (tmp_path / "p.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == int(count)
+    signature = tf.saved_model.load(str(first.pushed[-1])).signatures["serving_images"]
+    served = signature(image=tf.constant([Path(row["file"]).read_bytes() for row in rows]))
+    assert [row["class"].encode() for row in rows] == served["class"].numpy()[:, 0].tolist()
+    second = np.sort(served["probabilities"].numpy(), axis=1)[:, -2]
+    given = np.array([row["probability_2"] for row in rows], np.float32)
+    np.testing.assert_allclose(given, second, rtol=1e-5)
 
 
 def test_evaluation_saw_the_logits_that_serving_gives(first, tmp_path):

@@ -1,12 +1,13 @@
 """Other data than the bundled: a slice of CIFAR-10, the taxi table, a folder of one's own."""
 
+import re
 import tarfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from runs import plateau
+from runs import plateau, predict
 
 pytestmark = pytest.mark.e2e
 
@@ -85,6 +86,9 @@ def test_a_table_of_ones_own(tmp_path):
         self_=tf.constant(["u", "v"]),
     )
     assert answer["class"].numpy().tolist() == [[b"no"], [b"yes"]]
+    predicted = predict(tmp_path / "run", data)
+    assert "predicted  400, of which 20 are shown" in predicted.out
+    assert re.search(r"accuracy +[\d.]+, of the 392 with a label", predicted.out)
 
 
 def squares(folder, colours, count, mode="RGB"):

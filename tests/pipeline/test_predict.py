@@ -1,0 +1,152 @@
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipeline import predict
+from pipeline.predict import Example, PredictConfig, Unreadable, find, images, rows
+from schemas.columns import MISSING_INTEGER, Input
+
+INPUTS = {
+    "miles": Input("miles", "float32", "NaN"),
+    "hour_of_day": Input("hour of day", "int64", MISSING_INTEGER),
+    "company": Input("company", "string", ""),
+    "fare": Input("fare", "float32", None),
+}
+
+
+def table(folder: Path, text: str, name: str = "table.csv", encoding: str = "utf-8") -> Path:
+    path = folder / name
+    path.write_text(text, encoding=encoding)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"paths": ()}, "something to predict"),
+        ({"top": 0}, "top must be at least 1"),
+        ({"file": Path("predictions.xlsx")}, r"file must end with \.csv or \.jsonl"),
+    ],
+)
+def test_flags_out_of_range_are_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PredictConfig(**{"model": Path("m"), "paths": (Path("a.png"),), **fields})
+
+
+def test_a_model_is_found_by_its_run_its_versions_or_itself(tmp_path: Path) -> None:
+    for version in ("9", "10", "x"):
+        folder = tmp_path / "run" / "pushed" / version
+        folder.mkdir(parents=True)
+        (folder / "saved_model.pb").touch()
+    newest = tmp_path / "run" / "pushed" / "10"
+    assert find(tmp_path / "run") == find(newest.parent) == find(newest) == newest
+    assert find(newest.with_name("9")) == newest.with_name("9")
+    with pytest.raises(ValueError, match="whose model was pushed"):
+        find(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("quoted", [False, True])
+def test_rows_are_read_by_their_columns(tmp_path: Path, encoding: str, quoted: bool) -> None:
+    cells = [
+        ["company", "other", "fare", "tip", "hour of day", "miles"],
+        ["a, b", "x", "1.5", "yes", "7", "2"],
+        ["", "x", "2", "", "", ""],
+    ]
+    path = tmp_path / "table.csv"
+    with path.open("w", encoding=encoding, newline="") as stream:
+        csv.writer(stream, quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL).writerows(cells)
+    first, second = rows([path], INPUTS, "tip")
+    assert isinstance(first, Example)
+    assert first.inputs == {"miles": 2.0, "hour_of_day": 7, "company": "a, b", "fare": 1.5}
+    assert (first.row, first.label) == (2, "yes")
+    assert isinstance(second, Example)
+    assert second.inputs["miles"] != second.inputs["miles"]
+    assert (second.inputs["hour_of_day"], second.inputs["company"]) == (MISSING_INTEGER, "")
+    assert second.label is None
+
+
+def test_a_row_that_does_not_fit_is_named_and_passed_over(tmp_path: Path) -> None:
+    path = table(
+        tmp_path,
+        "miles,hour of day,company,fare\n1,2,a,x\n1,2.5,a,1\n1,2,a,\n1,2,a\n1,2,a,4\n",
+    )
+    *bad, good = rows([path], INPUTS, None)
+    reasons = [each.reason for each in bad if isinstance(each, Unreadable)]
+    assert [each.row for each in bad] == [2, 3, 4, 5]
+    for reason, words in zip(
+        reasons,
+        ("fare must be a number", "hour of day must be a whole", "fare must not be empty"),
+        strict=False,
+    ):
+        assert words in reason
+    assert isinstance(good, Example)
+    assert good.row == 6
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "without miles, hour of day, company, fare"),
+        (b"miles;hour of day;company;fare\n", "with commas between them, got .*without miles"),
+        (b"Miles,hour of day,company,fare\n", "without miles'"),
+        ("miles\n".encode("utf-16"), "must be a CSV file in UTF-8"),
+        (b"\x89PNG\r\n", "must be a CSV file in UTF-8"),
+    ],
+)
+def test_another_table_is_refused_before_anything_is_read(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    good = table(tmp_path, "miles,hour of day,company,fare\n1,2,a,4\n")
+    other = tmp_path / "other.csv"
+    other.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        next(rows([good, other], INPUTS, None))
+    with pytest.raises(ValueError, match="must hold a CSV file"):
+        next(rows([Path(__file__).parents[1] / "components"], INPUTS, None))
+
+
+def test_images_are_prepared_as_for_training(tmp_path: Path) -> None:
+    for name in ("cat/a.png", "dog/b.webp", "c.gif"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(path)
+    (tmp_path / "d.jpg").write_text("no image")
+    (tmp_path / "notes.txt").write_text("no image")
+    gif, png, broken, webp = images([tmp_path], ("cat", "dog"))
+    assert isinstance(gif, Example)
+    assert gif.converted == "GIF P"
+    assert gif.label is None
+    assert isinstance(png, Example)
+    assert png.inputs == {"image": (tmp_path / "cat" / "a.png").read_bytes()}
+    assert (png.label, png.converted) == ("cat", "")
+    assert isinstance(webp, Example)
+    assert webp.inputs["image"].startswith(b"\x89PNG")
+    assert isinstance(broken, Unreadable)
+    assert "no picture" in broken.reason
+    for nothing in (Path(__file__).parents[2] / "schemas", table(tmp_path, "a,b\n")):
+        with pytest.raises(ValueError, match="an image or a folder with images"):
+            next(images([nothing], ()))
+
+
+def test_predictions_are_written_whole(tmp_path: Path) -> None:
+    example = Example(tmp_path / "a.png", None, {})
+    both = predict.Prediction(example, ("cat", "dog, wild"), (0.75, 0.25))
+    for suffix in predict.SUFFIXES:
+        config = PredictConfig(tmp_path, (tmp_path,), 2, tmp_path / f"out{suffix}")
+        with predict._writer(config) as write:
+            write(both)
+        with pytest.raises(KeyboardInterrupt), predict._writer(config):
+            raise KeyboardInterrupt
+    with (tmp_path / "out.csv").open(newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert row == {
+        **{"file": str(tmp_path / "a.png"), "row": "", "class": "cat", "probability": "0.75"},
+        **{"class_2": "dog, wild", "probability_2": "0.25"},
+    }
+    (line,) = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert json.loads(line)["top"][1] == {"class": "dog, wild", "probability": 0.25}
+    assert len(list(tmp_path.iterdir())) == 2
