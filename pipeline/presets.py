@@ -49,12 +49,18 @@ def digits() -> RunConfig:
     """Handwritten digits, 8 x 8, grey: a complete run in under a minute."""
     return RunConfig(
         name="digits",
-        features=ImageFeatures(height=8, width=8, channels=1),
+        features=ImageFeatures(height=8, width=8, channels=1, augment=("crop",)),
         data_set="digits",
         network=NetworkConfig(model="cnn"),
-        optimization=OptimizerConfig(learning_rate=0.05),
-        schedule=ScheduleConfig(plateau=PlateauConfig(patience=3), max_epochs=40),
-        loop=LoopConfig(batch_size=32),
+        # Noisy enough that the first plateau is one of noise: for each of the seeds 0 to 9 the best
+        # epoch came after it, with a validation loss 2 to 15 times lower.
+        optimization=OptimizerConfig(learning_rate=0.2),
+        schedule=ScheduleConfig(
+            plateau=PlateauConfig(monitor="val_loss", mode="min", patience=3),
+            factor=8,
+            max_epochs=60,
+        ),
+        loop=LoopConfig(batch_size=16),
         gates=GateConfig(min_accuracy=0.95, min_class_accuracy=0.8, max_accuracy_drop=0.02),
     )
 

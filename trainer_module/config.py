@@ -19,7 +19,8 @@ class ImageFeatures:
         height: Rows every picture is resized to, in pixels.
         width: Columns every picture is resized to, in pixels.
         channels: 1 for grey, 3 for colour; other pictures are converted.
-        augment: Random changes to training pictures, drawn anew each epoch.
+        augment: Random changes to training images, drawn anew each epoch: flip, left to right;
+            crop, out of the image with zeros around it, an eighth of its height and width.
     """
 
     height: int = 64

@@ -31,7 +31,7 @@ def test_the_first_run_pushes_a_good_model(first):
 
 def test_the_console_shows_training_and_no_library_noise(first):
     assert "epoch  1  loss" in first.out
-    assert "no better val_accuracy for 3 epochs" in first.out
+    assert "no better val_loss for 3 epochs" in first.out
     for noise in ("WARNING", "INFO", "Traceback", "tensorflow/core"):
         assert noise not in first.out + first.err
 

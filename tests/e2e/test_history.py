@@ -45,7 +45,7 @@ def test_a_search_finds_hyperparameters_that_the_trainer_takes(tmp_path):
     flags = ("--tune", 2, "--max-epochs", 2, "--min-accuracy", 0, "--min-class-accuracy", 0)
     done = plateau("run", "digits", *flags, output=tmp_path / "run")
     assert done.status == 0, done.out + done.err
-    assert "trial  1/2  learning_rate 0.05  batch_size 32" in done.out
+    assert "trial  1/2  learning_rate 0.2  batch_size 16" in done.out
     (found,) = done.files("Tuner", "best_hyperparameters")
     values = json.loads(Path(found).read_text())["values"]
     assert f"lr {values['learning_rate']:.3g}" in done.out

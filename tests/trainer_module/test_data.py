@@ -132,13 +132,14 @@ def test_flip_mirrors_some_pictures_and_leaves_the_others():
     assert 5 < sum(flipped) < 35
 
 
-def test_crop_shifts_by_up_to_four_pixels_over_a_black_border():
-    split = Split(np.full((60, 8, 8, 1), 255, np.uint8), np.arange(60))
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (8, 8), (16, 40), (3, 3)])
+def test_crop_shifts_by_up_to_an_eighth_over_a_black_border(height, width):
+    split = Split(np.full((200, height, width, 1), 255, np.uint8), np.arange(200))
     factory = training_factory(split, ImageFeatures(augment=("crop",)), seed=0)
-    pictures = epoch_of(factory, 60, 1)[0][0]
-    rows_lost = (pictures[..., 0] == 0).all(axis=2).sum(axis=1)
-    assert rows_lost.max() == 4
-    assert rows_lost.min() == 0
+    images = epoch_of(factory, 200, 1)[0][0]
+    for axis, size in ((2, height), (1, width)):
+        lost = (images[..., 0] == 0).all(axis=axis).sum(axis=1)
+        assert (lost.min(), lost.max()) == (0, round(size / 8))
 
 
 def test_evaluation_takes_every_example_in_order():
