@@ -139,7 +139,7 @@ def test_all_three_files_are_written_whole_and_the_settings_leave_out_what_diffe
     assert record["command"] == "plateau compare digits"
     assert record["config"]["seeds"] == [0]
     assert record["config"]["strategies"] == ["lr_decay", "auto"]
-    assert record["config"]["schedule"]["factor"] == 4.0
+    assert record["config"]["schedule"]["factor"] == 8
     assert "strategy" not in record["config"]["schedule"]
     assert [run["test_accuracy"] for run in record["runs"]] == [0.6, 0.6]
 
