@@ -1,1 +1,65 @@
-"""Custom TFX components, a folder each: component (spec), executor (unpack, call, pack), logic."""
+"""Custom TFX components and their artifact types: `from components import PlateauTrainer`.
+
+A folder each: component (spec), executor (unpack, call, pack), logic.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from components.anomaly_gate.component import AnomalyGate
+    from components.artifacts import DataDrift, HtmlReport, TrainingHistory
+    from components.drift_gate.component import DriftGate
+    from components.image_example_gen.component import ImageExampleGen
+    from components.inline_schema_gen.component import InlineSchemaGen
+    from components.latest_blessed.component import LatestBlessed
+    from components.plateau_trainer.component import PlateauTrainer
+    from components.servable.component import Servable
+    from components.serving_pusher.component import ServingPusher
+    from components.table_example_gen.component import TableExampleGen
+    from components.training_report.component import TrainingReport
+
+__all__ = [
+    "AnomalyGate",
+    "DataDrift",
+    "DriftGate",
+    "HtmlReport",
+    "ImageExampleGen",
+    "InlineSchemaGen",
+    "LatestBlessed",
+    "PlateauTrainer",
+    "Servable",
+    "ServingPusher",
+    "TableExampleGen",
+    "TrainingHistory",
+    "TrainingReport",
+]
+
+_MODULES = {
+    "AnomalyGate": "anomaly_gate.component",
+    "DataDrift": "artifacts",
+    "DriftGate": "drift_gate.component",
+    "HtmlReport": "artifacts",
+    "ImageExampleGen": "image_example_gen.component",
+    "InlineSchemaGen": "inline_schema_gen.component",
+    "LatestBlessed": "latest_blessed.component",
+    "PlateauTrainer": "plateau_trainer.component",
+    "Servable": "servable.component",
+    "ServingPusher": "serving_pusher.component",
+    "TableExampleGen": "table_example_gen.component",
+    "TrainingHistory": "artifacts",
+    "TrainingReport": "training_report.component",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports on first use: each component brings TFX."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Returns the public names, imported or not."""
+    return __all__

@@ -1,4 +1,7 @@
-"""Artifact types of our own, for all components and any pipeline."""
+"""Artifact types of our own, for all components and any pipeline.
+
+Each name is also a path that imports, from which TFX's entrypoint on Kubeflow restores the class.
+"""
 
 from tfx.types import artifact
 
@@ -13,25 +16,16 @@ class TrainingHistory(artifact.Artifact):  # type: ignore[misc]
     `actions`, `updates`, `examples`, `seconds` and `stop_reason`.
     """
 
-    TYPE_NAME = "plateau.TrainingHistory"
+    TYPE_NAME = "components.TrainingHistory"
 
 
-class TrainingReport(artifact.Artifact):  # type: ignore[misc]
+class HtmlReport(artifact.Artifact):  # type: ignore[misc]
     """A page for people: `report.html`, self-contained."""
 
-    # The name under which Kubeflow's user interface shows an artifact as a page.
-    TYPE_NAME = "system.HTML"
+    TYPE_NAME = "components.HtmlReport"
 
 
 class DataDrift(artifact.Artifact):  # type: ignore[misc]
     """How far the data has moved: `drift.json`, every feature's distance with its bound."""
 
-    TYPE_NAME = "plateau.DataDrift"
-
-
-def class_paths() -> dict[str, str]:
-    """Dotted path of the class of each type, by the name that a compiled pipeline has for it."""
-    return {
-        kind.TYPE_NAME: f"{__name__}.{kind.__name__}"
-        for kind in (TrainingHistory, TrainingReport, DataDrift)
-    }
+    TYPE_NAME = "components.DataDrift"

@@ -3,7 +3,7 @@
 import re
 import shutil
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -177,16 +177,6 @@ def reading_args(config: BeamConfig) -> tuple[str, ...]:
     The data may lie in a folder that is mounted for the task alone, so Dataflow is not for it.
     """
     return (_IN_PROCESS,) if parse(config.beam).kind == "dataflow" else ()
-
-
-def on_dataflow(args: Sequence[str]) -> bool:
-    """Returns True if a component with these options works on Dataflow, on URIs, not on files.
-
-    Args:
-        args: Options of Beam, of which the last of a name counts.
-    """
-    runners = [arg for arg in args if _name(arg) == "runner"]
-    return runners[-1:] == [_ON_DATAFLOW]
 
 
 def check(config: BeamConfig) -> None:

@@ -100,7 +100,8 @@ def plan(config: BlessConfig) -> Blessing:
     present = latest.newest(push.folder_of(output)).model
     if known is not None and present is not None:
         known_classes.check(present, known, allow_change=config.allow_class_change)
-    page = runs.place(made["system.HTML"], output) / runs.REPORT if "system.HTML" in made else None
+    report = made.get("components.HtmlReport")
+    page = runs.place(report, output) / runs.REPORT if report is not None else None
     return Blessing(
         output=output,
         run=run,

@@ -19,7 +19,7 @@ from trainer_module.checks import require
 Target: TypeAlias = Literal["kfp", "vertex"]
 Json: TypeAlias = Mapping[str, Any]
 
-ENTRYPOINT = "pipeline.kubeflow_task"
+ENTRYPOINT = "components.container"
 """Module that runs a component in its container, and the component's driver first."""
 
 LONGEST_ARGUMENT = 100_000

@@ -24,7 +24,7 @@ from trainer_module.config import ImageFeatures
 
 Spec = dict[str, Any]
 
-COMMAND = ("python", "-m", "pipeline.kubeflow_task")
+COMMAND = ("python", "-m", kubeflow_checks.ENTRYPOINT)
 RUNTIME = ("strategy", "patience", "max_epochs")
 """Fields of the schedule that a run of the compiled pipeline may set; beside data and pushed."""
 
@@ -362,7 +362,7 @@ def adapted(compiled: Spec, config: CompileConfig) -> Spec:
     """What the target runs, of what TFX compiles.
 
     TFX drops the defaults of runtime parameters, and lets every task be cached. Open-source
-    Kubeflow Pipelines knows no lifecycle hooks; there, `pipeline.kubeflow_task` runs the driver.
+    Kubeflow Pipelines knows no lifecycle hooks; there, `components.container` runs the driver.
 
     Args:
         compiled: PipelineSpec as JSON values.
@@ -382,8 +382,8 @@ def adapted(compiled: Spec, config: CompileConfig) -> Spec:
     tasks[_TRAINER]["retryPolicy"] = dict(_KFP_RETRIES if config.target == "kfp" else _RETRIES)
     for component in spec["components"].values():
         for output in component.get("outputDefinitions", {}).get("artifacts", {}).values():
-            if "title: system.HTML" in output["artifactType"].get("instanceSchema", ""):
-                # The form in which the clients of Kubeflow and Vertex AI write it.
+            if "title: components.HtmlReport" in output["artifactType"].get("instanceSchema", ""):
+                # Kubeflow's user interface shows a page of this type alone.
                 output["artifactType"] = dict(_HTML)
     for label, executor in spec["deploymentSpec"]["executors"].items():
         container = executor["container"]

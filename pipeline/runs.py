@@ -26,7 +26,7 @@ TEST_ACCURACY = "test_accuracy"
 REPORT = "report.html"
 """The page in a TrainingReport's folder."""
 
-_REPORT_TYPE = "system.HTML"
+_REPORT_TYPE = "components.HtmlReport"
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ def place(artifact: Artifact, output: Path) -> Path:
 def _run(records: Records, run: PipelineRun, served: push.Version | None, busy: bool) -> Run:
     outputs = [artifact for _, artifact in records.outputs(*run.executions)]
     properties = {artifact.type: artifact.properties for artifact in outputs}
-    history = properties.get("plateau.TrainingHistory", {})
+    history = properties.get("components.TrainingHistory", {})
     best = history.get("best_value")
     accuracies = (p[TEST_ACCURACY] for p in properties.values() if TEST_ACCURACY in p)
     pushed = next((v for v in map(push.pushed_version, outputs) if v is not None), None)

@@ -18,11 +18,14 @@ MAY_IMPORT = {
 }
 # Rooms may read these of a room they otherwise leave alone.
 OPEN_TO_COMPONENTS = {
+    "trainer_module.checks",
     "trainer_module.collector",
     "trainer_module.config",
     "trainer_module.decoding",
+    "trainer_module.environment",
     "trainer_module.history",
     "trainer_module.plateau",
+    "trainer_module.preemption",
     "trainer_module.request",
     "trainer_module.schedule",
 }

@@ -37,7 +37,7 @@ class LatestBlessed(base_component.BaseComponent):  # type: ignore[misc]
     Open-source Kubeflow Pipelines runs no Resolver, so an ordinary component looks. An ordinary
     component cannot leave an output out either: before the first push its outputs are empty and
     their custom property `absent` is 1, and whatever runs the tasks must not hand them on
-    (`pipeline.kubeflow_task` does not). Its result must not be cached.
+    (`components.container` does not). Its result must not be cached.
     """
 
     SPEC_CLASS = LatestBlessedSpec

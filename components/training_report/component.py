@@ -47,7 +47,7 @@ class TrainingReportSpec(component_spec.ComponentSpec):  # type: ignore[misc]
         executor.DRIFT_KEY: _input(artifacts.DataDrift, optional=True),
     }
     OUTPUTS: ClassVar[dict[str, Any]] = {
-        executor.REPORT_KEY: component_spec.ChannelParameter(type=artifacts.TrainingReport),
+        executor.REPORT_KEY: component_spec.ChannelParameter(type=artifacts.HtmlReport),
     }
 
 
@@ -143,6 +143,6 @@ class TrainingReport(base_component.BaseComponent):  # type: ignore[misc]
                 fingerprint=fingerprint,
                 rounding=rounding,
                 look_at=look_at,
-                report=types.Channel(type=artifacts.TrainingReport),
+                report=types.Channel(type=artifacts.HtmlReport),
             )
         )

@@ -13,7 +13,7 @@ import tomli
 from layout import DOCKERFILE, ROOT, ignore_patterns, instructions, is_ignored
 
 PACKAGES = ("components", "pipeline", "schemas", "trainer_module")
-PROGRAMS = ("pipeline.cli", "pipeline.kubeflow_task", "trainer_module.worker")
+PROGRAMS = ("pipeline.cli", "components.container", "trainer_module.worker")
 # What the tasks of the pipeline run beside our own executors.
 TFX_EXECUTORS = (
     "tfx.components.evaluator.executor.Executor",

@@ -149,5 +149,5 @@ def test_the_password_is_nowhere(server, both, again, broken):
         assert found == []
     assert secret not in broken[1]
     dump = server.dump()
-    assert "plateau.TrainingHistory" in dump
+    assert "components.TrainingHistory" in dump
     assert secret not in dump

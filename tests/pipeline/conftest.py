@@ -24,7 +24,7 @@ GRAPH: dict[str, tuple[dict[str, str], dict[str, str]]] = {
             "transform_graph": "transform_graph",
             "base_model": "baseline_model",
         },
-        {"model": "Model", "training_history": "plateau.TrainingHistory"},
+        {"model": "Model", "training_history": "components.TrainingHistory"},
     ),
     "Evaluator": (
         {"examples": "examples", "model": "model", "baseline_model": "baseline_model"},
@@ -35,7 +35,7 @@ GRAPH: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {"model": "model", "model_blessing": "blessing", "infra_blessing": "infra_blessing"},
         {"pushed_model": "PushedModel"},
     ),
-    "TrainingReport": ({"training_history": "training_history"}, {"html": "system.HTML"}),
+    "TrainingReport": ({"training_history": "training_history"}, {"html": "components.HtmlReport"}),
 }
 Value = int | float | str
 
@@ -145,7 +145,7 @@ class Archive:
         folder = self.output / "artifacts" / component / key
         place = folder / str(len(list(folder.glob("*"))) + 1)
         place.mkdir(parents=True)
-        if kind == "system.HTML":
+        if kind == "components.HtmlReport":
             (place / "report.html").write_text("<html>")
         return mlmd.Artifact(
             type_id=self._type(mlmd.ArtifactType(name=kind)),

@@ -95,7 +95,7 @@ def test_an_evaluation_is_found_again_for_a_cached_model(archive: Any) -> None:
     archive.run("three", failed="Evaluator")
     records = metadata.read(metadata.file_of(archive.output))
     trained, evaluated = compare.outcome(records, "one")
-    assert trained.type == "plateau.TrainingHistory"
+    assert trained.type == "components.TrainingHistory"
     assert evaluated is not None
     again, newest = compare.outcome(records, "two")
     assert again == trained

@@ -383,7 +383,7 @@ def test_two_folders_in_one_database_are_told_apart(
     found = metadata.read(metadata.store_of(ana.output))
     history = dict(found.outputs(*found.runs[0].executions))["training_history"]
     assert history.properties == values
-    assert history.type == "plateau.TrainingHistory"
+    assert history.type == "components.TrainingHistory"
     assert {a.uri.startswith(str(ana.output)) for a in found.artifacts.values()} == {True}
 
 

@@ -51,7 +51,7 @@ SPEC = {
             "Trainer_executor": {
                 "container": {
                     "image": "registry.example/plateau:1",
-                    "command": ["python", "-m", "pipeline.kubeflow_task"],
+                    "command": ["python", "-m", "components.container"],
                     "args": [
                         "--executor_class_path",
                         "components.plateau_trainer.executor.Executor",

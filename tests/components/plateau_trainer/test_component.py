@@ -137,7 +137,7 @@ def test_the_history_is_an_artifact_with_a_summary(folder: Path) -> None:
         str(folder / "metadata.db")
     )
     store = MetadataStore(connection)
-    (artifact,) = store.get_artifacts_by_type("plateau.TrainingHistory")
+    (artifact,) = store.get_artifacts_by_type("components.TrainingHistory")
     record = history.read(Path(artifact.uri) / history.FILE_NAME)
     assert record.config["schedule"]["strategy"] == "lr_decay"
     found = artifact.custom_properties

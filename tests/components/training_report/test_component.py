@@ -180,8 +180,8 @@ def run(folder: Path, inputs: dict[str, list[Any]], **parameters: Any) -> str:
 
 def run_for_artifact(
     folder: Path, inputs: dict[str, list[Any]], **parameters: Any
-) -> tuple[str, artifacts.TrainingReport]:
-    output = artifacts.TrainingReport()
+) -> tuple[str, artifacts.HtmlReport]:
+    output = artifacts.HtmlReport()
     output.uri = str(folder / "report")
     Executor().Do(inputs, {"report": [output]}, PARAMETERS | parameters)
     (written,) = (folder / "report").iterdir()
@@ -333,7 +333,7 @@ def test_in_a_pipeline_of_somebody_else(finished: Path, tmp_path: Path) -> None:
         str(tmp_path / "metadata.db")
     )
     store = metadata_store.MetadataStore(connection)
-    (stored,) = store.get_artifacts_by_type(artifacts.TrainingReport.TYPE_NAME)
+    (stored,) = store.get_artifacts_by_type(artifacts.HtmlReport.TYPE_NAME)
     assert stored.custom_properties[TEST_ACCURACY].double_value == 0.5
 
 

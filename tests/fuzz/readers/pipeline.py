@@ -40,7 +40,7 @@ SPEC = {
             "Gen": {
                 "container": {
                     "image": "example.org/a:1",
-                    "command": ["python", "-m", "pipeline.kubeflow_task"],
+                    "command": ["python", "-m", "components.container"],
                     "args": ["--executor_class_path", "a.b.C", "{{$}}"],
                 }
             }

@@ -1,10 +1,10 @@
-"""One task of a compiled pipeline, as its container runs it: `python -m pipeline.kubeflow_task`.
+"""Entrypoint of a task's container on Kubeflow: `python -m components.container`.
 
-TFX's own entrypoint is made for Vertex AI Pipelines. On open-source Kubeflow Pipelines, input
-artifacts have no type, the driver adds an output of its own, the launcher stages artifacts to local
-folders but passes their URIs in the object store, nobody runs the driver of an ExampleGen, no
-artifact type but TFX's own can be restored, and an output cannot be left out. This module handles
-these and has TFX's entrypoint do the rest.
+It runs any component of any TFX pipeline that KubeflowV2DagRunner compiled. TFX's own entrypoint is
+made for Vertex AI Pipelines. On open-source Kubeflow Pipelines, input artifacts have no type, the
+driver adds an output of its own, the launcher stages artifacts to local folders but passes their
+URIs in the object store, nobody runs the driver of an ExampleGen, and an output cannot be left out.
+This module handles these and has TFX's entrypoint do the rest.
 """
 
 import argparse
@@ -12,18 +12,20 @@ import json
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline import beam
 from trainer_module import collector, environment
+from trainer_module.checks import require
 from trainer_module.preemption import leaving_on_sigterm
 
 STAGED = {"minio://": "/minio/", "s3://": "/s3/", "gs://": "/gcs/"}
 """Where the launcher puts what lies in an object store."""
 
 _HTML = "system.HTML"
+"""Artifact type that Kubeflow's user interface shows as a page."""
+
 _SYSTEM = "system."
 """Namespace of Kubeflow's own artifact types."""
 
@@ -53,8 +55,10 @@ def main(argv: list[str] | None = None) -> None:
         SystemExit: A folder cannot be written, with the reason; or `preemption.Preempted`: SIGTERM
             arrived, and the exit status is 143.
     """
-    environment.prepare()
     arguments = _parse(sys.argv[1:] if argv is None else argv)
+    if arguments.executor.startswith(f"{__package__}."):
+        # Ours need Keras 3; others have the Keras of their image.
+        environment.prepare()
     try:
         # The first process of a container would not leave on SIGTERM of itself.
         with leaving_on_sigterm():
@@ -69,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
 def _run(arguments: Arguments) -> None:
     remote = typed(declared(arguments.invocation, _registered()), arguments.inputs_spec)
     # The workers of Dataflow see Cloud Storage, and no folder of this container.
-    given = remote if beam.on_dataflow(arguments.beam) else staged(remote)
+    given = remote if on_dataflow(arguments.beam) else staged(remote)
     local = without_absent(given)
     output_file = Path(local["outputs"]["outputFile"])
     output_file.parent.mkdir(parents=True, exist_ok=True)
@@ -107,14 +111,35 @@ def typed(invocation: Json, inputs_spec: Json) -> Json:
     Args:
         invocation: ExecutorInput.
         inputs_spec: ComponentInputsSpec.
+
+    Raises:
+        ValueError: Neither says what an input is.
     """
     result: Json = json.loads(json.dumps(invocation))
     declared_types = inputs_spec.get("artifacts", {})
     for name, listed in result.get("inputs", {}).get("artifacts", {}).items():
         for artifact in listed.get("artifacts", ()):
-            if name in declared_types and not _title(artifact):
+            if not _title(artifact):
+                require(
+                    name in declared_types,
+                    f"the type of input {name!r} must be in --json_serialized_inputs_spec_args",
+                    sorted(declared_types),
+                    "Compile with KubeflowV2DagRunnerConfig(use_pipeline_spec_2_1=True, ...).",
+                )
                 artifact["type"] = declared_types[name]["artifactType"]
     return result
+
+
+def on_dataflow(args: Sequence[str]) -> bool:
+    """Returns whether a component works on Dataflow, on URIs and no staged files.
+
+    Args:
+        args: Options of Beam.
+    """
+    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+
+    runner = PipelineOptions(list(args)).view_as(StandardOptions).runner
+    return "dataflow" in (runner or "").lower()
 
 
 def staged(invocation: Json) -> Json:
@@ -214,7 +239,7 @@ def unstaged(made: Json, invocation: Json, only_page: Callable[[str], str | None
 
 
 def _parse(argv: list[str]) -> Arguments:
-    parser = argparse.ArgumentParser(prog="python -m pipeline.kubeflow_task", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m components.container", description=__doc__)
     parser.add_argument("--executor_class_path", required=True)
     parser.add_argument("--json_serialized_invocation_args", required=True, type=_json)
     parser.add_argument("--json_serialized_inputs_spec_args", default={}, type=_json)
@@ -253,15 +278,15 @@ def _drive(arguments: Arguments, invocation: Json) -> None:
 
 
 def _registered() -> Collection[str]:
-    """Registers our artifact types with TFX; returns the titles that it can restore."""
+    """Registers the type of a page with TFX; returns the titles that it can restore."""
     with collector.paused():
         from tfx.orchestration.kubeflow.v2 import compiler_utils
 
-        from components import artifacts
+        from components.artifacts import HtmlReport
 
     # TFX's table from the title of an artifact type to the class that restores it.
     titles: dict[str, str] = compiler_utils.TITLE_TO_CLASS_PATH
-    titles.update(artifacts.class_paths())
+    titles[_HTML] = HtmlReport.TYPE_NAME
     return titles
 
 

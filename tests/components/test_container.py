@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from components import container as task
 from components.artifacts import ABSENT
-from pipeline import kubeflow_task as task
 
 
 def artifact(uri: str, title: str = "tfx.Model", **metadata: Any) -> dict[str, Any]:
@@ -60,6 +60,30 @@ def test_what_is_absent_is_no_input() -> None:
 def test_what_is_not_absent_stays() -> None:
     given = invocation({"baseline_model": artifact("/b", **{ABSENT: 0.0})}, {})
     assert task.without_absent(given) == given
+
+
+def test_an_input_has_the_type_that_the_component_declares() -> None:
+    given = invocation({"model": {"uri": "/m", "type": {"instanceSchema": ""}}}, {})
+    spec = {"artifacts": {"model": {"artifactType": {"instanceSchema": "title: tfx.Model"}}}}
+    (typed,) = task.typed(given, spec)["inputs"]["artifacts"]["model"]["artifacts"]
+    assert typed["type"] == {"instanceSchema": "title: tfx.Model"}
+    with pytest.raises(ValueError, match=r"'model' must be in .*use_pipeline_spec_2_1=True"):
+        task.typed(given, {})
+
+
+@pytest.mark.parametrize(
+    ("args", "on_dataflow"),
+    [
+        ([], False),
+        (["--runner=DirectRunner"], False),
+        (["--runner=DataflowRunner", "--project=p"], True),
+        (["--runner", "DataflowRunner"], True),
+        (["--runner=dataflow"], True),
+        (["--runner=DataflowRunner", "--runner=DirectRunner"], False),
+    ],
+)
+def test_dataflow_is_told_by_beams_own_options(args: list[str], on_dataflow: bool) -> None:
+    assert task.on_dataflow(args) is on_dataflow
 
 
 def test_a_component_that_reads_files_has_a_driver() -> None:
