@@ -62,8 +62,8 @@ licences: install ## Write docs/licences.md from what is installed.
 	@$(BIN)/python -m benchmarks.licences
 
 lock: install ## Write the lock files anew from pyproject.toml.
-	$(COMPILE) --output-file requirements.lock pyproject.toml
-	$(COMPILE) --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
+	$(COMPILE) --extra cli --output-file requirements.lock pyproject.toml
+	$(COMPILE) --extra cli --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
 	$(COMPILE) --constraint requirements.lock \
 		--output-file deploy/requirements-gpu.lock deploy/requirements-gpu.in
 	printf "kfp==2.17.0\nkfp-kubernetes==2.17.0\n" | $(BIN)/uv pip compile --quiet --python-version $(VERSION) --generate-hashes \

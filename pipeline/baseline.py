@@ -5,10 +5,11 @@ from pathlib import Path
 from components import known_classes
 from components.known_classes import Known
 from components.latest_blessed import logic as latest
-from pipeline import metadata, push
-from pipeline.config import RunConfig
-from pipeline.metadata import Records, Store
 from trainer_module.config import ImageFeatures
+
+from . import metadata, push
+from .config import RunConfig
+from .metadata import Records, Store
 
 
 def known(config: RunConfig) -> Known:

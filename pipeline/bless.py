@@ -14,11 +14,12 @@ from components import known_classes
 from components.latest_blessed import logic as latest
 from components.servable import logic as servable
 from components.serving_pusher import logic as serving
-from pipeline import lineage, logs, metadata, push, record, run_lock, runs
-from pipeline.push import Version
-from pipeline.runs import Run
 from trainer_module import environment, files
 from trainer_module.checks import require
+
+from . import lineage, logs, metadata, push, record, run_lock, runs
+from .push import Version
+from .runs import Run
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,9 @@ def failed(blessing: Blessing) -> tuple[str, ...]:
     """Returns what held the model back, in words; empty where it is no longer on the disk."""
     environment.prepare()
     from components import evaluation
-    from pipeline import result
-    from pipeline.evaluation import ROUNDING
+
+    from . import result
+    from .evaluation import ROUNDING
 
     records = metadata.read(metadata.store_of(blessing.output))
     [found] = [each for each in records.runs if each.id == blessing.run.name]

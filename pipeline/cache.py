@@ -5,8 +5,8 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipeline import metadata
-from pipeline.metadata import Artifact, Store
+from . import metadata
+from .metadata import Artifact, Store
 
 _log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from pipeline.config import RunConfig
+    from .config import RunConfig
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ def _unknown(args: list[str]) -> str:
 
 
 def _run(args: list[str]) -> int:
-    from pipeline import dataset, fingerprint, flags
+    from . import dataset, fingerprint, flags
 
     with _usage_errors():
         name, config = _parse("run", args, lambda preset: preset)
@@ -96,7 +96,8 @@ def _run(args: list[str]) -> int:
             raise ValueError(f"the preset {name} needs data. Say where with --data PATH.")
 
     from components.gate import GateError
-    from pipeline import console, local_runner, run_lock
+
+    from . import console, local_runner, run_lock
 
     out = console.make()
     try:
@@ -116,8 +117,8 @@ def _run(args: list[str]) -> int:
 
 
 def _plan(args: list[str]) -> int:
-    from pipeline import console, dataset, flags
-    from pipeline.plan import PlanConfig, make_plan
+    from . import console, dataset, flags
+    from .plan import PlanConfig, make_plan
 
     with _usage_errors():
         name, config = _parse("plan", args, PlanConfig)
@@ -135,7 +136,7 @@ def _plan(args: list[str]) -> int:
 
 
 def _compare(args: list[str]) -> int:
-    from pipeline import compare, dataset, fingerprint, flags
+    from . import compare, dataset, fingerprint, flags
 
     with _usage_errors():
         if any(arg.partition("=")[0] == "--strategy" for arg in args):
@@ -146,7 +147,8 @@ def _compare(args: list[str]) -> int:
             raise ValueError(f"the preset {name} needs data. Say where with --data PATH.")
 
     from components.gate import GateError
-    from pipeline import comparison_console, console, local_runner, run_lock
+
+    from . import comparison_console, console, local_runner, run_lock
 
     out = console.make()
     try:
@@ -167,7 +169,7 @@ def _compare(args: list[str]) -> int:
 
 
 def _compile(args: list[str]) -> int:
-    from pipeline import fingerprint, flags, kubeflow_runner
+    from . import fingerprint, flags, kubeflow_runner
 
     with _usage_errors():
         if any(arg.partition("=")[0] == "--output" for arg in args):
@@ -178,7 +180,7 @@ def _compile(args: list[str]) -> int:
         _, config = _parse("compile", args, kubeflow_runner.default)
         fingerprint.module_of(config.run.network.model)
 
-    from pipeline import console, kubeflow_console
+    from . import console, kubeflow_console
 
     try:
         compiled = kubeflow_runner.run(config, shlex.join(["plateau", "compile", *args]))
@@ -189,7 +191,7 @@ def _compile(args: list[str]) -> int:
 
 
 def _submit(args: list[str]) -> int:
-    from pipeline import console, submit
+    from . import console, submit
 
     with _usage_errors():
         config = _flags(submit.default(), "submit", args)
@@ -225,7 +227,7 @@ def _predict(args: list[str]) -> int:
 
 
 def _presets(args: list[str]) -> int:
-    from pipeline import console
+    from . import console
 
     if args and args[0] not in ("-h", "--help"):
         raise UsageError(f"`plateau presets` takes no arguments, got {' '.join(args)}.")
@@ -234,7 +236,7 @@ def _presets(args: list[str]) -> int:
 
 
 def _runs(args: list[str]) -> int:
-    from pipeline import console, runs
+    from . import console, runs
 
     with _usage_errors():
         config = _flags(runs.RunsConfig(), "runs", args)
@@ -260,7 +262,7 @@ def _runs(args: list[str]) -> int:
 
 
 def _runs_show(args: list[str]) -> int:
-    from pipeline import console, lineage, runs
+    from . import console, lineage, runs
 
     with _usage_errors():
         config = _flags(lineage.ShowConfig(), "runs show", args)
@@ -276,7 +278,7 @@ def _runs_show(args: list[str]) -> int:
 
 
 def _rollback(args: list[str]) -> int:
-    from pipeline import console, push, run_lock, runs
+    from . import console, push, run_lock, runs
 
     with _usage_errors():
         config = _flags(push.RollbackConfig(), "rollback", args)
@@ -298,7 +300,8 @@ def _rollback(args: list[str]) -> int:
 
 def _bless(args: list[str]) -> int:
     from components.gate import GateError
-    from pipeline import bless, console, run_lock
+
+    from . import bless, console, run_lock
 
     with _usage_errors():
         config = _flags(bless.BlessConfig(), "bless", args)
@@ -340,7 +343,7 @@ def _confirmed(command: str, again: str) -> bool:
 def _report(args: list[str]) -> int:
     import webbrowser
 
-    from pipeline import runs
+    from . import runs
 
     with _usage_errors():
         config = _flags(runs.ReportConfig(), "report", args)
@@ -378,7 +381,7 @@ COMMANDS = {
 
 def _parse(command: str, args: list[str], default: "Callable[[RunConfig], T]") -> tuple[str, T]:
     """The preset's name, and its configuration with the flags applied."""
-    from pipeline import flags, presets
+    from . import flags, presets
 
     named = bool(args) and not args[0].startswith("-")
     name, rest = (args[0], args[1:]) if named else (presets.DEFAULT, args)
@@ -393,7 +396,7 @@ def _parse(command: str, args: list[str], default: "Callable[[RunConfig], T]") -
 
 def _flags(default: T, command: str, args: list[str]) -> T:
     """The configuration of a command that has no preset's flags."""
-    from pipeline import flags
+    from . import flags
 
     purpose = COMMANDS[command].purpose
     description = f"{purpose[0].upper()}{purpose[1:]}."
@@ -410,7 +413,7 @@ def _usage_errors() -> Iterator[None]:
 
 
 def _complain(message: str, status: int = ERROR) -> int:
-    from pipeline import console
+    from . import console
 
     console.make(stderr=True).print(console.error(message), soft_wrap=True)
     return status

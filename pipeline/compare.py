@@ -12,13 +12,14 @@ from typing import Any, Literal, NamedTuple
 from rich.console import Console
 
 from components.evaluation import ACCURACY
-from pipeline import comparison_console, comparison_text, local_runner, metadata, progress
-from pipeline.comparison import Comparison, Trial
-from pipeline.config import RunConfig
-from pipeline.evaluation import ROUNDING
-from pipeline.metadata import Artifact, Records
 from trainer_module import files, history
 from trainer_module.checks import require
+
+from . import comparison_console, comparison_text, local_runner, metadata, progress
+from .comparison import Comparison, Trial
+from .config import RunConfig
+from .evaluation import ROUNDING
+from .metadata import Artifact, Records
 
 FOLDER, STEM = "comparison", "comparison"
 
@@ -182,7 +183,7 @@ def write(comparison: Comparison, config: CompareConfig, command: str, folder: P
     Returns:
         The page.
     """
-    from pipeline import comparison_page
+    from . import comparison_page
 
     title = f"{config.run.name}: {len(comparison.strategies)} strategies compared"
     settings = _settings(config)

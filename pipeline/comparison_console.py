@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline import comparison_text
-from pipeline.comparison import UNITS, Comparison
+from . import comparison_text
+from .comparison import UNITS, Comparison
 
 _COLOURS = {"good": "bold green", "bad": "bold red", "unknown": "bold yellow"}
 

@@ -14,9 +14,10 @@ from markupsafe import Markup
 from components.training_report import figures
 from components.training_report import page as report
 from components.training_report.figures import Figure, Key
-from pipeline import comparison_text
-from pipeline.comparison import UNITS, Comparison, Curve, Trial, Unit
 from trainer_module.history import EpochRecord
+
+from . import comparison_text
+from .comparison import UNITS, Comparison, Curve, Trial, Unit
 
 COLOURS: Mapping[str, str] = {
     "lr_decay": "--rate",

@@ -4,7 +4,8 @@ import math
 from typing import Literal, NamedTuple
 
 from components.training_report.figures import ACTIONS
-from pipeline.comparison import UNITS, Comparison, Ratio, Spread, Total
+
+from .comparison import UNITS, Comparison, Ratio, Spread, Total
 
 SECONDS = (
     "Seconds are of training alone and without the first epoch, which builds the graphs and is the "

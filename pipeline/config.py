@@ -8,9 +8,6 @@ from typing import Literal
 import tyro
 
 from components.image_example_gen.split import check_expression
-from pipeline.beam import BeamConfig
-from pipeline.database import MetadataConfig
-from pipeline.evaluation import GateConfig
 from trainer_module.checks import require
 from trainer_module.config import (
     METRICS,
@@ -23,6 +20,10 @@ from trainer_module.config import (
     TrainConfig,
 )
 from trainer_module.schedule import Problem, ScheduleConfig, Stage, forecast
+
+from .beam import BeamConfig
+from .database import MetadataConfig
+from .evaluation import GateConfig
 
 MONITORS = (*METRICS, *(f"val_{name}" for name in METRICS))
 """Metrics that the Trainer measures after each epoch."""

@@ -20,14 +20,15 @@ from components.evaluation import ACCURACY, CROSSENTROPY
 from components.gate import Check
 from components.interval import Interval
 from components.text import visible
-from pipeline.bless import Blessing
-from pipeline.lineage import Detail, Origin
-from pipeline.plan import Plan
-from pipeline.presets import PRESETS
-from pipeline.push import Rollback, Version
-from pipeline.result import Evaluation, RunResult, Step
-from pipeline.runs import Folder, Run, short_id
 from trainer_module.schedule import Action
+
+from .bless import Blessing
+from .lineage import Detail, Origin
+from .plan import Plan
+from .presets import PRESETS
+from .push import Rollback, Version
+from .result import Evaluation, RunResult, Step
+from .runs import Folder, Run, short_id
 
 WORST_SHOWN = 3
 _CHANGES: dict[Action, str] = {

@@ -7,9 +7,10 @@ from pathlib import Path
 import schemas
 from components.image_example_gen.logic import ImageFolder, scan
 from components.image_example_gen.split import SHARES, check_groups
-from pipeline.config import RunConfig
 from trainer_module.checks import require
 from trainer_module.config import ImageFeatures, TableFeatures
+
+from .config import RunConfig
 
 DIGITS, TAXI = "digits", "taxi"
 BUILTIN = frozenset({DIGITS, TAXI})
@@ -87,7 +88,7 @@ def resolve(config: RunConfig, output: Path) -> Dataset:
         classes = config.classes
     schema = schema_file(config)
 
-    from pipeline import preflight
+    from . import preflight
 
     if isinstance(config.features, TableFeatures):
         require(
@@ -136,7 +137,7 @@ def labels(schema: Path) -> tuple[str, ...]:
     Raises:
         preflight.SchemaError: It is no schema.
     """
-    from pipeline import preflight
+    from . import preflight
 
     return preflight.values(schema, schemas.LABEL)
 
@@ -153,7 +154,7 @@ def schema_text(config: RunConfig, classes: tuple[str, ...]) -> str:
         return image_schema_text(classes)
     text = file.read_text("utf-8")
     if isinstance(config.features, TableFeatures):
-        from pipeline import contract
+        from . import contract
 
         return contract.of_table(text, config.features)
     return text
@@ -166,14 +167,14 @@ def training_size(config: RunConfig) -> TrainingSize:
         ValueError: No data, or a folder that breaks a rule of layout.
     """
     if config.data is None and config.data_set == DIGITS:
-        from pipeline import digits
+        from . import digits
 
         count = digits.TRAIN_EXAMPLES
         return TrainingSize(count, count, "the pictures that come with scikit-learn")
     folder = _given_folder(config)
     if isinstance(config.features, ImageFeatures):
         return _size_of_pictures(scan(folder))
-    from pipeline import preflight
+    from . import preflight
 
     return _size_of_table(folder, preflight.count_rows(folder))
 
@@ -196,7 +197,7 @@ def _size_of_table(folder: Path, rows: int) -> TrainingSize:
 
 def _folder(config: RunConfig, output: Path) -> Path:
     if config.data is None and config.data_set == DIGITS:
-        from pipeline import digits
+        from . import digits
 
         return digits.write_digits(output / "data" / DIGITS)
     return _given_folder(config)

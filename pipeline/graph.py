@@ -35,13 +35,14 @@ from components.servable.component import Servable
 from components.serving_pusher.component import ServingPusher
 from components.table_example_gen.component import TableExampleGen
 from components.training_report.component import TrainingReport
-from pipeline import beam, counting, evaluation, fingerprint, metadata
-from pipeline.baseline import known
-from pipeline.config import RunConfig
-from pipeline.dataset import EVAL, TABLE_SPLITS, TEST, TRAIN
-from pipeline.metadata import Store
 from schemas import LABEL, parameter
 from trainer_module.config import ImageFeatures, TableFeatures
+
+from . import beam, counting, evaluation, fingerprint, metadata
+from .baseline import known
+from .config import RunConfig
+from .dataset import EVAL, TABLE_SPLITS, TEST, TRAIN
+from .metadata import Store
 
 Place: TypeAlias = str | RuntimeParameter
 """A folder that is known now, or named when a compiled pipeline is run."""

@@ -5,7 +5,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.kubeflow_runner import CompileConfig, CompileResult
+from .kubeflow_runner import CompileConfig, CompileResult
 
 
 def print_compiled(console: Console, compiled: CompileResult, config: CompileConfig) -> None:

@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 
 import tyro
 
-from pipeline import beam, dataset, kubeflow_checks, logs
-from pipeline.config import RunConfig
-from pipeline.database import MetadataConfig
-from pipeline.kubeflow_checks import Compiled, Target
 from trainer_module import collector, environment, files
 from trainer_module.checks import check_choices, require
 from trainer_module.config import ImageFeatures
+
+from . import beam, dataset, kubeflow_checks, logs
+from .config import RunConfig
+from .database import MetadataConfig
+from .kubeflow_checks import Compiled, Target
 
 Spec = dict[str, Any]
 
@@ -327,7 +328,7 @@ def compile_spec(config: CompileConfig, command: str = "") -> Spec:
                 KubeflowV2DagRunnerConfig,
             )
 
-            from pipeline import graph
+            from . import graph
 
         logs.silence_libraries()
         parameters = {

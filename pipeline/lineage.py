@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from pipeline import metadata, runs
-from pipeline.metadata import Artifact, Execution, Records
-from pipeline.runs import Run, RunState
 from schemas import columns
+
+from . import metadata, runs
+from .metadata import Artifact, Execution, Records
+from .runs import Run, RunState
 
 # What judged a model, or what its weights began as, has a story of its own.
 _ENDS = ("ModelBlessing", "InfraBlessing")

@@ -15,11 +15,12 @@ from typing import Any
 from rich.console import Console
 
 from components.gate import GateError
-from pipeline import baseline, beam, cache, dataset, disk, logs, metadata, progress, run_lock
-from pipeline.config import RunConfig
-from pipeline.result import RunResult
 from trainer_module import cluster, collector, environment
 from trainer_module.checks import require
+
+from . import baseline, beam, cache, dataset, disk, logs, metadata, progress, run_lock
+from .config import RunConfig
+from .result import RunResult
 
 _log = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ def run(config: RunConfig, console: Console, command: str = "") -> RunResult:
                 run_id = execute(here.config, here.data, here.output, command)
             except Exception as cause:
                 raise here.failed(cause, shown.component) from cause
-        from pipeline import result
+        from . import result
 
         seconds = time.monotonic() - began
         return result.read_run(here.store, run_id, here.config, log=here.log, seconds=seconds)
@@ -173,7 +174,7 @@ def compile_pipeline(
     """
     from tfx.dsl.compiler.compiler import Compiler
 
-    from pipeline import graph
+    from . import graph
 
     artifacts = output / "artifacts"
     paths = graph.PipelinePaths(

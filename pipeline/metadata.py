@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from pipeline import database
-from pipeline.database import Database
+from . import database
+from .database import Database
 
 if TYPE_CHECKING:
     from ml_metadata.metadata_store import MetadataStore

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from pipeline.config import RunConfig
-from pipeline.dataset import TrainingSize, training_size
 from trainer_module.checks import require
 from trainer_module.schedule import ScheduleConfig, Stage, update_rule
+
+from .config import RunConfig
+from .dataset import TrainingSize, training_size
 
 
 @dataclass(frozen=True)

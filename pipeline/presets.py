@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from pipeline.config import RunConfig
-from pipeline.evaluation import GateConfig
 from trainer_module.config import (
     ImageFeatures,
     LoopConfig,
@@ -14,6 +12,9 @@ from trainer_module.config import (
 )
 from trainer_module.plateau import PlateauConfig
 from trainer_module.schedule import ScheduleConfig
+
+from .config import RunConfig
+from .evaluation import GateConfig
 
 
 class Preset(NamedTuple):

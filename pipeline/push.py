@@ -14,8 +14,9 @@ from typing import Annotated
 import tyro
 
 from components.serving_pusher import logic as serving
-from pipeline import metadata, record, run_lock
-from pipeline.metadata import Execution, Records
+
+from . import metadata, record, run_lock
+from .metadata import Execution, Records
 
 ROLLBACK = "plateau.Rollback"
 """Type of the executions that ML Metadata has of rollbacks."""

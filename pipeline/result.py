@@ -9,11 +9,12 @@ from typing import Any, Literal
 from components import evaluation, gate
 from components.evaluation import Evaluation, SliceMetrics
 from components.servable import logic as servable
-from pipeline import metadata
-from pipeline.config import RunConfig
-from pipeline.evaluation import ROUNDING
-from pipeline.metadata import Artifact, Execution
-from pipeline.runs import REPORT
+
+from . import metadata
+from .config import RunConfig
+from .evaluation import ROUNDING
+from .metadata import Artifact, Execution
+from .runs import REPORT
 
 __all__ = ["Evaluation", "RunResult", "SliceMetrics", "Step", "read_run"]
 

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import tyro
 
-from pipeline import metadata, presets, push, run_lock
-from pipeline.metadata import Artifact, Execution, PipelineRun, Records
 from schemas import parameter
+
+from . import metadata, presets, push, run_lock
+from .metadata import Artifact, Execution, PipelineRun, Records
 
 RunState: TypeAlias = Literal["finished", "failed", "interrupted", "running"]
 

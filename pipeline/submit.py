@@ -16,9 +16,10 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from pipeline import kfp_client, kubeflow_checks
-from pipeline.kfp_client import SubmitError, call
 from trainer_module.checks import require
+
+from . import kfp_client, kubeflow_checks
+from .kfp_client import SubmitError, call
 
 __all__ = ["SubmitConfig", "SubmitError", "Submitted", "default", "submit"]
 

@@ -55,14 +55,21 @@ def sources():
 def imported(path: Path) -> set[str]:
     """Modules of ours that a file imports, anywhere in it."""
     modules = set()
+    room = path.relative_to(ROOT).parts[0]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            assert node.level == 0, f"{path}: relative import"
-            names = {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            # `pipeline` is installed under another name, which its modules do not know.
+            assert node.level <= (room == "pipeline"), f"{path}: relative import"
+            own = [room] if node.level else []
+            module = ".".join([*own, *filter(None, [node.module])])
+            assert node.level or room != "pipeline" or module.split(".")[0] != room, (
+                f"{path}: import of {module} that is not relative"
+            )
+            names = {f"{module}.{alias.name}" for alias in node.names}
             are_modules = {name for name in names if is_module(name)}
-            modules |= are_modules | ({node.module} if names - are_modules else set())
+            modules |= are_modules | ({module} if names - are_modules else set())
     return {module for module in modules if module.split(".")[0] in ROOMS}
 
 
@@ -101,4 +108,4 @@ def test_every_package_is_listed_for_installation():
         for path in sources()
         if path.name == "__init__.py"
     }
-    assert set(listed) == found
+    assert set(listed) == found - {"pipeline"} | {"plateau_tfx"}

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from trainer_module.plateau import PlateauConfig
     from trainer_module.schedule import ScheduleConfig
 
+__version__ = "0.1.0"
 __all__ = ["PlateauCallback", "PlateauConfig", "ScheduleConfig", "batches", "train"]
 
 

@@ -12,8 +12,15 @@ import pytest
 import tomli
 from layout import DOCKERFILE, ROOT, ignore_patterns, instructions, is_ignored
 
-PACKAGES = ("components", "pipeline", "schemas", "trainer_module")
-PROGRAMS = ("pipeline.cli", "components.container", "trainer_module.worker")
+PACKAGES = {
+    "components": "components",
+    "plateau_tfx": "pipeline",
+    "schemas": "schemas",
+    "trainer_module": "trainer_module",
+}
+"""Where each package of the image comes from."""
+
+PROGRAMS = ("plateau_tfx.cli", "components.container", "trainer_module.worker")
 # What the tasks of the pipeline run beside our own executors.
 TFX_EXECUTORS = (
     "tfx.components.evaluator.executor.Executor",
@@ -91,14 +98,14 @@ def test_docker_ignore_patterns_are_read_as_docker_does() -> None:
 
 def test_all_of_our_packages_are_there_and_nothing_else(image: Path) -> None:
     assert sorted(path.name for path in (image / "app").iterdir()) == sorted(PACKAGES)
-    for package in PACKAGES:
+    for package, folder in PACKAGES.items():
         sources = {
-            path.relative_to(ROOT)
-            for path in (ROOT / package).rglob("*")
+            path.relative_to(ROOT / folder)
+            for path in (ROOT / folder).rglob("*")
             if path.is_file() and "__pycache__" not in path.parts
         }
         copied = {
-            path.relative_to(image / "app")
+            path.relative_to(image / "app" / package)
             for path in (image / "app" / package).rglob("*")
             if path.is_file()
         }
