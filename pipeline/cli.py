@@ -13,6 +13,9 @@ T = TypeVar("T")
 
 PUSHED, ERROR, USAGE, NOT_BLESSED, INTERRUPTED = 0, 1, 2, 3, 130
 
+# Packages of the extra cli.
+_EXTRA = ("filelock", "kfp", "sklearn", "tyro", "urllib3")
+
 
 class Command(NamedTuple):
     """A command.
@@ -52,6 +55,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return COMMANDS[" ".join(args[:words])].run(args[words:])
     except UsageError as error:
         return _complain(str(error), USAGE)
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRA:
+            raise
+        # The console needs them too.
+        print(
+            f"error: plateau must have the extra cli installed, got no package {error.name}. "
+            "Install plateau-tfx[cli].",
+            file=sys.stderr,
+        )
+        return ERROR
     except SystemExit as stop:
         # Python takes None for a good end.
         code = PUSHED if stop.code is None else stop.code

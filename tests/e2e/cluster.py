@@ -207,6 +207,7 @@ class Cluster:
         version: Release of Kubeflow Pipelines.
         default_root: Pipeline root in the ConfigMap kfp-launcher.
         publish_logs: PUBLISH_LOGS of the API server, on by default.
+        environment: Environment of the image; that of deploy/Dockerfile if not given.
     """
 
     def __init__(
@@ -217,9 +218,11 @@ class Cluster:
         version: Version,
         default_root: str = DEFAULT_ROOT,
         publish_logs: bool = True,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.root, self.app, self.claims, self.version = root, app, claims, version
         self.default_root, self.publish_logs = default_root, publish_logs
+        self.environment = dict(layout.environment() if environment is None else environment)
         root.mkdir(parents=True, exist_ok=True)
         self.parse = protojson.Parser()
         self.metadata = Metadata(root / "mlmd.sqlite")
@@ -329,7 +332,7 @@ class Cluster:
         for name in SCRATCH:
             (folder / name).mkdir(parents=True, exist_ok=True)
             (folder / name).chmod(0o777)
-        attempt, log = _watch(self.pod(folder, mounts or {}, layout.environment(), command))
+        attempt, log = _watch(self.pod(folder, mounts or {}, self.environment, command))
         return attempt.status, log
 
     def pod(
@@ -486,7 +489,7 @@ class _Driver:
             (pod / name).chmod(0o777)
 
     def _contain(self, given: Json, pod: Path, loss: Loss | None) -> tuple[Attempt, str]:
-        environment = layout.environment() | {"KFP_POD_NAME": f"{self._name}-pod"}
+        environment = self._cluster.environment | {"KFP_POD_NAME": f"{self._name}-pod"}
         words = [*self._container["command"], *self._container.get("args", ())]
         component = {
             key: self._component[key]

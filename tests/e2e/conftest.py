@@ -1,9 +1,18 @@
 import compileall
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import layout
 import pytest
 
-from runs import Done, plateau
+from runs import ROOT, Done, plateau
+
+SOURCES = ("components", "pipeline", "schemas", "trainer_module")
+FILES = ("LICENSE", "README.md", "pyproject.toml", "requirements.lock")
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +27,37 @@ def app(tmp_path_factory):
 def first(tmp_path_factory) -> Done:
     """The first run of the digits preset; later runs go on in its folder."""
     return plateau("run", "digits", output=tmp_path_factory.mktemp("digits") / "run")
+
+
+def uv(line: str, folder: Path, *more: str, **environment: str) -> None:
+    """Runs a line of the documentation in a folder, without an index of packages."""
+    program, *words = shlex.split(line)
+    done = subprocess.run(
+        [Path(sys.executable).with_name(program), *words, *more],
+        cwd=folder,
+        env={**os.environ, "UV_OFFLINE": "1", "UV_NO_BUILD_ISOLATION": "1", **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def lines() -> list[str]:
+    """The lines of docs/components-package.md that build and install."""
+    page = (ROOT / "docs/components-package.md").read_text()
+    return [line for line in page.splitlines() if line.startswith("uv ")]
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory, lines) -> Path:
+    """Our wheel, built from a copy of the sources in the folder plateau."""
+    folder = tmp_path_factory.mktemp("built")
+    for name in SOURCES:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / "plateau" / name, ignore=ignored)
+    for name in FILES:
+        shutil.copy(ROOT / name, folder / "plateau")
+    uv(lines[0], folder, VIRTUAL_ENV=sys.prefix)
+    [built] = (folder / "dist").glob("*.whl")
+    return built
