@@ -103,12 +103,14 @@ class Task:
         attempts: Its pods.
         log: What it printed, in all attempts.
         outputs: Id of each output artifact in ML Metadata, by key.
+        skipped: Whether its condition did not hold.
     """
 
     name: str
     attempts: list[Attempt] = field(default_factory=list)
     log: str = ""
     outputs: dict[str, int] = field(default_factory=dict)
+    skipped: bool = False
 
     @property
     def succeeded(self) -> bool:
@@ -124,7 +126,7 @@ class Run:
 
     @property
     def succeeded(self) -> bool:
-        return all(task.succeeded for task in self.tasks.values())
+        return all(task.succeeded or task.skipped for task in self.tasks.values())
 
     @property
     def failures(self) -> dict[str, str]:
@@ -395,10 +397,15 @@ class _Driver:
         self._container = executors[self._label]["container"]
 
     def run(self, loss: Loss | None) -> Task:
-        unknown = {"triggerPolicy", "artifactIterator", "parameterIterator"} & set(self._task)
+        unknown = {"artifactIterator", "parameterIterator"} & set(self._task)
+        unknown |= set(self._task.get("triggerPolicy", ())) - {"condition"}
         assert not unknown, f"this cluster does not know {unknown}"
         given = self._executor_input()
         result, began = Task(self._name), time.monotonic()
+        condition = self._task.get("triggerPolicy", {}).get("condition", "true")
+        if not _evaluated(condition, given):
+            result.skipped = True
+            return result
         while True:
             attempt = self._attempt(given, loss, result)
             result.attempts.append(attempt)
@@ -616,6 +623,18 @@ def _typed(name: str, kind: str, value: Any) -> Any:
     kinds |= {"LIST": list, "STRUCT": dict}
     assert isinstance(value, kinds[kind]), f"input parameter {name} type mismatch: {value!r}"
     return value
+
+
+def _evaluated(condition: str, given: Json) -> bool:
+    """Evaluates a condition (expression/expression.go) of CEL's subset that TFX writes."""
+
+    class Message(dict[str, Any]):
+        def __getattr__(self, name: str) -> Any:
+            return self[name]
+
+    fields = json.loads(json.dumps(given), object_hook=Message)
+    python = condition.replace("&&", " and ").replace("!(", " not (")
+    return bool(eval(python, {"__builtins__": {}, "true": True}, fields))
 
 
 def _whole_numbers(value: Any) -> Any:

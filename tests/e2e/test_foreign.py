@@ -80,13 +80,13 @@ evaluator = tfx.components.Evaluator(
         metrics_specs=[tfma.MetricsSpec(metrics=[accuracy])],
     ),
 )
-pusher = tfx.components.Pusher(
-    model=trainer.outputs["model"],
-    model_blessing=evaluator.outputs["blessing"],
-    push_destination=tfx.proto.PushDestination(
-        filesystem=tfx.proto.PushDestination.Filesystem(base_directory="/tmp/pushed")
-    ),
-)
+with tfx.dsl.Cond(evaluator.outputs["blessing"].future()[0].custom_property("blessed") == 1):
+    pusher = tfx.components.Pusher(
+        model=trainer.outputs["model"],
+        push_destination=tfx.proto.PushDestination(
+            filesystem=tfx.proto.PushDestination.Filesystem(base_directory="/tmp/pushed")
+        ),
+    )
 listing = Listing(drift=gate.outputs["drift"])
 pipeline = tfx.dsl.Pipeline(
     pipeline_name="penguin",
@@ -124,7 +124,7 @@ def image(tmp_path_factory, wheel):
 
 
 @pytest.fixture(scope="module")
-def run(image, tmp_path_factory):
+def ran(image, tmp_path_factory):
     folder = tmp_path_factory.mktemp("penguin")
     done = subprocess.run(
         [sys.executable, "-c", PIPELINE + snippet()],
@@ -138,8 +138,13 @@ def run(image, tmp_path_factory):
     ours = ("TF_USE_LEGACY_KERAS", "TF_FORCE_GPU_ALLOW_GROWTH", "TF_CPP_MIN_LOG_LEVEL")
     environment = {k: v for k, v in layout.environment().items() if k not in ours}
     machine = cluster.Cluster(folder / "cluster", image, {}, cluster.V2_17, environment=environment)
-    yield machine.run(folder / "penguin.yaml")
+    yield machine.run(folder / "penguin.yaml"), machine, folder / "penguin.yaml"
     machine.close()
+
+
+@pytest.fixture(scope="module")
+def run(ran):
+    return ran[0]
 
 
 def test_every_task_succeeds(run):
@@ -147,9 +152,21 @@ def test_every_task_succeeds(run):
     assert len(run.tasks) == 9
 
 
-def test_their_model_is_evaluated_and_blessed(run):
+def test_their_model_is_blessed_and_pushed(run):
     assert run.output("Evaluator", "blessing")["metadata"]["blessed"] == 1
+    assert run.output("Pusher", "pushed_model")["metadata"]["pushed"] == 1
 
 
 def test_our_artifact_type_reaches_a_component_of_theirs(run):
     assert (run.stored("Listing", "listing") / "listing.txt").read_text() == "drift.json"
+
+
+def test_tfxs_own_entrypoint_fails_in_the_first_task(ran):
+    """The reason why there is another; `components.container` can go when this test fails."""
+    _, machine, file = ran
+    own = "tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor"
+    theirs = file.with_name("theirs.yaml")
+    theirs.write_text(file.read_text().replace("components.container", own))
+    run = machine.run(theirs, only={"CsvExampleGen"})
+    assert not run.succeeded
+    assert "Could not import system.Artifact" in run.tasks["CsvExampleGen"].log
