@@ -12,20 +12,24 @@ Kind: TypeAlias = Literal["drift", "skew"]
 FILE_NAME = "drift.json"
 
 
-def distance(kind: Kind, feature: str, value: float, threshold: float | None) -> Check:
+def distance(
+    kind: Kind, feature: str, value: float, threshold: float | None, note: str = ""
+) -> Check:
     """Returns how far one feature has moved.
 
     Args:
         kind: drift, against the data of the last blessed model; skew, between two splits.
         feature: Its name.
-        value: The distance, from 0, alike, to 1, nothing in common.
+        value: The distance less its sampling error, from 0, alike, to 1, nothing in common.
         threshold: Largest distance that passes; None if it is only measured.
+        note: Which distance it is, and its sampling error.
     """
     return Check(
         f"{kind} of {feature}",
         value,
         threshold,
         None if threshold is None else value <= threshold,
+        note,
         at_most=True,
         metric=kind,
         subject=feature,

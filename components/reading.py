@@ -14,6 +14,11 @@ def splits(artifact: types.Artifact) -> list[str]:
     return names
 
 
+def judged_split(artifact: types.Artifact) -> str:
+    """The split that gates judge where none is named: `test`, or TFX's `eval` without one."""
+    return "test" if "test" in splits(artifact) else "eval"
+
+
 def anomalies(artifact: types.Artifact, split: str) -> anomalies_pb2.Anomalies:
     """What ExampleValidator found in a split."""
     uri = artifact_utils.get_split_uri([artifact], split)

@@ -34,8 +34,9 @@ class GateConfig:
         allow_class_change: Let the model take the place of one of images that knows other classes;
             the drop is then measured on the test examples of the classes that both know.
         max_drift: Distance (0 to 1) that the training data of any feature may have moved since
-            the last blessed model: the largest change of a share for words, the Jensen-Shannon
-            divergence for numbers; measured but not bounded if not given.
+            the last blessed model, less the sampling error: the L-infinity distance of categorical,
+            the Kolmogorov-Smirnov distance of numeric features; measured but not bounded if not
+            given.
         max_skew: Distance (0 to 1), measured alike, between training and test data.
         max_latency: Milliseconds that 99 of 100 requests for one example may take, in a process of
             their own on this machine; no such gate if not given.

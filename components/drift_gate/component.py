@@ -15,7 +15,7 @@ class DriftGateSpec(component_spec.ComponentSpec):  # type: ignore[misc]
 
     PARAMETERS: ClassVar[dict[str, Any]] = {
         executor.SPLIT_KEY: component_spec.ExecutionParameter(type=str),
-        executor.OTHER_SPLIT_KEY: component_spec.ExecutionParameter(type=str),
+        executor.OTHER_SPLIT_KEY: component_spec.ExecutionParameter(type=str, optional=True),
         executor.MAX_DRIFT_KEY: component_spec.ExecutionParameter(type=float, optional=True),
         executor.MAX_SKEW_KEY: component_spec.ExecutionParameter(type=float, optional=True),
     }
@@ -54,7 +54,7 @@ class DriftGate(base_component.BaseComponent):  # type: ignore[misc]
         max_drift: float | None = None,
         max_skew: float | None = None,
         split: str = "train",
-        other_split: str = "test",
+        other_split: str | None = None,
     ) -> None:
         """Construct the component.
 
@@ -64,10 +64,12 @@ class DriftGate(base_component.BaseComponent):  # type: ignore[misc]
             baseline_statistics: ExampleStatistics of the last blessed run, as from a Resolver with
                 `components.drift_gate.baseline`; may be empty, and then there is no drift.
             max_drift: Largest distance (0 to 1) of any feature from the baseline; measured only,
-                if not given.
+                if not given. Of categorical features it is TFDV's L-infinity distance, of numeric
+                ones the Kolmogorov-Smirnov distance; from both the sampling error is taken off.
             max_skew: Largest distance (0 to 1) of any feature between the splits.
             split: Split to compare with its baseline.
-            other_split: Split to compare it with for skew.
+            other_split: Split to compare it with for skew; `test` if not given, or `eval` where the
+                statistics have no `test`.
         """
         super().__init__(
             spec=DriftGateSpec(

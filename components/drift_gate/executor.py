@@ -43,11 +43,12 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
         schema = one(input_dict[standard_component_specs.SCHEMA_KEY])
         baseline = input_dict.get(BASELINE_KEY)
         split = exec_properties[SPLIT_KEY]
+        other = exec_properties.get(OTHER_SPLIT_KEY) or reading.judged_split(statistics)
         found = logic.distances(
             reading.schema(schema),
             _load(statistics, split),
             baseline=_load(one(baseline), split) if baseline else None,
-            other_split=_load(statistics, exec_properties[OTHER_SPLIT_KEY]),
+            other_split=_load(statistics, other),
             max_drift=exec_properties.get(MAX_DRIFT_KEY),
             max_skew=exec_properties.get(MAX_SKEW_KEY),
         )

@@ -16,6 +16,7 @@ from tfx import types  # noqa: E402
 from tfx import v1 as tfx  # noqa: E402
 from tfx.types import artifact_utils, standard_artifacts  # noqa: E402
 
+from components import reading  # noqa: E402
 from components.artifacts import DataDrift  # noqa: E402
 from components.drift_gate.baseline import LatestBlessedStatistics  # noqa: E402
 from components.drift_gate.component import DriftGate  # noqa: E402
@@ -65,17 +66,23 @@ def do(
 def test_without_a_blessed_model_there_is_skew_only(tmp_path: Path) -> None:
     (skew,) = do(tmp_path, [], ("train", "test"), max_drift=0.01, max_skew=0.2)
     assert skew["metric"] == "skew"
-    assert skew["value"] == pytest.approx(0.1)
+    assert str(skew["note"]).startswith("L-infinity distance 0.1000 less")
 
 
 def test_data_that_moved_too_far_stops_the_run_and_leaves_nothing(tmp_path: Path) -> None:
     before = [statistics(tmp_path / "before", train=95, test=50)]
-    with pytest.raises(GateError, match=r"drift of label is 0\.3500, must be <= 0\.3000"):
-        do(tmp_path, before, ("train", "test"), max_drift=0.3)
+    with pytest.raises(GateError, match=r"drift of label is 0\.1579, must be <= 0\.1000"):
+        do(tmp_path, before, ("train", "test"), max_drift=0.1)
     assert not (tmp_path / "drift").exists()
     other = tmp_path / "again"
-    drift, skew = do(other, before, ("train", "test"), max_drift=0.36)
+    drift, skew = do(other, before, ("train", "test"), max_drift=0.16)
     assert (drift["metric"], skew["metric"]) == ("drift", "skew")
+
+
+@pytest.mark.parametrize("judged", ["test", "eval"])
+def test_the_other_split_is_test_or_eval_where_there_is_none(tmp_path: Path, judged: str) -> None:
+    present = statistics(tmp_path, **{"train": 90, "eval": 90, judged: 10})
+    assert reading.judged_split(present) == judged
 
 
 def test_a_split_that_is_not_there(tmp_path: Path) -> None:

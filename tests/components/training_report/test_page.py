@@ -206,7 +206,7 @@ def test_distances_are_told_with_value_bound_and_margin(report: Make) -> None:
     assert f"{HOSTILE} drift 0.4000 ≤ 0.3000 -0.1000 ✕ failed" in text
     assert "fare drift 0.2500 ≤ 0.3000 +0.0500 ✓ passed" in text
     assert "fare skew 0.0123 none n/a only measured" in text
-    assert "L-infinity distance of the shares of words" in text
+    assert "L-infinity distance of categorical and the Kolmogorov-Smirnov" in text
     assert "There is no drift to tell yet" not in text
 
 
