@@ -149,9 +149,10 @@ def _features(statistics: _List, known: set[str]) -> _Features:
 
 def _count(feature: statistics_pb2.FeatureNameStatistics) -> int:
     """Number of examples that have a value other than NaN."""
-    stats = getattr(feature, feature.WhichOneof("stats"))
+    stats = getattr(feature, feature.WhichOneof("stats")).common_stats
     nan = max((h.num_nan for h in feature.num_stats.histograms), default=0)
-    return int(stats.common_stats.num_non_missing) - int(nan)
+    # A feature may be there without values, as CsvExampleGen writes an empty cell.
+    return int(min(stats.num_non_missing, stats.tot_num_values - nan))
 
 
 def _repeats(feature: statistics_pb2.FeatureNameStatistics) -> bool:

@@ -1,5 +1,6 @@
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from trainer_module import environment
@@ -7,6 +8,7 @@ from trainer_module import environment
 environment.prepare()
 
 import tensorflow_data_validation as tfdv  # noqa: E402
+from tensorflow_data_validation.statistics import stats_impl  # noqa: E402
 from tensorflow_metadata.proto.v0 import schema_pb2  # noqa: E402
 
 from components.drift_gate import logic  # noqa: E402
@@ -26,6 +28,10 @@ def statistics(cats, dogs, fare=10.0):
         }
     )
     return tfdv.generate_statistics_from_dataframe(frame)
+
+
+def statistics_of(batch):
+    return stats_impl.generate_statistics_in_memory(batch, tfdv.StatsOptions())
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +94,14 @@ def test_a_column_whose_type_changed_has_nothing_in_common(schema):
     (fare,) = logic.distances(schema, statistics(50, 50), baseline=words, other_split=None)
     assert fare.value == 1 - logic.sampling_error(100, 100)
     assert fare.note.startswith("values of another type")
+
+
+@pytest.mark.parametrize("values", [None, [], [float("nan")]], ids=["missing", "empty", "NaN"])
+def test_a_column_without_a_value_is_compared_with_nothing(schema, values):
+    column = pa.array([values] * 100, pa.list_(pa.float32()))
+    empty = statistics_of(pa.RecordBatch.from_arrays([column], ["fare"]))
+    for one, other in ((empty, statistics(50, 50)), (statistics(50, 50), empty)):
+        assert logic.distances(schema, one, baseline=other, other_split=None) == ()
 
 
 def test_integers_that_are_categories_have_the_distance_of_categories():
