@@ -23,6 +23,7 @@ _REMEDIES: Mapping[int, str] = {
     _Info.UNEXPECTED_DATA_TYPE: "Correct the values that made the feature another type.",
     _Info.INVALID_FEATURE_SHAPE: "Give each example as many values as the schema's shape has.",
 }
+_NAMED = 10
 _REMEDY = "Correct the data, or change the schema if it asks for something else than you do."
 
 
@@ -55,7 +56,7 @@ def find_problems(
     schema: schema_pb2.Schema,
     label: str,
 ) -> list[Check]:
-    """All problems by split: an empty one, a label without alternatives, and each anomaly.
+    """All problems by split: an empty one, no label or one that never varies, and each anomaly.
 
     Args:
         anomalies: ExampleValidator's findings by split.
@@ -122,17 +123,28 @@ def _anomaly_problems(
 def _label_problems(
     split: str, datasets: statistics_pb2.DatasetFeatureStatisticsList, label: str
 ) -> Iterator[Check]:
-    for dataset in datasets.datasets:
-        for feature in dataset.features:
-            name = feature.name or ".".join(feature.path.step)
-            if name == label and not _varies(feature):
-                yield _problem(
-                    split,
-                    label,
-                    "every example has the same label",
-                    "there must be at least two label values",
-                    "Add examples of the other classes to this split.",
-                )
+    features = {
+        feature.name or ".".join(feature.path.step): feature
+        for dataset in datasets.datasets
+        for feature in dataset.features
+    }
+    if label not in features:
+        names = ", ".join(sorted(features)[:_NAMED]) + ", ..." * (len(features) > _NAMED)
+        yield _problem(
+            split,
+            label,
+            "there is no such feature",
+            "the label must be a feature of the data",
+            f"Set label to one of {names}.",
+        )
+    elif not _varies(features[label]):
+        yield _problem(
+            split,
+            label,
+            "every example has the same label",
+            "there must be at least two label values",
+            "Add examples of the other classes to this split.",
+        )
 
 
 def _varies(feature: statistics_pb2.FeatureNameStatistics) -> bool:

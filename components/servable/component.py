@@ -22,7 +22,7 @@ class ServableSpec(component_spec.ComponentSpec):  # type: ignore[misc]
     """Model, examples and perhaps an evaluation in, a blessing out."""
 
     PARAMETERS: ClassVar[dict[str, Any]] = {
-        executor.SPLIT_KEY: component_spec.ExecutionParameter(type=str),
+        executor.SPLIT_KEY: component_spec.ExecutionParameter(type=str, optional=True),
         executor.LATENCY_KEY: component_spec.ExecutionParameter(type=float, optional=True),
         executor.SIZE_KEY: component_spec.ExecutionParameter(type=float, optional=True),
         executor.TIMEOUT_KEY: component_spec.ExecutionParameter(type=int),
@@ -63,7 +63,7 @@ class Servable(base_component.BaseComponent):  # type: ignore[misc]
         model: types.BaseChannel,
         examples: types.BaseChannel,
         evaluation: types.BaseChannel | None = None,
-        split: str = "test",
+        split: str | None = None,
         max_latency_ms_p99: float | None = None,
         max_model_mib: float | None = None,
         timeout_s: int = 900,
@@ -76,8 +76,9 @@ class Servable(base_component.BaseComponent):  # type: ignore[misc]
             model: Model to try.
             examples: Examples the requests are made of.
             evaluation: ModelEvaluation of this model on this split. If given, the model must
-                reach the metrics "accuracy" and "crossentropy" in it once more.
-            split: Split of the examples.
+                reach the accuracy and the cross-entropy in it once more: those of Keras
+                (SparseCategoricalAccuracy, BinaryAccuracy, ...), or metrics of such names.
+            split: Split of the examples; `test` if not given, or `eval` where there is no `test`.
             max_latency_ms_p99: Milliseconds that 99 of 100 requests for one example may take,
                 without network; None for no limit.
             max_model_mib: MiB that the model may take on disk; None for no limit.

@@ -1,6 +1,12 @@
 """What the Evaluator found, and how it asked the model."""
 
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
 import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.utils.keras_lib import tf_keras
 from tensorflow_model_analysis.writers import eval_config_writer
 
 from components import evaluation
@@ -9,6 +15,40 @@ from components.servable.prediction import Evaluation
 
 ACCURACY, CROSSENTROPY = "accuracy", "crossentropy"
 _CANDIDATES = ("", "candidate")
+_CLASS = re.compile("(SparseCategorical|Categorical|Binary)(Accuracy|Crossentropy)")
+
+
+class _Metric(NamedTuple):
+    """One of Keras's metrics that can be measured again.
+
+    Attributes:
+        name: Its name in the evaluation.
+        config: Its configuration, with Keras's defaults.
+        binary: Whether it takes one prediction an example, not one for each class.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    binary: bool
+
+
+def _metrics(config: tfma.EvalConfig) -> dict[str, _Metric]:
+    """The first accuracy and the first cross-entropy of the evaluation that are Keras's."""
+    found: dict[str, _Metric] = {}
+    for spec in config.metrics_specs:
+        # What is computed from predictions that were taken apart or put together is another value.
+        if spec.HasField("binarize") or spec.HasField("aggregate") or spec.query_key:
+            continue
+        for metric in spec.metrics:
+            if kind := _CLASS.fullmatch(metric.class_name):
+                text = metric.config.strip() or "{}"
+                parameters = json.loads(text if text.startswith("{") else f"{{{text}}}")
+                measured = tf_keras.metrics.deserialize(
+                    {"class_name": metric.class_name, "config": parameters}
+                )
+                one = _Metric(measured.name, measured.get_config(), kind[1] == "Binary")
+                found.setdefault(kind[2].lower(), one)
+    return found
 
 
 def read(folder: str) -> tuple[Evaluated, Evaluation | None]:
@@ -30,17 +70,25 @@ def read(folder: str) -> tuple[Evaluated, Evaluation | None]:
         return Evaluated(why_not="the evaluation gives its examples weights"), None
     metrics = evaluation.overall(tfma.load_metrics(folder), spec.name)
     values = metrics.values if metrics else {}
+    known = _metrics(config)
+    accuracy, crossentropy = known.get(ACCURACY), known.get(CROSSENTROPY)
     evaluated = Evaluated(
-        accuracy=values.get(ACCURACY),
-        crossentropy=values.get(CROSSENTROPY),
+        accuracy=values.get(accuracy.name if accuracy else ACCURACY),
+        crossentropy=values.get(crossentropy.name if crossentropy else CROSSENTROPY),
         examples=metrics.examples if metrics else None,
     )
     if evaluated.accuracy is None and evaluated.crossentropy is None:
-        why = f"the evaluation has no metric {ACCURACY} or {CROSSENTROPY}"
+        why = (
+            "the evaluation has no accuracy or cross-entropy of Keras's, such as "
+            "SparseCategoricalAccuracy or BinaryAccuracy, and no metric of such a name"
+        )
         return Evaluated(why_not=why), None
     return evaluated, Evaluation(
         spec.signature_name or "serving_default",
         spec.prediction_key,
         spec.label_key,
         tuple(spec.preprocessing_function_names),
+        binary=next((metric.binary for metric in known.values()), None),
+        threshold=accuracy.config.get("threshold", 0.5) if accuracy else 0.5,
+        from_logits=bool(crossentropy and crossentropy.config.get("from_logits")),
     )

@@ -15,6 +15,7 @@ from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, path_utils
 
 import schemas
+from components import reading
 from components.servable import logic, measurement, process
 from components.servable.prediction import Evaluation
 
@@ -57,8 +58,8 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
         self._log_startup(input_dict, output_dict, exec_properties)
         one = artifact_utils.get_single_instance
         model = _model(one(input_dict[standard_component_specs.MODEL_KEY]))
-        split = exec_properties[SPLIT_KEY]
         examples = one(input_dict[standard_component_specs.EXAMPLES_KEY])
+        split = exec_properties.get(SPLIT_KEY) or reading.judged_split(examples)
         files = _files(examples, split)
         evaluated, asked = _evaluation(input_dict.get(standard_component_specs.EVALUATION_KEY))
         size_mib = _size_mib(model)
@@ -96,7 +97,7 @@ def _model(artifact: types.Artifact) -> str:
     if not fileio.exists(f"{folder}/saved_model.pb"):
         raise ServableError(
             f"the input model must hold a SavedModel, found no {folder}/saved_model.pb. "
-            "Run the component that makes it again, or give Servable another model."
+            "Let the Trainer write one by trainer_module.export, or give Servable another model."
         )
     return folder
 

@@ -32,6 +32,11 @@ FILE_NAME = "servable.json"
 
 CLEAN = "exit code 0"
 
+_REMEDY = (
+    "Export the model by trainer_module.export, which writes a SavedModel that TensorFlow Serving "
+    "loads; tf.saved_model.save of a Keras 3 model does not."
+)
+
 _HALVES = ("bfloat16", "float16")
 _SHOWN = 5
 _Kind = TypeVar("_Kind", bound=Measurement)
@@ -261,6 +266,8 @@ def _signatures(seen: _Seen) -> Check:
         problems = left_out or ["the model has no signatures"]
     good = f"{len(seen.tried)} of {len(found)} tried: {', '.join(seen.tried)}"
     check = seen.check("signatures", bound, good, problems, found, "")
+    if check.passed is False:
+        return dataclasses.replace(check, note=f"Give Servable the examples it takes. {_REMEDY}")
     return dataclasses.replace(check, note=_listed(left_out)) if check.passed else check
 
 
@@ -382,7 +389,9 @@ def _session(seen: _Seen) -> Check:
         "no signature answers",
     )
     errors = [found.error for found in seen.of(Session) if found.error]
-    return dataclasses.replace(check, value=errors[0], passed=False, note="") if errors else check
+    if not errors:
+        return check
+    return dataclasses.replace(check, value=errors[0], passed=False, note=_REMEDY)
 
 
 def _corrupt(seen: _Seen) -> Check:
@@ -477,22 +486,35 @@ def _predictions(seen: _Seen, evaluated: Evaluated) -> list[Check]:
     ties = f", and for {found.near_ties} near ties" if found.near_ties else ""
     close = seen.tolerance * max(1.0, evaluated.crossentropy or 0.0)
     rows = (
-        ("accuracy", found.accuracy, evaluated.accuracy, slack, ties),
-        ("accuracy by class name", found.accuracy_by_name, evaluated.accuracy, slack, ties),
-        ("cross-entropy", found.crossentropy, evaluated.crossentropy, close, ""),
+        ("accuracy", found.accuracy, evaluated.accuracy, slack, ties, ""),
+        (
+            "accuracy by class name",
+            found.accuracy_by_name,
+            evaluated.accuracy,
+            slack,
+            ties,
+            "the label feature and the output class do not both hold names",
+        ),
+        (
+            "cross-entropy",
+            found.crossentropy,
+            evaluated.crossentropy,
+            close,
+            "",
+            "the scores are no probabilities, and the metric does not take them as logits",
+        ),
     )
-    return [
-        _equal(name, value, target, within, extra) for name, value, target, within, extra in rows
-    ]
+    return [_equal(*row) for row in rows]
 
 
-def _equal(name: str, value: float | None, target: float | None, within: float, ties: str) -> Check:
+def _equal(
+    name: str, value: float | None, target: float | None, within: float, ties: str, why: str
+) -> Check:
     if target is None:
         bound = f"the {name} must be the evaluated one"
         return Check(name, "not compared", bound, None, "the evaluation has no such metric")
     bound = f"must be {target:.6f} as evaluated, but for rounding{ties}"
     if value is None:
-        why = "the label feature and the output class do not both hold names"
         return Check(name, "not measured", bound, None, why)
     equal = math.isfinite(value) and abs(value - target) <= within
     return Check(name, f"{value:.6f}", bound, equal)

@@ -70,6 +70,54 @@ def _as_served(
     return found
 
 
+def aliases(inputs: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, str]:
+    """The features that inputs of other names take, by input.
+
+    An input that is named like no feature takes the only feature of its type and width. An input
+    of one number is left alone: too many features would suit it.
+
+    Args:
+        inputs: The signature's tf.TensorSpecs by name.
+        rows: Examples of the split.
+    """
+    names = {name for row in rows for name in row.values}
+    if len(inputs) == 1 and _is_vector_of_strings(next(iter(inputs.values()))):
+        return {}
+    found = {}
+    for name in inputs.keys() - names:
+        spec = inputs[name]
+        if not isinstance(spec, tf.TensorSpec) or spec.shape.rank is None:
+            continue
+        if None in spec.shape[1:] or (spec.dtype != tf.string and _width(spec) == 1):
+            continue
+        suitable = [
+            feature
+            for feature in names - inputs.keys()
+            if form_of({feature: spec}, rows).request == FEATURES
+        ]
+        if len(suitable) == 1:
+            found[name] = suitable[0]
+    return found
+
+
+def renamed(rows: Sequence[Row], features: Mapping[str, str]) -> list[Row]:
+    """The rows with features under further names.
+
+    Args:
+        rows: Examples.
+        features: Feature by its further name.
+    """
+    return [
+        row._replace(
+            values={
+                **row.values,
+                **{n: row.values[f] for n, f in features.items() if f in row.values},
+            }
+        )
+        for row in rows
+    ]
+
+
 class Form(NamedTuple):
     """How a signature is asked.
 

@@ -67,6 +67,8 @@ def choose(
     for name in sorted(signatures):
         function = signatures[name]
         inputs = function.structured_input_signature[1]
+        features = request.aliases(inputs, suitable)
+        suitable = request.renamed(suitable, features)
         form = request.form_of(inputs, suitable)
         if name in leave_out:
             form = request.Form("", "the pipeline leaves it out")
@@ -76,6 +78,7 @@ def choose(
         if form.request:
             tried.append(one)
         taken = {key: request.words(spec) for key, spec in inputs.items()}
+        taken |= {key: f"{taken[key]}, from {feature}" for key, feature in features.items()}
         found.append(Signature(name, form.request, taken, one.outputs, form.left_out))
     return tried, suitable, found
 

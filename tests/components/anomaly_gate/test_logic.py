@@ -79,6 +79,15 @@ def test_a_split_nobody_validated_does_not_pass() -> None:
         logic.check({}, {}, SCHEMA, "label")
 
 
+def test_a_label_that_is_no_feature_is_refused() -> None:
+    with pytest.raises(GateError, match="one problem") as error:
+        logic.check({"train": CLEAN}, {"train": statistics()}, SCHEMA, "lable")
+    assert (
+        "split train, feature lable: there is no such feature (rule: the label must be a feature "
+        "of the data). Set label to one of label."
+    ) in str(error.value)
+
+
 def test_a_numeric_label_must_vary_too() -> None:
     constant = statistics()
     feature = constant.datasets[0].features[0]
@@ -114,5 +123,7 @@ def test_a_feature_that_the_schema_does_not_describe_stops_nothing() -> None:
 )
 def test_rules_in_words(feature: str, rule: str) -> None:
     schema = text_format.Parse(f'feature {{ name: "x" type: INT {feature} }}', schema_pb2.Schema())
-    (problem,) = logic.find_problems({"train": anomaly("x")}, {"train": statistics()}, schema, "l")
+    (problem,) = logic.find_problems(
+        {"train": anomaly("x")}, {"train": statistics()}, schema, "label"
+    )
     assert rule in str(problem.threshold)

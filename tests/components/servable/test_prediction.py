@@ -2,8 +2,10 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 
 from components.servable.measurement import Predictions
 from components.servable.prediction import Evaluation, predict
@@ -98,6 +100,37 @@ def test_one_probability_is_that_of_the_second_class(run: Any, batches: list[Any
     assert (found.accuracy, found.crossentropy) == (0.5, pytest.approx(loss))
 
 
+@pytest.mark.parametrize("logits", [True, False])
+@pytest.mark.parametrize("columns", [1, 4])
+def test_it_measures_what_keras_measures(example: Any, columns: int, logits: bool) -> None:
+    random = np.random.default_rng(columns)
+    scores = random.normal(0, 3, (60, columns)).astype(np.float32)
+    labels = random.integers(0, max(columns, 2), 60)
+    if not logits:
+        scores = tf.nn.softmax(scores).numpy() if columns > 1 else tf.sigmoid(scores).numpy()
+    metrics = tf_keras.metrics
+    if columns == 1:
+        accuracy = metrics.BinaryAccuracy(threshold=0.3)
+        crossentropy = metrics.BinaryCrossentropy(from_logits=logits)
+    else:
+        accuracy = metrics.SparseCategoricalAccuracy()
+        crossentropy = metrics.SparseCategoricalCrossentropy(from_logits=logits)
+    for metric in (accuracy, crossentropy):
+        metric.update_state(labels[:, None], scores)
+    asked = Evaluation("s", "", "y", [], binary=columns == 1, threshold=0.3, from_logits=logits)
+    rows = [example({"i": [i], "y": [int(label)]}) for i, label in enumerate(labels)]
+    signatures = {"s": serve(scores=scores.tolist())}
+    found = predict(signatures, {"s"}, [tf.constant(rows)], asked, "y", 0.0)
+    assert found.accuracy == pytest.approx(accuracy.result().numpy())
+    assert found.crossentropy == pytest.approx(crossentropy.result().numpy(), rel=1e-5)
+
+
+def test_logits_have_an_accuracy_and_no_crossentropy(run: Any) -> None:
+    logits = [[1.0, 2.0, 3.0]] * 4
+    found = run({"serve": serve(logits=logits)}, Evaluation("serve", "", "index", []))
+    assert (found.accuracy, found.crossentropy) == (0.5, None)
+
+
 def test_certainty_costs_no_infinity(run: Any) -> None:
     certain = [[1.0, 0.0, 0.0]] * 4
     found = run({"serve": serve(probabilities=certain), "labels": LABELS})
@@ -115,9 +148,19 @@ def test_certainty_costs_no_infinity(run: Any) -> None:
             "(unnamed) is no output",
         ),
         (
-            {"serve": serve(logits=[[1.0, 2.0, 3.0]] * 4)},
-            Evaluation("serve", "logits", "index", []),
-            "logits holds no probabilities",
+            {"serve": serve(p=ROWS)},
+            Evaluation("serve", "p", "index", [], binary=True),
+            "p has 3 columns, which the metric takes otherwise",
+        ),
+        (
+            {"serve": serve(p=[1, 2, 0, 1])},
+            Evaluation("serve", "p", "index", []),
+            "p holds no scores of classes",
+        ),
+        (
+            {"serve": serve(p=ROWS)},
+            Evaluation("serve", "p", "ratio", []),
+            "the label ratio is no index of a class",
         ),
         (
             {"serve": serve(p=ROWS)},

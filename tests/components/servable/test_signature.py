@@ -31,6 +31,28 @@ def test_choose_and_ask(
     np.testing.assert_array_equal(one["probabilities"], other["probabilities"])
 
 
+def test_an_input_of_another_name_takes_the_only_feature_that_suits_it(
+    export: Callable[..., Path], example: Callable[..., bytes]
+) -> None:
+    model = tf.Module()
+
+    def sums(keras_tensor: Any) -> dict[str, Any]:
+        return {"sum": tf.reduce_sum(keras_tensor, axis=1)}
+
+    spec = tf.TensorSpec([None, 3], tf.float32, name="keras_tensor")
+    folder = export(model, {"serve": tf.function(sums).get_concrete_function(spec)})
+    loaded = tf.saved_model.load(str(folder))
+    values = {"pixels": [3.0, 2.0, 1.0], "weight": [0.5], "index": [0]}
+    rows = [request.parse(example(values))]
+    (one,), suitable, (record,) = signature.choose(loaded.signatures, rows, [])
+    assert record.inputs == {"keras_tensor": "float32 [N, 3], from pixels"}
+    assert one.ask(suitable)["sum"].tolist() == [6.0]
+    rows = [request.parse(example({**values, "other": [1.0, 1.0, 1.0]}))]
+    tried, _, (record,) = signature.choose(loaded.signatures, rows, [])
+    assert not tried
+    assert "is no feature of the examples" in record.left_out
+
+
 def test_sparse_outputs_are_padded(export: Callable[..., Path]) -> None:
     model = tf.Module()
 
