@@ -61,7 +61,7 @@ audit: install .venv-audit/.installed ## Known vulnerabilities of what is locked
 licences: install ## Write docs/licences.md from what is installed.
 	@$(BIN)/python -m benchmarks.licences
 
-lock: install ## Write the lock files anew from pyproject.toml.
+lock: .venv/.uv ## Write the lock files anew from pyproject.toml.
 	$(COMPILE) --extra cli --output-file requirements.lock pyproject.toml
 	$(COMPILE) --extra cli --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
 	$(COMPILE) --constraint requirements.lock \
