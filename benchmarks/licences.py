@@ -29,6 +29,7 @@ _MEANING = {
     "BSD-2-Clause": ("bsd 2-clause license", "bsd-2-clause license"),
     "BSD-3-Clause": (
         "3-clause bsd",
+        "3-clause bsd license",
         "bsd 3-clause",
         "bsd 3-clause license",
         "modified bsd license",

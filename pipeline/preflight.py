@@ -415,11 +415,11 @@ def _check_header(
             where, "the file may not start with a byte order mark", "Save it as UTF-8 without one."
         )
     for name in header:
-        if '"' in name or "\r" in name:
+        if set('"\r\0') & set(name):
             _fail(
                 f"{where}, column {_short(name)!r}",
-                "a header may hold neither quotes nor single carriage returns",
-                "Take the quotes out of the first row, and end rows with line feeds.",
+                "a header may hold neither quotes nor single carriage returns nor NUL characters",
+                "Take them out of the first row, end rows with line feeds, and save as UTF-8.",
             )
     for name in header:
         if header.count(name) > 1 and (every or name in columns):
@@ -536,6 +536,13 @@ def _header(line: str) -> list[str]:
 
 def _parsed(file: Path, row: int, record: str) -> Iterator[list[str]]:
     """The cells in a text; none if it is blank."""
+    # From Python 3.11 on, the csv module reads it as any other character.
+    if "\0" in record:
+        _fail(
+            f"{file}, row {row}",
+            f"a row may hold no NUL characters, got {_short(record)!r}",
+            "Save the file as UTF-8, and leave cells without a value empty.",
+        )
     try:
         yield from (cells for cells in csv.reader((record,), strict=True) if cells)
     except csv.Error as error:

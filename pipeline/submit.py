@@ -300,7 +300,11 @@ def _pipeline_id(client: Any, name: str, namespace: str | None) -> str:
     if found:
         return str(found[0].pipeline_id)
     body = client.api_models.V2beta1Pipeline(display_name=name, namespace=namespace)
-    return str(call(client.pipelines.create_pipeline, "pipeline_id", body=body).pipeline_id)
+    # The generated client put the service's name before its methods in 2.1.
+    methods = vars(client.pipelines)
+    create = methods.get("pipeline_service_create_pipeline") or methods["create_pipeline"]
+    # Its argument was renamed too.
+    return str(call(partial(create, body), "pipeline_id").pipeline_id)
 
 
 def _wait(

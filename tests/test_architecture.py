@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import tomli
+import tomllib
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("schemas", "trainer_module", "components", "pipeline")
@@ -102,7 +102,7 @@ def test_light_modules_load_no_tensorflow(module):
 
 
 def test_every_package_is_listed_for_installation():
-    listed = tomli.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     found = {
         ".".join(path.parent.relative_to(ROOT).parts)
         for path in sources()

@@ -9,7 +9,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
-import tomli
+import tomllib
 from packaging.requirements import Requirement
 
 from benchmarks import audit, licences, locks
@@ -19,7 +19,7 @@ from benchmarks.locks import Pin
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "supply-chain.md"
 RUN, DEV, GPU = "requirements.lock", "requirements-dev.lock", "deploy/requirements-gpu.lock"
-PROJECT = tomli.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 HASH = f"--hash=sha256:{'0' * 64}"
 # As pip-audit prints it about a package that the index's JSON API does not know.
 NO_ANSWER = (

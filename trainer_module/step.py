@@ -413,10 +413,9 @@ class Steps:
         output = self._view(x, training=False)
         loss = self._mean_loss(labels, output)
         size = tf.cast(size_of(batch), tf.float32)
-        total = element[-2] if len(element) > len(batch) else size
         recorded = data = loss * size
-        if penalties := self._penalties():
-            recorded = data + penalties.constant * size + penalties.additive * total
+        if (penalty := self._penalty()) is not None:
+            recorded = data + penalty * size
         return self._sums(labels, output, recorded, data, size)
 
     def _gradients(
@@ -431,16 +430,14 @@ class Steps:
         with tf.GradientTape() as tape:
             output = self._view(x, training=True)
             data_loss = self._mean_loss(labels, output, piece=piece)
-            data = data_loss * size
-            recorded = data
-            penalties = self._penalties(piece=piece)
+            loss, recorded = data_loss, data_loss * size
+            data = recorded
             # Without penalties and pieces, no operation is added to the step.
-            loss = data_loss + penalties.constant if penalties else data_loss
+            if (penalty := self._penalty(piece=piece)) is not None:
+                loss = data_loss + penalty
+                recorded = loss * size
             if total is not None:
                 loss *= size / total
-            if penalties:
-                loss += penalties.additive
-                recorded = loss * (size if total is None else total)
             # `apply` divides the gradients by the same scale.
             loss = self._optimizer.scale_loss(loss)
         sums = self._sums(labels, output, recorded, data, size)
@@ -450,32 +447,28 @@ class Steps:
         y, *weights = labels
         return self._objective.loss(y, output, *weights, piece=piece)
 
-    def _penalties(self, *, piece: bool = False) -> "_Penalties | None":
-        """What layers and regularizers added to the loss in the call before.
+    def _penalty(self, *, piece: bool = False) -> tf.Tensor | None:
+        """Returns what layers and regularizers added to the loss in the call before.
 
         Args:
             piece: Whether the call was of one of several micro-batches.
 
         Returns:
-            The penalties; None where there are none.
+            A scalar; None if nothing is added.
         """
         losses = [tf.reduce_sum(tf.cast(loss, tf.float32)) for loss in self._view.losses]
         if not losses:
             return None
         self._penalized = True
-        # Keras lists the penalties of weights last.
         weights = sum(v.regularizer is not None for v in self._view.trainable_weights)
-        own, constant = losses[: len(losses) - weights], losses[len(losses) - weights :]
-        additive = own
-        if not _sums_over_examples(self._view):
-            require(
-                not (piece and own),
-                "what a layer adds to the loss by add_loss must be computed on whole batches",
-                "micro-batches",
-                "Leave out micro_batch; set batch_size and max_batch_size to what fits in memory.",
-            )
-            additive, constant = [], losses
-        return _Penalties(tf.add_n([0.0, *additive]), tf.add_n([0.0, *constant]))
+        require(
+            not piece or len(losses) == weights or _are_means_over_examples(self._view),
+            "what layers add to the loss must be computed on whole batches, unless it comes from"
+            " activity regularizers of Keras 3.14 or newer",
+            f"micro-batches, and Keras {keras.__version__}",
+            "Leave out micro_batch; set batch_size and max_batch_size to what fits in memory.",
+        )
+        return tf.add_n(losses)
 
     def _of_weights(self, tape: tf.GradientTape, loss: tf.Tensor) -> list[tf.Tensor | None]:
         """The gradient by each weight; None by one that the loss does not depend on."""
@@ -497,18 +490,6 @@ class Steps:
         return tf.stack([loss, data_loss, *self._objective.sums(labels[0], output, size), size])
 
 
-class _Penalties(NamedTuple):
-    """What is added to the loss of the data.
-
-    Attributes:
-        additive: What is a sum over the examples of the batch.
-        constant: What does not depend on how many there are.
-    """
-
-    additive: tf.Tensor
-    constant: tf.Tensor
-
-
 def _batch(element: tuple[Any, ...]) -> tuple[Any, ...]:
     """(x, y) or (x, y, sample_weight) of an element that may end in (total, last)."""
     return element[:-2] if len(element) > 3 else element
@@ -518,13 +499,14 @@ def _rows(batch: Any, start: tf.Tensor | int, end: tf.Tensor) -> Any:
     return tf.nest.map_structure(lambda part: part[start:end], batch)
 
 
-def _sums_over_examples(model: keras.Model) -> bool:
-    """Whether all that layers add to the loss are sums over the examples of a batch.
+def _are_means_over_examples(model: keras.Model) -> bool:
+    """Returns whether all that layers add to the loss are means over the examples of a batch.
 
-    So are the activity regularizers L1 and L2. What `add_loss` adds may be a sum or a mean.
+    Keras divides the sums of activity regularizers by the batch size since 3.14. What `add_loss`
+    adds may be a sum or a mean.
     """
     kinds = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
-    return all(
+    return tuple(map(int, keras.__version__.split(".")[:2])) >= (3, 14) and all(
         isinstance(layer.activity_regularizer, kinds)
         and type(layer).__module__.startswith("keras.")
         for layer in model._flatten_layers()

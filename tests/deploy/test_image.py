@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import layout
 import pytest
-import tomli
+import tomllib
 from layout import DOCKERFILE, ROOT, ignore_patterns, instructions, is_ignored
 
 PACKAGES = {
@@ -113,7 +113,9 @@ def test_all_of_our_packages_are_there_and_nothing_else(image: Path) -> None:
 
 
 def test_package_data_is_there(image: Path) -> None:
-    data = tomli.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"][
+        "package-data"
+    ]
     assert data
     for package, patterns in data.items():
         folder = image / "app" / package.replace(".", "/")

@@ -90,7 +90,7 @@ def test_pictures_of_any_size_are_left_to_tensorflow():
 @pytest.mark.usefixtures("mixed_precision")
 @pytest.mark.parametrize("options", [{"strides": 2}, {"dilation_rate": 2}, {"groups": 2}], ids=str)
 def test_other_convolutions_are_left_to_keras(options):
-    model = network(**options)
+    model = network(height=3, width=3, **options)
     assert view.of(model) is model
 
 

@@ -391,7 +391,7 @@ def test_regularization_counts_once_a_batch_and_shows_in_the_loss(micro_batch):
 def test_a_loss_that_layers_add():
     make = penalized(adding=True)
     assert_equal(loop(make, MOMENTUM), fit(make, MOMENTUM))
-    with pytest.raises(ValueError, match="adds to the loss by add_loss must be computed on whole"):
+    with pytest.raises(ValueError, match="what layers add to the loss must be computed on whole"):
         loop(make, MOMENTUM, micro_batch=3)
 
 
