@@ -17,6 +17,7 @@ PNG, JPEG = b"\x89PNG", b"\xff\xd8\xff"
 # Bytes of a segment that are read: a PNG chunk's length and type; or a JPEG's marker, length, and
 # the name of an application segment.
 _WINDOW = 12
+_EXIF = b"Exif\0\0"
 _ORIENTATION, _SHORT = 0x0112, 3
 _IFD_ENTRIES, _ENTRY = 64, 12
 # Signature, and the IHDR chunk with its checksum.
@@ -80,7 +81,7 @@ def header(images: tf.Tensor) -> Header:
         found_exif = tf.where(
             png,
             tf.where(matches(kind, b"eXIf"), place + 8, nowhere),
-            tf.where((marker == 0xE1) & matches(window[:, 4:10], b"Exif\0\0"), place + 10, nowhere),
+            tf.where((marker == 0xE1) & matches(window[:, 4:10], _EXIF), place + 10, nowhere),
         )
         return (
             number + 1,
@@ -145,6 +146,9 @@ def _orientation(images: tf.Tensor, exif: tf.Tensor) -> tf.Tensor:
     """The orientation in EXIF data, which begins at a place in each image, 0 for none."""
     rows = tf.where(exif > 0)
     images, place = tf.gather_nd(images, rows), tf.gather_nd(exif, rows)
+    # Some programs write the header twice; Pillow passes over the second one too.
+    repeated = matches(octets(images, place, len(_EXIF)), _EXIF)
+    place = tf.where(repeated, place + len(_EXIF), place)
     head = octets(images, place, 8)
     little = tf.equal(head[:, 0], ord("I"))
 

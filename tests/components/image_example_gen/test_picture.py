@@ -1,8 +1,11 @@
 import io
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +16,8 @@ from PIL import Image
 from components.image_example_gen import picture
 from components.image_example_gen.picture import Prepared
 from tests.fuzz.readers.image import run_length_bmp
-from tests.image_kinds import CONVERTED, SERVED, shown, without_adobe
-from trainer_module import request
+from tests.image_kinds import CONVERTED, SERVED, shown
+from trainer_module import decoding, request
 
 RNG = np.random.default_rng(0)
 GREY = Image.fromarray(RNG.integers(0, 256, (12, 9), dtype=np.uint8))
@@ -174,53 +177,68 @@ def test_what_follows_a_jpeg_is_not_counted() -> None:
     assert picture.prepare(content) == Prepared(content)
 
 
-def test_a_bmp_is_not_blown_up_by_its_run_lengths() -> None:
-    """A step of four bytes, 255 rows up, once made Pillow write zeros for them all: 16 GB."""
-    step, end = b"\0\2\0\xff", b"\0\1"
-    tracemalloc.start()
-    try:
-        with pytest.raises(picture.BadImageError, match=r"run lengths.*65,536 x 2 pixels"):
-            picture.prepare(run_length_bmp(65_536, 2, step + end))
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < 1024**2
-    stored, converted = picture.prepare(run_length_bmp(4, 2, b"\4\0\0\0\4\0" + end))
-    assert converted
-    assert pixels(stored).shape == (2, 4, 3)
-
-
-def with_exif(format: str, headers: int) -> bytes:
-    """A picture whose EXIF data begins with its header so many times."""
+def repeated_exif(image: Image.Image, format: str, headers: int) -> bytes:
+    """An image whose EXIF data begins with its header so many times."""
     header = b"Exif\0\0"
     exif = Image.Exif()
     exif[0x0112] = 6
-    content = encode(COLOUR, format, exif=header * headers + exif.tobytes().removeprefix(header))
-    assert header * headers in content or format == "PNG"
-    return content
+    return encode(image, format, exif=header * headers + exif.tobytes().removeprefix(header))
 
 
-@pytest.mark.parametrize("format", ["PNG", "JPEG"])
-def test_a_repeated_exif_header_is_refused(format: str) -> None:
-    """Pillow copies all that follows each; 1.8 MB of them took it 14 seconds."""
-    assert not picture.prepare(with_exif(format, 1)).converted
-    with pytest.raises(picture.BadImageError, match="EXIF header is repeated"):
-        picture.prepare(with_exif(format, 9))
+@pytest.mark.parametrize("headers", [1, 2, 3, 9])
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_repeated_exif_headers_are_read_as_pillow_reads_them(format: str, headers: int) -> None:
+    content = repeated_exif(GREY.convert("RGB"), format, headers)
+    assert picture.prepare(content) == Prepared(content)
+    orientation = int(decoding.header(tf.constant([content])).orientation[0])
+    with Image.open(io.BytesIO(content)) as image:
+        try:
+            expected = image.getexif().get(0x0112, 1)
+        except SyntaxError:
+            expected = 1
+    assert orientation == expected
 
 
-def framed(content: bytes, width: int, layers: int = 3) -> bytes:
-    """A JPEG with a second frame header in a comment."""
-    frame = struct.pack(">HHBHHB", 0xFFC0, 8 + 3 * layers, 8, 9, width, layers) + bytes(3 * layers)
-    comment = b"\xff\xfe" + struct.pack(">H", 2 + len(frame)) + frame
-    return content[:2] + comment + content[2:]
+BOMBS = (
+    # A step of four bytes, 255 rows up: Pillow 12 wrote zeros for them all (CVE-2026-96638).
+    run_length_bmp(4_000_000, 2, b"\0\2\0\xff" * 20 + b"\0\1"),
+    # Pillow 12 copied all that follows each header (CVE-2026-96643).
+    repeated_exif(COLOUR, "WEBP", 200_000),
+)
+USAGE = """
+import contextlib, resource, sys, time
+import tensorflow
+from components.image_example_gen import picture
+start = time.process_time()
+for path in sys.argv[1:]:
+    with open(path, "rb") as file, contextlib.suppress(picture.BadImageError):
+        picture.prepare_with_pillow(file.read())
+print(time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
 
 
-def test_a_jpeg_whose_frames_may_differ_is_not_left_to_pillow() -> None:
-    """Its decoder once wrote rows as long as one header says into those that another made."""
-    content = without_adobe(encode(COLOUR.convert("CMYK"), "JPEG"))
-    assert picture.prepare(framed(content, COLOUR.width, layers=4)).converted
-    with pytest.raises(picture.BadImageError, match="size"):
-        picture.prepare(framed(content, COLOUR.width + 1, layers=4))
+def test_small_files_take_little_time_and_memory(tmp_path: Path) -> None:
+    paths = [tmp_path / str(number) for number in range(len(BOMBS))]
+    for path, content in zip(paths, BOMBS, strict=True):
+        path.write_bytes(content)
+    done = subprocess.run([sys.executable, "-c", USAGE, *paths], capture_output=True, check=True)
+    seconds, mebibytes = map(float, done.stdout.split())
+    assert seconds < 4
+    assert mebibytes < 1200
+
+
+def test_pillow_writes_no_rows_longer_than_the_image() -> None:
+    """CVE-2026-112403: Pillow 12 aborts here, by a broken heap."""
+    program = """
+import io
+from PIL import Image
+file = io.BytesIO()
+Image.effect_noise((60_000, 64), 50).convert("RGB").save(file, "JPEG")
+Image.frombytes("RGB", (8, 8), file.getvalue(), "jpeg", "RGB", "")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.endswith("ValueError: cannot decode image data\n")
 
 
 def test_the_suffix_says_nothing_an_animated_png_shows_its_first_picture() -> None:
