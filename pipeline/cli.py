@@ -219,13 +219,14 @@ def _submit(args: list[str]) -> int:
 
 
 def _predict(args: list[str]) -> int:
-    from pipeline import console, predict
+    from . import console, predict
 
     with _usage_errors():
         config = _flags(predict.default(), "predict", args)
 
-    from pipeline import predict_console
     from trainer_module import environment
+
+    from . import predict_console
 
     environment.prepare()
     try:

@@ -13,10 +13,11 @@ import tyro
 
 from components import known_classes
 from components.serving_pusher import logic as serving
-from pipeline import push
 from schemas import IMAGE, columns
 from trainer_module import files
 from trainer_module.checks import require
+
+from . import push
 
 BATCH = 32
 """Examples of a request; an image may take a few hundred MB while it is decoded."""

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from components.text import visible
-from pipeline.predict import PredictConfig, Summary
+
+from .predict import PredictConfig, Summary
 
 _SHOWN = 10
 
