@@ -6,13 +6,22 @@ if TYPE_CHECKING:
     from trainer_module.callback import PlateauCallback, batches
     from trainer_module.loop import train
     from trainer_module.plateau import PlateauConfig
+    from trainer_module.recorder import HistoryRecorder
     from trainer_module.schedule import ScheduleConfig
 
 __version__ = "0.1.0"
-__all__ = ["PlateauCallback", "PlateauConfig", "ScheduleConfig", "batches", "train"]
+__all__ = [
+    "HistoryRecorder",
+    "PlateauCallback",
+    "PlateauConfig",
+    "ScheduleConfig",
+    "batches",
+    "train",
+]
 
 
 _MODULES = {
+    "HistoryRecorder": "recorder",
     "PlateauCallback": "callback",
     "PlateauConfig": "plateau",
     "ScheduleConfig": "schedule",

@@ -10,6 +10,7 @@ from tfx.proto import trainer_pb2
 from tfx.types import component_spec, standard_artifacts, standard_component_specs
 from tfx.utils import proto_utils
 
+from components import notebook
 from components.artifacts import TrainingHistory
 from components.plateau_trainer import executor, logic
 from trainer_module.config import TrainConfig
@@ -137,3 +138,6 @@ def _fields() -> list[tuple[str, tuple[type, bool]]]:
 
 def _json(message: Any) -> str:
     return str(proto_utils.proto_to_json(message))
+
+
+notebook.register()

@@ -9,7 +9,7 @@ from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import component_spec, standard_artifacts, standard_component_specs
 
 import schemas
-from components import artifacts
+from components import artifacts, notebook
 from components.training_report import executor
 from components.training_report.mistakes import LOOKED_AT
 from schemas import parameter
@@ -35,7 +35,8 @@ class TrainingReportSpec(component_spec.ComponentSpec):  # type: ignore[misc]
         executor.LOOK_AT_KEY: component_spec.ExecutionParameter(type=int),
     }
     INPUTS: ClassVar[dict[str, Any]] = {
-        executor.HISTORY_KEY: _input(artifacts.TrainingHistory),
+        executor.HISTORY_KEY: _input(artifacts.TrainingHistory, optional=True),
+        executor.MODEL_RUN_KEY: _input(standard_artifacts.ModelRun, optional=True),
         _KEYS.EVALUATION_KEY: _input(standard_artifacts.ModelEvaluation),
         _KEYS.BLESSING_KEY: _input(standard_artifacts.ModelBlessing),
         _KEYS.STATISTICS_KEY: _input(standard_artifacts.ExampleStatistics),
@@ -64,12 +65,12 @@ class TrainingReport(base_component.BaseComponent):  # type: ignore[misc]
 
     def __init__(
         self,
-        history: types.BaseChannel,
         evaluation: types.BaseChannel,
         blessing: types.BaseChannel,
         statistics: types.BaseChannel,
         schema: types.BaseChannel,
         *,
+        history: types.BaseChannel | None = None,
         anomalies: types.BaseChannel | None = None,
         model: types.BaseChannel | None = None,
         examples: types.BaseChannel | None = None,
@@ -87,11 +88,12 @@ class TrainingReport(base_component.BaseComponent):  # type: ignore[misc]
         """Construct the component.
 
         Args:
-            history: TrainingHistory of the run.
             evaluation: ModelEvaluation of the trained model.
             blessing: ModelBlessing it was given, or not.
             statistics: ExampleStatistics, for the number of examples by split and class.
             schema: Schema of the data.
+            history: TrainingHistory of the run, or the ModelRun of TFX's Trainer, into which
+                `trainer_module.HistoryRecorder` wrote; without it the page has no curves.
             anomalies: ExampleAnomalies; without it the page cannot say whether the data is fine.
             model: The trained Model. With `examples`, the page shows the mistakes it is surest of.
             examples: Examples whose split `split` the model is asked about.
@@ -120,7 +122,9 @@ class TrainingReport(base_component.BaseComponent):  # type: ignore[misc]
                 f"classes must be a sequence of names, got the text {classes!r}. "
                 "Give a tuple such as ('cat', 'dog')."
             )
+        is_run = history is not None and history.type is standard_artifacts.ModelRun
         given = {
+            executor.MODEL_RUN_KEY if is_run else executor.HISTORY_KEY: history,
             _KEYS.ANOMALIES_KEY: anomalies,
             _KEYS.MODEL_KEY: model,
             _KEYS.EXAMPLES_KEY: examples,
@@ -129,7 +133,6 @@ class TrainingReport(base_component.BaseComponent):  # type: ignore[misc]
         }
         super().__init__(
             spec=TrainingReportSpec(
-                history=history,
                 evaluation=evaluation,
                 blessing=blessing,
                 statistics=statistics,
@@ -146,3 +149,6 @@ class TrainingReport(base_component.BaseComponent):  # type: ignore[misc]
                 report=types.Channel(type=artifacts.HtmlReport),
             )
         )
+
+
+notebook.register()

@@ -29,6 +29,7 @@ from schemas import columns, parameter
 from trainer_module import history
 
 HISTORY_KEY = "history"
+MODEL_RUN_KEY = "model_run"
 INFRA_BLESSING_KEY = "infra_blessing"
 DRIFT_KEY = "drift"
 REPORT_KEY = "report"
@@ -74,9 +75,9 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
         """Collect, render, write.
 
         Args:
-            input_dict: "history", "evaluation", "blessing", "statistics" and "schema", one
-                artifact each; "anomalies", "model", "examples", "infra_blessing" and "drift" where
-                given.
+            input_dict: "evaluation", "blessing", "statistics" and "schema", one artifact each;
+                "history", "model_run", "anomalies", "model", "examples", "infra_blessing" and
+                "drift" where given.
             output_dict: "report", to which report.html is written. It gets the custom property
                 "test_accuracy" where the evaluation has the metric "accuracy".
             exec_properties: The parameters of `TrainingReport`.
@@ -94,8 +95,7 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
         split = exec_properties[SPLIT_KEY]
         label = exec_properties[LABEL_KEY]
 
-        with _reading(inputs, HISTORY_KEY, "Run the Trainer again"):
-            trained = _history(inputs[HISTORY_KEY])
+        trained = _history(inputs)
         with _reading(inputs, _KEYS.EVALUATION_KEY, "Run the Evaluator again"):
             evaluated = evaluation.read(
                 inputs[_KEYS.EVALUATION_KEY].uri,
@@ -199,11 +199,18 @@ def _reading(inputs: dict[str, types.Artifact], key: str, remedy: str) -> Iterat
         ) from error
 
 
-def _history(artifact: types.Artifact) -> history.History:
-    with tempfile.TemporaryDirectory() as folder:
+def _history(inputs: dict[str, types.Artifact]) -> history.History | None:
+    """The record of the run; None where none is given, or TFX's Trainer wrote none."""
+    key = HISTORY_KEY if HISTORY_KEY in inputs else MODEL_RUN_KEY
+    if key not in inputs:
+        return None
+    file = f"{inputs[key].uri}/{history.FILE_NAME}"
+    if key == MODEL_RUN_KEY and not fileio.exists(file):
+        return None
+    with _reading(inputs, key, "Run the Trainer again"), tempfile.TemporaryDirectory() as folder:
         # `history.read` takes local files only.
         local = Path(folder) / history.FILE_NAME
-        io_utils.copy_file(f"{artifact.uri}/{history.FILE_NAME}", str(local))
+        io_utils.copy_file(file, str(local))
         return history.read(local)
 
 

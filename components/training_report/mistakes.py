@@ -73,19 +73,22 @@ class Mistakes:
         wrong: Number of mistakes.
         looked_at: Number of examples the model was asked about.
         every: 1 where it was asked about each example in turn, 2 for every second one, ...
+        softmax: Whether the model returns scores that are no probabilities, so that their softmax
+            was taken.
     """
 
     shown: tuple[Mistake, ...]
     wrong: int
     looked_at: int
     every: int = 1
+    softmax: bool = False
 
 
 class Classifier(Protocol):
     """What knows labels and probabilities of serialized tf.Examples."""
 
-    def probabilities(self, records: Sequence[bytes]) -> NDArray[np.float64]:
-        """Probability of each class, [N, C]."""
+    def scores(self, records: Sequence[bytes]) -> NDArray[np.float64]:
+        """Probability or logit of each class, [N, C], or of the second of two classes, [N, 1]."""
 
     def label_indices(self, records: Sequence[bytes]) -> NDArray[np.int64] | None:
         """Index of the right class, [N]; None where the model cannot tell."""
@@ -116,8 +119,8 @@ class SavedModelClassifier:
         self._predict = signatures[SIGNATURE]
         self._label = signatures.get(LABEL_SIGNATURE)
 
-    def probabilities(self, records: Sequence[bytes]) -> NDArray[np.float64]:
-        """Probability of each class, [N, C]."""
+    def scores(self, records: Sequence[bytes]) -> NDArray[np.float64]:
+        """Probability or logit of each class, [N, C], or of the second of two classes, [N, 1]."""
         outputs = self._call(self._predict, records)
         if PROBABILITIES in outputs:
             chosen = outputs[PROBABILITIES]
@@ -127,9 +130,9 @@ class SavedModelClassifier:
             raise UnfitModelError(
                 f"{SIGNATURE} returns {', '.join(sorted(outputs))}, and no {PROBABILITIES}"
             )
-        if chosen.shape.rank != 2 or not chosen.dtype.is_floating or chosen.shape[1] < 2:
+        if chosen.shape.rank != 2 or not chosen.dtype.is_floating or not chosen.shape[1]:
             raise UnfitModelError(
-                f"{SIGNATURE} returns no probability for each class, but {chosen.dtype.name} "
+                f"{SIGNATURE} returns no score for each class, but {chosen.dtype.name} "
                 f"{chosen.shape}"
             )
         return np.asarray(chosen.numpy(), np.float64)
@@ -194,10 +197,13 @@ def find(
     # (confidence, -position) orders them, and ties go to the first example.
     best: list[tuple[float, int, str, str, float | None, bytes]] = []
     looked_at = wrong = 0
+    softmax = False
     for batch in groups(chosen, lambda entry: len(entry[1]), _BATCH, _BATCH_BYTES):
         looked_at += len(batch)
         contents = [record for _, record in batch]
-        probabilities = classifier.probabilities(contents)
+        scores = classifier.scores(contents)
+        softmax = softmax or not are_probabilities(scores)
+        probabilities = _probabilities(scores, softmax)
         actual = list(_actual(contents, classifier, classes, label))
         for (position, record), row, truth in zip(batch, probabilities, actual, strict=True):
             index = int(np.argmax(row))
@@ -218,7 +224,26 @@ def find(
         wrong,
         looked_at,
         every,
+        softmax,
     )
+
+
+def are_probabilities(scores: NDArray[np.float64]) -> bool:
+    """Returns whether rows sum to one, or single scores lie between 0 and 1."""
+    if scores.shape[1] == 1:
+        return bool(scores.min() >= 0 and scores.max() <= 1)
+    return bool(scores.min() >= 0 and np.allclose(scores.sum(axis=1), 1, atol=1e-2))
+
+
+def _probabilities(scores: NDArray[np.float64], softmax: bool) -> NDArray[np.float64]:
+    if scores.shape[1] == 1:
+        first = np.zeros_like(scores) if softmax else 1 - scores
+        scores = np.concatenate([first, scores], axis=1)
+    if not softmax:
+        return scores
+    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
+    found: NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return found
 
 
 def _name(index: int, classes: Sequence[str]) -> str:

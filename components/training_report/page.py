@@ -43,7 +43,7 @@ class Report:
     Attributes:
         title: Heading.
         written: When, with its time zone.
-        history: The training run.
+        history: The training run; None where it has no record.
         evaluation: What the Evaluator found.
         blessed: Whether the model passed every gate; None where it was not judged.
         servable: Whether the model was seen to serve; None where that was not tried.
@@ -61,7 +61,7 @@ class Report:
 
     title: str
     written: datetime
-    history: History
+    history: History | None
     evaluation: Evaluation
     blessed: bool | None
     servable: bool | None
@@ -89,20 +89,21 @@ def render(report: Report) -> str:
         "by-class": figures.by_class(evaluation),
         "counts": figures.counts(report.data.classes),
     }
-    if report.history.epochs:
-        plots["training"] = figures.training(report.history)
-        plots["noise"] = figures.noise(report.history)
+    history = _history(report)
+    if history.epochs:
+        plots["training"] = figures.training(history)
+        plots["noise"] = figures.noise(history)
     if matrix is not None:
         indices = matrix.most_confused(figures.CLASSES_SHOWN)
         plots["confusion"] = figures.confusion(matrix, indices)
     drawn = {name: {"key": (), **plot} for name, plot in plots.items() if plot is not None}
     return template().render(
         r=report,
-        history=report.history,
+        history=history,
         evaluation=evaluation,
         verdict=_verdict(report),
         tiles=_tiles(report),
-        pairs=figures.pairs(report.history),
+        pairs=figures.pairs(history),
         actions=figures.ACTIONS,
         gates=_Gates.of(evaluation.gates),
         metric_names=list(evaluation.candidate.values),
@@ -116,11 +117,11 @@ def render(report: Report) -> str:
         distances=_Distances.of(report.drift or ()),
         class_counts=_class_counts(report.data),
         count_summary=_count_summary(report.data),
-        config=flatten(report.history.config),
+        config=flatten(history.config),
         problems=evaluation.problems[:_PROBLEMS],
         more_problems=max(len(evaluation.problems) - _PROBLEMS, 0),
         plots=drawn,
-        page_data=script_json({"axes": figures.axes(report.history), "plots": drawn}),
+        page_data=script_json({"axes": figures.axes(history), "plots": drawn}),
         css=Markup(asset("report.css")),
         script=Markup(asset("report.js")),
         plotly=Markup(plotly_js()),
@@ -182,6 +183,11 @@ def _serving_failed(report: Report) -> str:
     return f"{_count(number, 'check')} of serving failed" if number else "the serving test failed"
 
 
+def _history(report: Report) -> History:
+    """The training run; one without epochs where it has no record."""
+    return report.history or History({}, "", "min")
+
+
 @dataclass(frozen=True)
 class _Tile:
     name: str
@@ -190,7 +196,7 @@ class _Tile:
 
 
 def _tiles(report: Report) -> list[_Tile]:
-    evaluation, history = report.evaluation, report.history
+    evaluation, history = report.evaluation, _history(report)
     tiles = []
     for name, value in list(evaluation.candidate.values.items())[:2]:
         baseline = evaluation.baseline

@@ -41,7 +41,7 @@ KINDS = {
     "infra_blessing": STANDARD.InfraBlessing,
     "drift": artifacts.DataDrift,
 }
-REQUIRED = ("history", "evaluation", "blessing", "statistics", "schema")
+REQUIRED = ("evaluation", "blessing", "statistics", "schema")
 WITH_SPLITS = ("statistics", "anomalies", "examples")
 PARAMETERS = {
     "classes": json.dumps(CLASSES),
@@ -217,6 +217,16 @@ def test_what_is_not_given_is_told(finished: Path, tmp_path: Path) -> None:
     assert "no InfraBlessing" in text
     again = run(tmp_path, given(finished, *REQUIRED, "examples"))
     assert "the report was given no model, and it needs both" in again
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_behind_the_trainer_of_tfx(finished: Path, tmp_path: Path, written: bool) -> None:
+    inputs = given(finished, *REQUIRED)
+    run_of_fit = STANDARD.ModelRun()
+    run_of_fit.uri = str(finished / ("history" if written else "blessing"))
+    text = run(tmp_path, {**inputs, "model_run": [run_of_fit]})
+    assert ("The report was given no history" in text) is not written
+    assert ("All 4 epochs as a table" in text) is written
 
 
 def test_the_verdict_of_another_component_on_serving(finished: Path, tmp_path: Path) -> None:

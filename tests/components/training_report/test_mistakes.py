@@ -39,7 +39,7 @@ class Doggish:
         self.asked: list[bytes] = []
         self._indices = indices
 
-    def probabilities(self, records: Sequence[bytes]) -> np.ndarray:
+    def scores(self, records: Sequence[bytes]) -> np.ndarray:
         self.asked += records
         examples = map(tf.train.Example.FromString, records)
         sure = np.array([e.features.feature["sure"].float_list.value[0] for e in examples])
@@ -65,6 +65,32 @@ def test_the_surest_mistakes_come_first_and_the_rest_is_counted() -> None:
     assert (first.actual, first.predicted) == ("cat", "dog")
     assert first.confidence == pytest.approx(0.9)
     assert first.actual_probability == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_logits_become_their_softmax_and_it_is_said(columns: int) -> None:
+    class Logits(Doggish):
+        def scores(self, records: Sequence[bytes]) -> np.ndarray:
+            return np.array([[0.0, 3.0], [0.0, -1.0]])[: len(records), 2 - columns :]
+
+    records = [record(label="cat"), record(label="dog")]
+    found = find(records, Logits())
+    assert found.softmax
+    confidences = [mistake.confidence for mistake in found.shown]
+    assert confidences == pytest.approx([1 / (1 + np.exp(-3)), 1 / (1 + np.exp(-1))])
+    assert [mistake.actual_probability for mistake in found.shown] == pytest.approx(
+        [1 - confidence for confidence in confidences]
+    )
+
+
+def test_a_single_probability_is_that_of_the_second_class() -> None:
+    class Single(Doggish):
+        def scores(self, records: Sequence[bytes]) -> np.ndarray:
+            return np.array([[0.75]])
+
+    found = find([record(label="cat")], Single())
+    assert (found.shown[0].predicted, found.shown[0].confidence) == ("dog", 0.75)
+    assert not found.softmax
 
 
 def test_examples_looked_at_are_spread_over_all() -> None:
@@ -172,7 +198,7 @@ def saved(module: Module, folder: Path, *names: str) -> SavedModelClassifier:
 def test_a_saved_model_is_asked(tmp_path: Path) -> None:
     module = Module(probabilities=[0.75, 0.25], logits=[1.0, 0.0])
     classifier = saved(module, tmp_path, "serving_default", "transform_labels")
-    assert classifier.probabilities([b"", b""]).tolist() == [[0.75, 0.25]] * 2
+    assert classifier.scores([b"", b""]).tolist() == [[0.75, 0.25]] * 2
     indices = classifier.label_indices([b"", b""])
     assert indices is not None
     assert indices.tolist() == [1, 1]
@@ -183,14 +209,14 @@ def test_a_saved_model_is_asked(tmp_path: Path) -> None:
     [
         ({"score": [1.0, 2.0]}, ["transform_labels"], "no signature serving_default"),
         ({"a": [0.5, 0.5], "b": [1.0]}, ["serving_default"], "returns a, b, and no probabilities"),
-        ({"class": [3]}, ["serving_default"], "no probability for each class, but int32"),
+        ({"class": [3]}, ["serving_default"], "no score for each class, but int32"),
     ],
 )
 def test_a_model_of_another_kind_is_told_apart(
     tmp_path: Path, outputs: dict[str, list[Any]], names: list[str], message: str
 ) -> None:
     with pytest.raises(UnfitModelError, match=message):
-        saved(Module(**outputs), tmp_path, *names).probabilities([b""])
+        saved(Module(**outputs), tmp_path, *names).scores([b""])
 
 
 def test_few_large_examples_are_asked_about_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,9 +225,9 @@ def test_few_large_examples_are_asked_about_together(monkeypatch: pytest.MonkeyP
     sizes = []
 
     class Counting(Doggish):
-        def probabilities(self, records: Sequence[bytes]) -> np.ndarray:
+        def scores(self, records: Sequence[bytes]) -> np.ndarray:
             sizes.append(len(records))
-            return super().probabilities(records)
+            return super().scores(records)
 
     assert find(records, Counting(), look_at=8).looked_at == 8
     assert sizes == [3, 3, 2]

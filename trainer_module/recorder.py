@@ -1,0 +1,115 @@
+"""Keras callback that records a run of `fit` as a training history."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from trainer_module import history
+from trainer_module.checks import require
+from trainer_module.history import EpochRecord, History
+
+
+class HistoryRecorder(tf.keras.callbacks.Callback):  # type: ignore[misc]
+    """Writes `history.jsonl` after each epoch of `fit`, for TrainingReport.
+
+    It changes nothing about the training. In a `run_fn` of TFX's Trainer:
+
+        recorder = HistoryRecorder(fn_args.model_run_dir, batch_size=20)
+        model.fit(..., callbacks=[recorder])
+
+    Attributes:
+        history: The record of the run so far.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        batch_size: int,
+        monitor: str = "val_loss",
+        mode: str = "min",
+    ) -> None:
+        """Construct the callback.
+
+        Args:
+            directory: Local folder to write to.
+            batch_size: Global batch size of the data set, in examples.
+            monitor: Metric whose best epoch is marked.
+            mode: Whether less (min) or more (max) of it is better.
+
+        Raises:
+            ValueError: An argument is out of its range.
+        """
+        super().__init__()
+        require(batch_size > 0, "batch_size must be positive", batch_size, "Try 32.")
+        require(mode in ("min", "max"), "mode must be min or max", mode, "Try min.")
+        require(
+            "://" not in str(directory),
+            "directory must be a local folder",
+            str(directory),
+            "Record to a local folder and copy history.jsonl from there.",
+        )
+        self._path = Path(directory) / history.FILE_NAME
+        self._batch_size = batch_size
+        self._sign = 1 if mode == "max" else -1
+        self.history = History({"batch_size": batch_size}, monitor, mode)
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Starts a new record."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._begin, self._updates = time.monotonic(), int(self.model.optimizer.iterations.numpy())
+        self._write((), "")
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Notes the learning rate, which other callbacks change at the end of an epoch."""
+        self._rate = float(self.model.optimizer.learning_rate)
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Records the epoch.
+
+        Raises:
+            ValueError: The monitored metric is none of this epoch's.
+        """
+        values = {name: float(value) for name, value in (logs or {}).items()}
+        monitor = self.history.monitor
+        require(
+            monitor in values,
+            f"monitor must be a metric of each epoch of fit ({', '.join(values)})",
+            monitor,
+            "Give fit validation_data and leave validation_freq at 1, or set another monitor.",
+        )
+        past = self.history.epochs
+        best = max((self._sign * e.metrics[monitor] for e in past), default=-math.inf)
+        updates = int(self.model.optimizer.iterations.numpy()) - self._updates
+        before = past[-1].updates if past else 0
+        momentum = getattr(self.model.optimizer, "momentum", 0.0) or 0.0
+        record = EpochRecord(
+            epoch=len(past) + 1,
+            metrics=values,
+            learning_rate=self._rate,
+            batch_size=self._batch_size,
+            # N / B of the noise scale is the number of updates in an epoch.
+            noise_scale=self._rate * (updates - before - 1) / (1 - float(momentum)),
+            gradient_noise=None,
+            updates=updates,
+            examples=updates * self._batch_size,
+            seconds=time.monotonic() - self._begin,
+            action="none",
+            reason="",
+            best=self._sign * values[monitor] > best,
+        )
+        self._write((*past, record), "")
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Completes the record."""
+        epochs = self.history.epochs
+        self._write(epochs, f"fit ended after {len(epochs)} epochs")
+
+    def _write(self, epochs: Sequence[EpochRecord], stop_reason: str) -> None:
+        made = self.history
+        self.history = History(made.config, made.monitor, made.mode, epochs, stop_reason)
+        history.write(self.history, self._path)
