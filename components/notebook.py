@@ -24,11 +24,12 @@ def register() -> None:
     """
     if not getattr(builtins, "__IPYTHON__", False):
         return
-    from IPython import get_ipython
+    # IPython ships no types.
+    from IPython import get_ipython  # type: ignore[import-untyped]
 
     for visualization in (_HistoryVisualization, _ReportVisualization):
         visualizations.get_registry().register(visualization)
-    shell = get_ipython()  # type: ignore[no-untyped-call]
+    shell = get_ipython()
     formatter = shell.display_formatter.formatters["text/html"]
     shown: tuple[tuple[type, Callable[[Any], str]], ...] = (
         (TrainingHistory, _of_history_artifact),
@@ -83,9 +84,9 @@ def _of_report_artifact(artifact: types.Artifact) -> str:
 
 
 def _display(text: str) -> None:
-    from IPython.display import HTML, display
+    from IPython.display import HTML, display  # type: ignore[import-untyped]
 
-    display(HTML(text))  # type: ignore[no-untyped-call]
+    display(HTML(text))
 
 
 class _HistoryVisualization(visualizations.ArtifactVisualization):  # type: ignore[misc]
