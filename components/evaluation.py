@@ -14,6 +14,7 @@ from components.interval import Interval
 
 if TYPE_CHECKING:
     import tensorflow_model_analysis as tfma
+    from tensorflow_model_analysis.proto import config_pb2
 
 OVERALL = "all examples"
 ACCURACY, CROSSENTROPY = "accuracy", "crossentropy"
@@ -240,7 +241,7 @@ class _Slice:
 
 
 def summarise(
-    config: "tfma.EvalConfig",
+    config: "config_pb2.EvalConfig",
     metrics: "Iterable[tfma.proto.metrics_for_slice_pb2.MetricsForSlice]",
     validation: "tfma.proto.validation_result_pb2.ValidationResult",
     plots: "Iterable[tfma.proto.metrics_for_slice_pb2.PlotsForSlice]",
@@ -387,10 +388,10 @@ class _Threshold:
 
     def bounds(self) -> Iterator[tuple[float, bool, bool]]:
         """(bound, whether it is an upper one, whether it is relative) of each bound."""
-        import tensorflow_model_analysis as tfma
+        from tensorflow_model_analysis.proto import config_pb2
 
         if self.is_change:
-            at_most = self.proto.direction == tfma.MetricDirection.LOWER_IS_BETTER
+            at_most = self.proto.direction == config_pb2.MetricDirection.LOWER_IS_BETTER
             for name in ("absolute", "relative"):
                 if self.proto.HasField(name):
                     yield getattr(self.proto, name).value, at_most, name == "relative"
@@ -400,8 +401,9 @@ class _Threshold:
                 yield getattr(self.proto, name).value, name == "upper_bound", False
 
 
-def _thresholds(config: "tfma.EvalConfig", baseline: str | None) -> Iterator[_Threshold]:
+def _thresholds(config: "config_pb2.EvalConfig", baseline: str | None) -> Iterator[_Threshold]:
     import tensorflow_model_analysis as tfma
+    from tensorflow_model_analysis.proto import config_pb2
 
     found = tfma.metrics.metric_thresholds_from_metrics_specs(
         config.metrics_specs, eval_config=config
@@ -410,7 +412,7 @@ def _thresholds(config: "tfma.EvalConfig", baseline: str | None) -> Iterator[_Th
         if baseline is not None and key.model_name == baseline:
             continue
         for spec, proto in thresholds:
-            if not isinstance(spec, tfma.CrossSlicingSpec):
+            if not isinstance(spec, config_pb2.CrossSlicingSpec):
                 yield _Threshold(_metric_name(key.to_proto()), bool(key.is_diff), spec, proto)
 
 

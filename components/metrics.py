@@ -12,12 +12,12 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
-import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.metrics import (
     metric_types,
     metric_util,
     multi_class_confusion_matrix_metrics,
 )
+from tensorflow_model_analysis.proto import config_pb2
 
 from components import interval
 from components.evaluation import (
@@ -29,14 +29,14 @@ from components.evaluation import (
 )
 
 
-def config(metric: type[metric_types.Metric], **parameters: Any) -> tfma.MetricConfig:
+def config(metric: type[metric_types.Metric], **parameters: Any) -> config_pb2.MetricConfig:
     """Returns the entry of one of these metrics in an EvalConfig, without its thresholds.
 
     Args:
         metric: The class.
         parameters: Arguments of its constructor.
     """
-    return tfma.MetricConfig(
+    return config_pb2.MetricConfig(
         class_name=metric.__name__, module=metric.__module__, config=json.dumps(parameters)
     )
 
@@ -97,7 +97,7 @@ for _metric in (AccuracyAboveMajority, ClassesWithoutExamples, SharedAccuracy, K
 
 # TFMA looks at the names of the parameters below, and passes those that are there.
 def _above_majority(
-    name: str, eval_config: tfma.EvalConfig | None = None, model_name: str = ""
+    name: str, eval_config: config_pb2.EvalConfig | None = None, model_name: str = ""
 ) -> metric_types.MetricComputations:
     def value(counts: Counter[tuple[int, int]]) -> float:
         examples = sum(counts.values())
@@ -109,7 +109,7 @@ def _above_majority(
 
 
 def _without_examples(
-    classes: int, name: str, eval_config: tfma.EvalConfig | None = None, model_name: str = ""
+    classes: int, name: str, eval_config: config_pb2.EvalConfig | None = None, model_name: str = ""
 ) -> metric_types.MetricComputations:
     def value(counts: Counter[tuple[int, int]]) -> float:
         found = _by_class(counts)
@@ -119,13 +119,13 @@ def _without_examples(
 
 
 def _shared_accuracy(
-    name: str, eval_config: tfma.EvalConfig | None = None, model_name: str = ""
+    name: str, eval_config: config_pb2.EvalConfig | None = None, model_name: str = ""
 ) -> metric_types.MetricComputations:
     return [_mean(_right_if_shared, (name, SHARED_EXAMPLES), eval_config, model_name)]
 
 
 def _known_crossentropy(
-    name: str, eval_config: tfma.EvalConfig | None = None, model_name: str = ""
+    name: str, eval_config: config_pb2.EvalConfig | None = None, model_name: str = ""
 ) -> metric_types.MetricComputations:
     return [_mean(_loss_if_known, (name,), eval_config, model_name)]
 
@@ -141,7 +141,7 @@ def _by_class(counts: Counter[tuple[int, int]]) -> Counter[int]:
 def _of_matrix(
     value: Callable[[Counter[tuple[int, int]]], float],
     name: str,
-    eval_config: tfma.EvalConfig | None,
+    eval_config: config_pb2.EvalConfig | None,
     model_name: str,
 ) -> metric_types.MetricComputations:
     """Derives a metric from the confusion matrix, which the report's plot computes too."""
@@ -182,7 +182,7 @@ def _loss_if_known(answers: _Answers, model: str) -> float | None:
 def _mean(
     term: Callable[[_Answers, str], float | None],
     names: tuple[str, ...],
-    eval_config: tfma.EvalConfig | None,
+    eval_config: config_pb2.EvalConfig | None,
     model_name: str,
 ) -> metric_types.MetricComputation:
     keys = [metric_types.MetricKey(name, model_name=model_name) for name in names]
@@ -201,7 +201,7 @@ class _Mean(beam.CombineFn):  # type: ignore[misc]
         self,
         keys: list[metric_types.MetricKey],
         term: Callable[[_Answers, str], float | None],
-        eval_config: tfma.EvalConfig | None,
+        eval_config: config_pb2.EvalConfig | None,
         model: str,
         models: Iterable[str],
     ) -> None:

@@ -1,5 +1,6 @@
 """The command `plateau`. Each command imports what it needs, so that none waits for another's."""
 
+import platform
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -48,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args and args[0] in ("-h", "--help"):
         print(_help())
         return PUSHED
+    if args == ["--version"]:
+        print(_version())
+        return PUSHED
     try:
         words = next((n for n in (2, 1) if " ".join(args[:n]) in COMMANDS), 0)
         if not words:
@@ -88,8 +92,26 @@ commands:
 `plateau run PRESET --help` explains every flag and shows the preset's defaults.
 `plateau plan` has the same flags, and --examples N, which stands in for data.
 The other commands have a --help of their own.
+`plateau --version` prints the versions of Plateau, TFX, TensorFlow and Python.
 
 exit status: 0 pushed; 3 not good enough; 1 an error; 2 bad usage."""
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    from trainer_module import __version__
+
+    def version(package: str) -> str:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return "not installed"
+
+    return (
+        f"Plateau {__version__}, TFX {version('tfx')}, TensorFlow {version('tensorflow')}, "
+        f"Python {platform.python_version()}"
+    )
 
 
 def _unknown(args: list[str]) -> str:

@@ -11,7 +11,7 @@ from trainer_module.checks import require
 from trainer_module.config import Features, ImageFeatures
 
 if TYPE_CHECKING:
-    import tensorflow_model_analysis as tfma
+    from tensorflow_model_analysis.proto import config_pb2
 
 LABEL_INDEX = "label_xf"
 # Metrics come as float32, where 0.9 is 0.89999998: a value right at its bound must pass.
@@ -94,7 +94,9 @@ def slice_feature(features: Features) -> str:
     return schemas.LABEL if isinstance(features, ImageFeatures) else LABEL_INDEX
 
 
-def eval_config(features: Features, gates: GateConfig, classes: Sequence[str]) -> "tfma.EvalConfig":
+def eval_config(
+    features: Features, gates: GateConfig, classes: Sequence[str]
+) -> "config_pb2.EvalConfig":
     """The TFMA configuration for both kinds of data.
 
     The exported model's `transform_labels` signature yields the label's index, so that the
@@ -106,27 +108,29 @@ def eval_config(features: Features, gates: GateConfig, classes: Sequence[str]) -
         gates: Bounds.
         classes: Class names in the order of the label indices.
     """
-    import tensorflow_model_analysis as tfma
+    from tensorflow_model_analysis.proto import config_pb2
 
     from components import metrics
 
-    overall = [tfma.SlicingSpec()]
-    per_class = [tfma.SlicingSpec(feature_keys=[slice_feature(features)])]
+    overall = [config_pb2.SlicingSpec()]
+    per_class = [config_pb2.SlicingSpec(feature_keys=[slice_feature(features)])]
 
-    def at_least(bound: float) -> "tfma.GenericValueThreshold":
-        return tfma.GenericValueThreshold(lower_bound={"value": bound - ROUNDING})
+    def at_least(bound: float) -> "config_pb2.GenericValueThreshold":
+        return config_pb2.GenericValueThreshold(lower_bound={"value": bound - ROUNDING})
 
-    def on(slices: "list[tfma.SlicingSpec]", **threshold: Any) -> "tfma.PerSliceMetricThreshold":
-        return tfma.PerSliceMetricThreshold(
-            slicing_specs=slices, threshold=tfma.MetricThreshold(**threshold)
+    def on(
+        slices: "list[config_pb2.SlicingSpec]", **threshold: Any
+    ) -> "config_pb2.PerSliceMetricThreshold":
+        return config_pb2.PerSliceMetricThreshold(
+            slicing_specs=slices, threshold=config_pb2.MetricThreshold(**threshold)
         )
 
-    drop = tfma.GenericChangeThreshold(
-        direction=tfma.MetricDirection.HIGHER_IS_BETTER,
+    drop = config_pb2.GenericChangeThreshold(
+        direction=config_pb2.MetricDirection.HIGHER_IS_BETTER,
         absolute={"value": -gates.max_accuracy_drop - ROUNDING},
     )
     accuracy, examples, more = [], [], []
-    crossentropy = tfma.MetricConfig(
+    crossentropy = config_pb2.MetricConfig(
         class_name="SparseCategoricalCrossentropy", config=f'{{"name": "{CROSSENTROPY}"}}'
     )
     change = {"change_threshold": drop}
@@ -153,12 +157,12 @@ def eval_config(features: Features, gates: GateConfig, classes: Sequence[str]) -
     if gates.min_class_accuracy > 0 or gates.min_class_examples > 0:
         # TFMA has no slice of a class without examples, and validates the slices that there are.
         missing = metrics.config(metrics.ClassesWithoutExamples, classes=len(classes))
-        none = tfma.GenericValueThreshold(upper_bound={"value": 0.0})
+        none = config_pb2.GenericValueThreshold(upper_bound={"value": 0.0})
         missing.per_slice_thresholds.append(on(overall, value_threshold=none))
         more.append(missing)
-    return tfma.EvalConfig(
+    return config_pb2.EvalConfig(
         model_specs=[
-            tfma.ModelSpec(
+            config_pb2.ModelSpec(
                 signature_name="serving_default",
                 preprocessing_function_names=["transform_labels"],
                 label_key=LABEL_INDEX,
@@ -167,16 +171,18 @@ def eval_config(features: Features, gates: GateConfig, classes: Sequence[str]) -
         ],
         slicing_specs=overall + per_class,
         metrics_specs=[
-            tfma.MetricsSpec(
+            config_pb2.MetricsSpec(
                 metrics=[
-                    tfma.MetricConfig(class_name="ExampleCount", per_slice_thresholds=examples),
-                    tfma.MetricConfig(
+                    config_pb2.MetricConfig(
+                        class_name="ExampleCount", per_slice_thresholds=examples
+                    ),
+                    config_pb2.MetricConfig(
                         class_name="SparseCategoricalAccuracy",
                         config=f'{{"name": "{ACCURACY}"}}',
                         per_slice_thresholds=accuracy,
                     ),
                     crossentropy,
-                    tfma.MetricConfig(class_name="MultiClassConfusionMatrixPlot"),
+                    config_pb2.MetricConfig(class_name="MultiClassConfusionMatrixPlot"),
                     *more,
                 ]
             )

@@ -62,6 +62,7 @@ def imported(*args: str) -> tuple[int, set[str]]:
     "args",
     [
         "--help",
+        "--version",
         "presets",
         "plan digits",
         "plan images --examples 1000",

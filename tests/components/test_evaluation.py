@@ -8,7 +8,7 @@ from components import evaluation
 from components.evaluation import ConfusionMatrix, Evaluation, SliceMetrics
 
 if TYPE_CHECKING:
-    import tensorflow_model_analysis as tfma
+    from tensorflow_model_analysis.proto import config_pb2
 
 CLASSES = ("cat", "dog")
 # 8 cats, all recognised, and 2 dogs, one taken for a cat: 0.9 overall, 1.0 and 0.5 by class.
@@ -55,45 +55,47 @@ def config(
     by: str = "animal",
     accuracy: Sequence[Any] = (),
     count: Sequence[Any] = (),
-) -> "tfma.EvalConfig":
+) -> "config_pb2.EvalConfig":
     """An EvalConfig over two columns of predictions, with thresholds (slicing spec, threshold)."""
-    import tensorflow_model_analysis as tfma
+    from tensorflow_model_analysis.proto import config_pb2
 
     def specs(thresholds: Sequence[Any]) -> list[Any]:
         return [
-            tfma.PerSliceMetricThreshold(slicing_specs=[spec], threshold=threshold)
+            config_pb2.PerSliceMetricThreshold(slicing_specs=[spec], threshold=threshold)
             for spec, threshold in thresholds
         ]
 
-    models = [tfma.ModelSpec(name="candidate", label_key="label_xf", prediction_key="new")]
+    models = [config_pb2.ModelSpec(name="candidate", label_key="label_xf", prediction_key="new")]
     if baseline:
         models.append(
-            tfma.ModelSpec(
+            config_pb2.ModelSpec(
                 name="baseline", label_key="label_xf", prediction_key="old", is_baseline=True
             )
         )
     names = [model.name for model in models]
-    return tfma.EvalConfig(
+    return config_pb2.EvalConfig(
         model_specs=models,
-        slicing_specs=[tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=[by])],
+        slicing_specs=[config_pb2.SlicingSpec(), config_pb2.SlicingSpec(feature_keys=[by])],
         metrics_specs=[
-            tfma.MetricsSpec(
+            config_pb2.MetricsSpec(
                 model_names=names,
                 metrics=[
-                    tfma.MetricConfig(class_name="ExampleCount", per_slice_thresholds=specs(count)),
-                    tfma.MetricConfig(
+                    config_pb2.MetricConfig(
+                        class_name="ExampleCount", per_slice_thresholds=specs(count)
+                    ),
+                    config_pb2.MetricConfig(
                         class_name="SparseCategoricalAccuracy",
                         config='{"name": "accuracy"}',
                         per_slice_thresholds=specs(accuracy),
                     ),
-                    tfma.MetricConfig(class_name="MultiClassConfusionMatrixPlot"),
+                    config_pb2.MetricConfig(class_name="MultiClassConfusionMatrixPlot"),
                 ],
             )
         ],
     )
 
 
-def evaluate(folder: Path, config: "tfma.EvalConfig") -> Evaluation:
+def evaluate(folder: Path, config: "config_pb2.EvalConfig") -> Evaluation:
     """Have TFMA evaluate predictions that are given, as the Evaluator would."""
     import pandas as pd
     import tensorflow_model_analysis as tfma
@@ -114,10 +116,10 @@ def evaluate(folder: Path, config: "tfma.EvalConfig") -> Evaluation:
 
 
 def at_least(bound: float) -> Any:
-    import tensorflow_model_analysis as tfma
+    from tensorflow_model_analysis.proto import config_pb2
 
-    return tfma.MetricThreshold(
-        value_threshold=tfma.GenericValueThreshold(lower_bound={"value": bound})
+    return config_pb2.MetricThreshold(
+        value_threshold=config_pb2.GenericValueThreshold(lower_bound={"value": bound})
     )
 
 
@@ -158,7 +160,7 @@ BY_CLASS: Values = {
 }
 
 
-def judge(config: "tfma.EvalConfig", values: Values, **options: Any) -> Evaluation:
+def judge(config: "config_pb2.EvalConfig", values: Values, **options: Any) -> Evaluation:
     """Have TFMA's validator judge values that are given."""
     import tensorflow_model_analysis as tfma
     from tensorflow_model_analysis.evaluators import metrics_validator
@@ -220,15 +222,15 @@ def test_overall_is_of_one_model_and_of_no_slice() -> None:
 
 @pytest.mark.component
 def test_gates_of_every_kind() -> None:
-    import tensorflow_model_analysis as tfma
+    from tensorflow_model_analysis.proto import config_pb2
 
-    overall, by_class = tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=["label"])
-    threshold = tfma.MetricThreshold(
-        value_threshold=tfma.GenericValueThreshold(
+    overall, by_class = config_pb2.SlicingSpec(), config_pb2.SlicingSpec(feature_keys=["label"])
+    threshold = config_pb2.MetricThreshold(
+        value_threshold=config_pb2.GenericValueThreshold(
             lower_bound={"value": 0.9 - 1e-6}, upper_bound={"value": 0.85 + 1e-6}
         ),
-        change_threshold=tfma.GenericChangeThreshold(
-            direction=tfma.MetricDirection.HIGHER_IS_BETTER,
+        change_threshold=config_pb2.GenericChangeThreshold(
+            direction=config_pb2.MetricDirection.HIGHER_IS_BETTER,
             absolute={"value": -0.02 - 1e-6},
             relative={"value": 2.0 - 1e-6},
         ),
@@ -271,13 +273,13 @@ def test_other_slices_are_no_classes() -> None:
 
 @pytest.mark.component
 def test_what_is_missing_is_a_problem_and_not_a_gate() -> None:
-    import tensorflow_model_analysis as tfma
+    from tensorflow_model_analysis.proto import config_pb2
 
-    nowhere = tfma.SlicingSpec(feature_values={"label": "bird"})
+    nowhere = config_pb2.SlicingSpec(feature_values={"label": "bird"})
     found = judge(config(accuracy=[(nowhere, at_least(0.5))]), BY_CLASS)
     assert (found.gates, found.problems) == ((), ("no example in any slice by label = bird",))
     unmeasured = {key: {"candidate": {"example_count": 1.0}} for key in BY_CLASS}
-    found = judge(config(accuracy=[(tfma.SlicingSpec(), at_least(0.5))]), unmeasured)
+    found = judge(config(accuracy=[(config_pb2.SlicingSpec(), at_least(0.5))]), unmeasured)
     assert found.gates == ()
     assert found.problems == (
         "accuracy on all examples, cat, dog: Metric not found.",
@@ -287,12 +289,12 @@ def test_what_is_missing_is_a_problem_and_not_a_gate() -> None:
 
 @pytest.mark.component
 def test_classes_are_ranked_by_the_bounded_metric() -> None:
-    import tensorflow_model_analysis as tfma
+    from tensorflow_model_analysis.proto import config_pb2
 
-    few = tfma.MetricThreshold(
-        value_threshold=tfma.GenericValueThreshold(upper_bound={"value": 0.99})
+    few = config_pb2.MetricThreshold(
+        value_threshold=config_pb2.GenericValueThreshold(upper_bound={"value": 0.99})
     )
-    found = judge(config(accuracy=[(tfma.SlicingSpec(), few)]), BY_CLASS)
+    found = judge(config(accuracy=[(config_pb2.SlicingSpec(), few)]), BY_CLASS)
     assert (found.ranked_by, found.higher_is_better) == ("accuracy", False)
     assert [name for name, _ in found.classes] == ["cat", "dog"]
 

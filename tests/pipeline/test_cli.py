@@ -5,6 +5,7 @@ import subprocess
 import sys
 import webbrowser
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,18 @@ def test_help_exits_0(capsys: pytest.CaptureFixture[str], args: tuple[str, ...])
     code, text = outcome(capsys, *args)
     assert code == 0
     assert "preset" in text.lower()
+
+
+def test_version_names_what_is_imported(capsys: pytest.CaptureFixture[str]) -> None:
+    import tensorflow as tf
+    import tfx.v1 as tfx
+
+    code, text = outcome(capsys, "--version")
+    assert code == 0
+    assert text == (
+        f"Plateau {metadata.version('plateau-tfx')}, TFX {tfx.__version__}, "
+        f"TensorFlow {tf.__version__}, Python {sys.version.split()[0]}"
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import tensorflow as tf
-import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
 from tfx import types
 from tfx import v1 as tfx
 
@@ -32,24 +32,24 @@ def run(tmp_path: Path, examples: Path) -> Callable[[Path], list[Path]]:
             str(examples.parents[1]),
             properties={"split_names": json.dumps(["test"])},
         )
-        config = tfma.EvalConfig(
+        config = config_pb2.EvalConfig(
             model_specs=[
-                tfma.ModelSpec(
+                config_pb2.ModelSpec(
                     signature_name="serving_default",
                     preprocessing_function_names=["labels"],
                     label_key="label_xf",
                     prediction_key="probabilities",
                 )
             ],
-            slicing_specs=[tfma.SlicingSpec()],
+            slicing_specs=[config_pb2.SlicingSpec()],
             metrics_specs=[
-                tfma.MetricsSpec(
+                config_pb2.MetricsSpec(
                     metrics=[
-                        tfma.MetricConfig(class_name="ExampleCount"),
-                        tfma.MetricConfig(
+                        config_pb2.MetricConfig(class_name="ExampleCount"),
+                        config_pb2.MetricConfig(
                             class_name="SparseCategoricalAccuracy", config='{"name": "accuracy"}'
                         ),
-                        tfma.MetricConfig(
+                        config_pb2.MetricConfig(
                             class_name="SparseCategoricalCrossentropy",
                             config='{"name": "crossentropy"}',
                         ),

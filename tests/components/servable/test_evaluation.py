@@ -5,7 +5,6 @@ from typing import Any
 import keras
 import pytest
 import tensorflow as tf
-import tensorflow_model_analysis as tfma
 import tf_keras
 from google.protobuf import json_format
 from tensorflow_model_analysis.proto import config_pb2, metrics_for_slice_pb2
@@ -26,11 +25,11 @@ def write(
     folder: Path,
     specs: list[dict[str, Any]],
     metrics: list[tuple[str, str, str, float]],
-    metrics_specs: list[tfma.MetricsSpec] | None = None,
+    metrics_specs: list[config_pb2.MetricsSpec] | None = None,
 ) -> str:
     """An evaluation as TFMA writes it; metrics are slice, model, name, value."""
-    config = tfma.EvalConfig(
-        model_specs=[tfma.ModelSpec(**spec) for spec in specs], metrics_specs=metrics_specs
+    config = config_pb2.EvalConfig(
+        model_specs=[config_pb2.ModelSpec(**spec) for spec in specs], metrics_specs=metrics_specs
     )
     run = config_pb2.EvalRun(eval_config=config, version="0.47.1")
     (folder / "eval_config.json").write_text(json_format.MessageToJson(run))
@@ -84,8 +83,8 @@ def test_a_model_alone_has_no_name(tmp_path: Path) -> None:
 )
 def test_the_metrics_of_keras_are_known(tmp_path: Path, metric: Any) -> None:
     config = json.dumps({"name": metric.name} if metric.name == "mine" else {})
-    given = tfma.MetricConfig(class_name=type(metric).__name__, config=config)
-    specs = [tfma.MetricsSpec(metrics=[tfma.MetricConfig(class_name="AUC"), given])]
+    given = config_pb2.MetricConfig(class_name=type(metric).__name__, config=config)
+    specs = [config_pb2.MetricsSpec(metrics=[config_pb2.MetricConfig(class_name="AUC"), given])]
     values = [("", "", "auc", 0.9), ("", "", metric.name, 0.75)]
     found, asked = evaluation.read(write(tmp_path, [{"label_key": "label"}], values, specs))
     assert 0.75 in (found.accuracy, found.crossentropy)
@@ -95,11 +94,11 @@ def test_the_metrics_of_keras_are_known(tmp_path: Path, metric: Any) -> None:
 
 def test_parameters_of_metrics(tmp_path: Path) -> None:
     metrics = [
-        tfma.MetricConfig(class_name="BinaryAccuracy", config='"threshold": 0.3'),
-        tfma.MetricConfig(class_name="BinaryCrossentropy", config='{"from_logits": true}'),
+        config_pb2.MetricConfig(class_name="BinaryAccuracy", config='"threshold": 0.3'),
+        config_pb2.MetricConfig(class_name="BinaryCrossentropy", config='{"from_logits": true}'),
     ]
     values = [("", "", "binary_accuracy", 0.75), ("", "", "binary_crossentropy", 0.5)]
-    specs = [tfma.MetricsSpec(metrics=metrics)]
+    specs = [config_pb2.MetricsSpec(metrics=metrics)]
     _, asked = evaluation.read(write(tmp_path, [{"label_key": "label"}], values, specs))
     assert asked is not None
     assert (asked.threshold, asked.from_logits) == (0.3, True)

@@ -11,6 +11,7 @@ import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from ml_metadata.metadata_store import metadata_store
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
+from tensorflow_model_analysis.proto import config_pb2
 from tfx import v1 as tfx
 
 import schemas
@@ -65,25 +66,25 @@ class Doggish(tf.Module):
 
 def write_evaluation(folder: Path, accuracy: str = "accuracy") -> None:
     """What the Evaluator writes about a model that takes two cats and two dogs for dogs."""
-    lower = tfma.GenericValueThreshold(lower_bound={"value": 0.75 - 1e-6})
-    config = tfma.EvalConfig(
-        model_specs=[tfma.ModelSpec(label_key="index", prediction_key="scores")],
-        slicing_specs=[tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=["label"])],
+    lower = config_pb2.GenericValueThreshold(lower_bound={"value": 0.75 - 1e-6})
+    config = config_pb2.EvalConfig(
+        model_specs=[config_pb2.ModelSpec(label_key="index", prediction_key="scores")],
+        slicing_specs=[config_pb2.SlicingSpec(), config_pb2.SlicingSpec(feature_keys=["label"])],
         metrics_specs=[
-            tfma.MetricsSpec(
+            config_pb2.MetricsSpec(
                 metrics=[
-                    tfma.MetricConfig(class_name="ExampleCount"),
-                    tfma.MetricConfig(
+                    config_pb2.MetricConfig(class_name="ExampleCount"),
+                    config_pb2.MetricConfig(
                         class_name="SparseCategoricalAccuracy",
                         config=json.dumps({"name": accuracy}),
                         per_slice_thresholds=[
-                            tfma.PerSliceMetricThreshold(
-                                slicing_specs=[tfma.SlicingSpec()],
-                                threshold=tfma.MetricThreshold(value_threshold=lower),
+                            config_pb2.PerSliceMetricThreshold(
+                                slicing_specs=[config_pb2.SlicingSpec()],
+                                threshold=config_pb2.MetricThreshold(value_threshold=lower),
                             )
                         ],
                     ),
-                    tfma.MetricConfig(class_name="MultiClassConfusionMatrixPlot"),
+                    config_pb2.MetricConfig(class_name="MultiClassConfusionMatrixPlot"),
                 ]
             )
         ],
