@@ -1,7 +1,9 @@
 """The locks, the licences of what is locked, and the audit of it."""
 
 import json
+import os
 import re
+import subprocess
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -332,3 +334,21 @@ def test_the_version_of_pip_audit_is_the_one_that_make_lock_asks_for():
     wanted = re.search(r'"pip-audit==([\d.]+)"', (ROOT / "Makefile").read_text())
     assert wanted
     assert locks.read("requirements-audit.lock")["pip-audit"].version == wanted[1]
+
+
+@pytest.mark.parametrize(("answer", "found"), [("ldd (Debian GLIBC) 2.36", "2.36"), ("", "none")])
+def test_the_next_tfx_is_not_tried_where_its_wheels_cannot_be_loaded(answer, found, tmp_path):
+    ldd = tmp_path / "ldd"
+    ldd.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    ldd.chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["make", "--silent", "test-next"],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (line,) = done.stdout.splitlines()
+    assert line.endswith(f"need glibc 2.39 or newer, and this machine has {found}.")
