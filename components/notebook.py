@@ -11,7 +11,7 @@ from typing import Any
 from tfx import types
 from tfx.orchestration.experimental.interactive import visualizations
 
-from components.artifacts import TrainingHistory, TrainingReport
+from components.artifacts import HtmlReport, TrainingHistory
 from trainer_module import history
 from trainer_module.history import History
 
@@ -33,7 +33,7 @@ def register() -> None:
     formatter = shell.display_formatter.formatters["text/html"]
     shown: tuple[tuple[type, Callable[[Any], str]], ...] = (
         (TrainingHistory, _of_history_artifact),
-        (TrainingReport, _of_report_artifact),
+        (HtmlReport, _of_report_artifact),
         (History, plot),
     )
     for kind, show in shown:
@@ -97,7 +97,7 @@ class _HistoryVisualization(visualizations.ArtifactVisualization):  # type: igno
 
 
 class _ReportVisualization(visualizations.ArtifactVisualization):  # type: ignore[misc]
-    ARTIFACT_TYPE = TrainingReport
+    ARTIFACT_TYPE = HtmlReport
 
     def display(self, artifact: types.Artifact) -> None:
         _display(_of_report_artifact(artifact))

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
 from tensorflow_model_analysis.utils.keras_lib import tf_keras
 from tensorflow_model_analysis.writers import eval_config_writer
 
@@ -32,7 +32,7 @@ class _Metric(NamedTuple):
     binary: bool
 
 
-def _metrics(config: tfma.EvalConfig) -> dict[str, _Metric]:
+def _metrics(config: config_pb2.EvalConfig) -> dict[str, _Metric]:
     """The first accuracy and the first cross-entropy of the evaluation that are Keras's."""
     found: dict[str, _Metric] = {}
     for spec in config.metrics_specs:
