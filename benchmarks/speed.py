@@ -20,8 +20,9 @@ from benchmarks.race import OWN, EpochTimer, fastest, race
 from benchmarks.report import Result
 from benchmarks.settings import Settings
 from trainer_module import PlateauConfig, ScheduleConfig, optimizer, train
+from trainer_module.batch import DatasetFactory
 from trainer_module.config import NetworkConfig, OptimizerConfig, Precision
-from trainer_module.data import DatasetFactory, Split, evaluation_dataset, training_factory
+from trainer_module.data import Split, evaluation_dataset, training_factory
 from trainer_module.history import Writer
 from trainer_module.models import registry
 from trainer_module.precision import BFLOAT16, FLOAT32, hardware_has_bfloat16, policy

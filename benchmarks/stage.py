@@ -16,9 +16,9 @@ from benchmarks.report import Result
 from benchmarks.settings import Settings
 from benchmarks.speed import OPTIMIZATION
 from trainer_module import optimizer
-from trainer_module.batch import pieces
+from trainer_module.batch import DatasetFactory, pieces
 from trainer_module.config import NetworkConfig
-from trainer_module.data import DatasetFactory, Split, training_factory
+from trainer_module.data import Split, training_factory
 from trainer_module.models import registry
 from trainer_module.step import Steps
 

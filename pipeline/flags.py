@@ -43,7 +43,8 @@ def parse(default: T, args: Sequence[str], prog: str, description: str) -> T:
 def spell(message: str, config: Any) -> str:
     """A message with the fields of a config named as flags: batch_size as --batch-size.
 
-    A name of one word is an ordinary word too, so it counts only where the message begins with it.
+    A name of one word is an ordinary word too, so it counts only where the message begins with it
+    or where a value follows, as in patience=5.
 
     Args:
         message: What to say.
@@ -52,8 +53,17 @@ def spell(message: str, config: Any) -> str:
     names = sorted(set(_names(config)), key=len, reverse=True)
     # Without any, the pattern must match nothing: an empty one matches everywhere.
     compounds = "|".join(name for name in names if "_" in name) or "(?!)"
-    pattern = rf"\A({'|'.join(names)})(?![\w-])|(?<![\w'\"/.-])({compounds})(?![\w'\"/-])"
-    return re.sub(pattern, lambda found: "--" + found[0].replace("_", "-"), message)
+    any_name = "|".join(names)
+    pattern = (
+        rf"(?<![\w'\"/.-])(?P<argument>{any_name})="
+        rf"|\A({any_name})(?![\w-])|(?<![\w'\"/.-])({compounds})(?![\w'\"/-])"
+    )
+
+    def flag(found: re.Match[str]) -> str:
+        name = found["argument"]
+        return "--" + (f"{name} " if name else found[0]).replace("_", "-")
+
+    return re.sub(pattern, flag, message)
 
 
 def _parse(default: T, args: Sequence[str], prog: str, description: str) -> T:

@@ -1,10 +1,17 @@
 """Cut global batches into the pieces that replicas and micro-batches compute."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import tensorflow as tf
 
 from trainer_module.checks import require
+
+
+class DatasetFactory(Protocol):
+    """What the loop asks of its training data."""
+
+    def __call__(self, batch_size: int, epoch: int) -> tf.data.Dataset:
+        """Returns the batches of one epoch, in an order fixed by `epoch`."""
 
 
 def pieces(

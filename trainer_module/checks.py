@@ -24,5 +24,5 @@ def check_choices(config: Any) -> None:
                 getattr(config, field.name) in choices,
                 f"{field.name} must be one of {', '.join(map(str, choices))}",
                 getattr(config, field.name),
-                f"Try --{field.name.replace('_', '-')} {choices[0]}.",
+                f'Try {field.name}="{choices[0]}".',
             )

@@ -36,7 +36,7 @@ class ImageFeatures:
                 8 <= value <= 1024,
                 f"{name} must be 8 to 1024 pixels",
                 value,
-                f"Choose --{name} 32, say.",
+                f"Try {name}=32.",
             )
 
 
@@ -70,20 +70,20 @@ class TableFeatures:
             bool(self.numeric or self.bucketized or self.categorical),
             "a table needs at least one feature column",
             (),
-            "Name some with --numeric, --bucketized or --categorical.",
+            "Name some as numeric, bucketized or categorical.",
         )
         # Each is a column of what the model takes, for each of the table's own columns.
         require(
             2 <= self.buckets <= 1000,
             "buckets must be 2 to 1,000",
             self.buckets,
-            "Try --buckets 10.",
+            "Try buckets=10.",
         )
         require(
             1 <= self.vocabulary_size <= 100_000,
             "vocabulary_size must be 1 to 100,000",
             self.vocabulary_size,
-            "Try --vocabulary-size 1000.",
+            "Try vocabulary_size=1000.",
         )
 
     @property
@@ -131,10 +131,10 @@ class NetworkConfig:
             0.05 <= self.width_multiplier <= 16,
             "width_multiplier must be 0.05 to 16",
             self.width_multiplier,
-            "Try --width-multiplier 1.",
+            "Try width_multiplier=1.",
         )
         require(
-            0 <= self.dropout < 1, "dropout must be in [0, 1)", self.dropout, "Try --dropout 0.2."
+            0 <= self.dropout < 1, "dropout must be in [0, 1)", self.dropout, "Try dropout=0.2."
         )
 
 
@@ -162,19 +162,19 @@ class OptimizerConfig:
             0 < self.learning_rate <= 100,
             "learning_rate must be in (0, 100]",
             self.learning_rate,
-            "Try --learning-rate 0.05.",
+            "Try learning_rate=0.05.",
         )
         require(
             0 <= self.momentum < 1,
             "momentum must be in [0, 1)",
             self.momentum,
-            "Try --momentum 0.9.",
+            "Try momentum=0.9.",
         )
         require(
             0 <= self.weight_decay < 1,
             "weight_decay must be in [0, 1)",
             self.weight_decay,
-            "Try --weight-decay 0.0005.",
+            "Try weight_decay=0.0005.",
         )
 
 
@@ -210,7 +210,7 @@ class LoopConfig:
             1 <= self.steps_per_call <= 256,
             "steps_per_call must be 1 to 256, for each is a part of the graph",
             self.steps_per_call,
-            "Try --steps-per-call 8.",
+            "Try steps_per_call=8.",
         )
         for name in ("batch_size", "eval_batch_size", "cache_mib"):
             value = getattr(self, name)
@@ -218,15 +218,15 @@ class LoopConfig:
                 value >= 1,
                 f"{name} must be at least 1",
                 value,
-                f"Try --{name.replace('_', '-')} {getattr(type(self), name)}.",
+                f"Try {name}={getattr(type(self), name)}.",
             )
         require(
             self.micro_batch is None or self.micro_batch >= 1,
             "micro_batch must be at least 1",
             self.micro_batch,
-            "Leave --micro-batch out to compute each batch whole.",
+            "Leave micro_batch out to compute each batch whole.",
         )
-        require(self.seed >= 0, "seed must be at least 0", self.seed, "Try --seed 0.")
+        require(self.seed >= 0, "seed must be at least 0", self.seed, "Try seed=0.")
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 import tensorflow_transform as tft
 
+from trainer_module.batch import DatasetFactory
 from trainer_module.checks import require
 from trainer_module.config import ImageFeatures
 from trainer_module.preprocessing import INPUT, LABEL_INDEX
@@ -34,13 +35,6 @@ class Split(NamedTuple):
 
     x: npt.NDArray[Any]
     y: npt.NDArray[np.int64]
-
-
-class DatasetFactory(Protocol):
-    """What the loop asks of its training data."""
-
-    def __call__(self, batch_size: int, epoch: int) -> tf.data.Dataset:
-        """Batches (x [B, ...], y [B]) of one epoch, in an order fixed by `epoch`."""
 
 
 def read_split(

@@ -18,13 +18,13 @@ from keras.src.trainers.data_adapters.tf_dataset_adapter import make_class_weigh
 from rich.console import Console
 
 from trainer_module import distribution, noise, schedule
-from trainer_module.batch import check_batches, distributed
+from trainer_module.batch import DatasetFactory, check_batches, distributed, size_of
 from trainer_module.checkpoint import Checkpoints, Snapshot, from_bytes, to_bytes
 from trainer_module.checks import require
-from trainer_module.data import DatasetFactory
 from trainer_module.history import EpochRecord, History, Writer, Writers
-from trainer_module.objective import Metrics, Objective, cross_entropy
+from trainer_module.objective import Asked, Metrics, Objective, compiled
 from trainer_module.optimizer import averages, describe, first_learning_rate, inner, kind
+from trainer_module.plateau import PlateauConfig
 from trainer_module.preemption import leaving_on_sigterm
 from trainer_module.progress import ProgressWriter
 from trainer_module.schedule import NonFiniteError, Problem, ScheduleConfig
@@ -33,21 +33,21 @@ from trainer_module.step import Steps
 
 def train(
     model: keras.Model,
-    optimizer: keras.optimizers.Optimizer,
+    optimizer: keras.optimizers.Optimizer | str,
     make_dataset: DatasetFactory,
     validation: tf.data.Dataset,
     config: ScheduleConfig,
     *,
-    num_examples: int,
     batch_size: int,
+    num_examples: int | None = None,
     micro_batch: int | None = None,
     steps_per_call: int = 8,
-    loss: Any = cross_entropy,
+    loss: Any = None,
     metrics: Metrics | None = None,
     loss_weights: Any = None,
     weighted_metrics: Sequence[Any] | None = None,
     class_weight: Mapping[int, float] | None = None,
-    directory: Path | None = None,
+    directory: Path | str | None = None,
     description: Mapping[str, Any] | None = None,
     writers: Sequence[Writer] = (),
     verbose: bool | None = None,
@@ -58,20 +58,24 @@ def train(
 
     Args:
         model: Any Keras model, from x to what loss and metrics take (logits [B, C] by default).
-        optimizer: Optimizer with a plain number as learning rate, the one of the first epoch.
+        optimizer: Optimizer with a plain number as learning rate, the one of the first epoch, or
+            its name; `model.optimizer` for a compiled model.
         make_dataset: (batch_size, epoch) -> batches of that epoch, (x, y) or (x, y, sample_weight):
             tensors [B, ...] or structures of them, which reach the model as they are.
         validation: Batches of the same kind, the same at each evaluation.
-        config: What happens at a stall, and when to stop.
-        num_examples: Training examples in an epoch, N of the noise scale.
+        config: What happens at a plateau, and when to stop. Without metrics, the default monitor
+            is val_loss.
         batch_size: Global batch size of the first epoch, in examples.
+        num_examples: Training examples in an epoch, N of the noise scale; compared with what an
+            epoch gives. If not given, they are counted in a pass over the first epoch's batches.
         micro_batch: Largest batch a replica computes at once; bigger ones accumulate gradients.
         steps_per_call: Steps run by one call of the traced function.
         loss: What `compile` takes, or a function (y, output) -> loss of each example [B, ...]; the
-            mean over the batch is minimised. Softmax cross-entropy of class indices if not given.
+            mean over the batch is minimised. If not given, loss and metrics are those the model was
+            compiled with; for other models, softmax cross-entropy of class indices and accuracy.
         metrics: What `compile` takes; or functions (y, output) -> value of each example [B, ...]
-            and Keras metrics by name; accuracy if not given. The history calls them by these names
-            for training and val_NAME for validation.
+            and Keras metrics by name. The history calls them by these names for training and
+            val_NAME for validation.
         loss_weights: As in `compile`.
         weighted_metrics: As in `compile`.
         class_weight: As in `fit`.
@@ -82,32 +86,42 @@ def train(
         writers: Notified after each epoch; with several workers, those of the chief.
         verbose: Whether to print each epoch and each decision, with a progress bar in a terminal;
             None prints in a terminal and in a notebook only. Of several workers the chief prints.
-        strategy: Strategy in whose scope model and optimizer were made, if not the default one.
+        strategy: Strategy in whose scope model and optimizer were made; the model's if not given.
         clock: Seconds, monotonic.
 
     Returns:
         The record of the run.
 
     Raises:
-        ValueError: The monitor is no metric of this run, batch or learning rate are out of bounds,
-            or the checkpoints are another run's.
+        ValueError: The model is of Keras 2, the monitor is no metric of this run, batch or learning
+            rate are out of bounds, the data has another number of examples, or the checkpoints are
+            another run's.
         schedule.NonFiniteError: Loss or metric is NaN or infinite and the schedule says raise.
         preemption.Preempted: SIGTERM arrived; the last finished epoch is in `directory`.
     """
-    strategy = strategy or tf.distribute.get_strategy()
-    _check_epoch(validation, "validation")
+    _check_keras(model, keras.Model, "model")
     _check_model(model)
+    strategy = strategy or model.distribute_strategy
+    _check_epoch(validation, "validation")
+    is_counted = num_examples is None
+    if num_examples is None:
+        num_examples = _count(make_dataset(batch_size, 1))
+    own = {
+        "metrics": metrics,
+        "loss_weights": loss_weights,
+        "weighted_metrics": weighted_metrics,
+    }
+    asked = compiled(model) if loss is None else Asked(loss)
+    asked = asked._replace(**{name: value for name, value in own.items() if value is not None})
+    config = _monitored(config, asked)
+    with strategy.scope():
+        if isinstance(optimizer, str):
+            optimizer = keras.optimizers.get(optimizer)
+        _check_keras(optimizer, keras.optimizers.Optimizer, "optimizer")
+        objective = asked.objective(getattr(model, "output_names", None))
+        _build(model, objective, validation)
     optimizer = _loss_scaled(model, optimizer)
     evaluation = distributed(validation, strategy)
-    with strategy.scope():
-        objective = Objective(
-            loss,
-            metrics,
-            loss_weights=loss_weights,
-            weighted_metrics=weighted_metrics,
-            output_names=getattr(model, "output_names", None),
-        )
-        _build(model, objective, validation)
     steps = Steps(
         model,
         optimizer,
@@ -118,7 +132,9 @@ def train(
     )
     momentum = float(getattr(inner(optimizer), "momentum", 0.0))
     problem = Problem(num_examples, kind(optimizer), momentum)
-    run = _Run(model, optimizer, config, steps, problem, strategy, batch_size, micro_batch)
+    run = _Run(
+        model, optimizer, config, steps, problem, strategy, batch_size, micro_batch, is_counted
+    )
     run.description = {
         "schedule": asdict(config),
         "batch_size": batch_size,
@@ -128,7 +144,7 @@ def train(
         "optimizer": describe(optimizer),
         # Shapes, not names: Keras numbers names by how many models the process has made.
         "model": [list(v.shape) for v in model.variables],
-        **({"loss_weights": loss_weights} if loss_weights else {}),
+        **({"loss_weights": asked.loss_weights} if asked.loss_weights else {}),
         **({"class_weight": dict(class_weight)} if class_weight else {}),
         **(description or {}),
     }
@@ -138,7 +154,7 @@ def train(
     # The schedule does not depend on the number of replicas: another one may resume.
     fingerprint = _fingerprint({**run.description, "replicas": None})
     # Other workers may see other files, or none.
-    checkpoints = Checkpoints(directory, fingerprint) if directory and chief else None
+    checkpoints = Checkpoints(Path(directory), fingerprint) if directory and chief else None
     saved = checkpoints.load() if checkpoints else None
     if distribution.has_several_workers(strategy):
         saved = _from_chief(saved or run.memory(), fingerprint, strategy)
@@ -187,13 +203,14 @@ class _Run:
         strategy: tf.distribute.Strategy,
         batch_size: int,
         micro_batch: int | None,
+        is_counted: bool,
     ) -> None:
         names = [f"{prefix}{name}" for prefix in ("", "val_") for name in steps.metric_names]
         require(
             config.plateau.monitor in names,
             f"monitor must be one of {', '.join(names)}",
             config.plateau.monitor,
-            "Try --monitor val_loss.",
+            'Try monitor="val_loss", mode="min".',
         )
         rate = first_learning_rate(optimizer)
         replicas = strategy.num_replicas_in_sync
@@ -201,7 +218,7 @@ class _Run:
             batch_size >= replicas,
             f"batch_size must be at least one example for each of the {replicas} replicas",
             batch_size,
-            f"Try --batch-size {replicas}.",
+            f"Try batch_size={replicas}.",
         )
         if not optimizer.built:
             with strategy.scope():
@@ -213,6 +230,7 @@ class _Run:
         self._problem = problem
         self._strategy = strategy
         self._micro_batch = micro_batch
+        self._is_counted = is_counted
         self._fitting_batch = 0
         self._noise = noise.NoiseState()
         self._records: list[EpochRecord] = []
@@ -416,6 +434,7 @@ class _Run:
         updates = int(self._optimizer.iterations.numpy()) - before
         examples = round(sum(float(value[-1]) for value in sums))
         self._check_batch_size(whole, examples)
+        self._check_num_examples(examples)
         return self._steps.means(sums), examples, updates
 
     def _check_batch_size(self, batches: int, examples: int) -> None:
@@ -427,6 +446,17 @@ class _Run:
             " only the last may be smaller",
             f"{examples} examples in {batches} batches of {size}",
             "Call .batch(batch_size) in it.",
+        )
+
+    def _check_num_examples(self, examples: int) -> None:
+        """Raises ValueError unless an epoch had num_examples, but for a last batch dropped."""
+        num_examples = self._problem.num_examples
+        require(
+            self._is_counted or num_examples - self.state.batch_size < examples <= num_examples,
+            "num_examples must be the number of training examples in an epoch",
+            f"{num_examples}, of which make_dataset gave {examples}"
+            f" in batches of {self.state.batch_size}",
+            "Leave out num_examples to have them counted.",
         )
 
     def _micro_batch_of(self, batch_size: int) -> int | None:
@@ -456,6 +486,34 @@ class _Run:
             raise RuntimeError(f"a graph must be traced once in a run, got {traces}: a bug")
 
 
+def _check_keras(value: Any, kind: type, name: str) -> None:
+    """Raises ValueError where an object is not of Keras 3."""
+    is_legacy = any(base.__module__.startswith("tf_keras.") for base in type(value).__mro__)
+    require(
+        isinstance(value, kind),
+        f"{name} must be one of Keras 3",
+        f"{type(value).__name__} of Keras 2 (tf_keras)" if is_legacy else value,
+        "Make it with `import keras`. For a Keras 3 `tf.keras`, set the environment variable"
+        " TF_USE_LEGACY_KERAS=0 before TensorFlow is imported.",
+    )
+
+
+def _monitored(config: ScheduleConfig, asked: Asked) -> ScheduleConfig:
+    """Returns the schedule, with val_loss in place of the default monitor without metrics."""
+    has_metrics = asked.loss is None or asked.metrics or asked.weighted_metrics
+    if has_metrics or config.plateau.monitor != PlateauConfig().monitor:
+        return config
+    return replace(config, plateau=replace(config.plateau, monitor="val_loss", mode="min"))
+
+
+def _count(dataset: tf.data.Dataset) -> int:
+    """Returns the number of examples in an epoch's batches."""
+    _check_epoch(dataset, "make_dataset")
+    plain = tf.autograph.experimental.do_not_convert
+    add = plain(lambda total, *batch: total + tf.cast(size_of(batch), tf.int64))
+    return int(dataset.reduce(tf.constant(0, tf.int64), add))
+
+
 def _check_model(model: keras.Model) -> None:
     """Raises ValueError where a model's class trains otherwise than Keras's own."""
     own = [
@@ -473,7 +531,7 @@ def _check_model(model: keras.Model) -> None:
 
 def _build(model: keras.Model, objective: Objective, validation: tf.data.Dataset) -> None:
     """Makes what weights and metrics are not there yet, by a look at a batch, as `fit` does."""
-    needed = not model.built or tf.distribute.get_strategy().num_replicas_in_sync > 1
+    needed = not model.built or tf.distribute.has_strategy()
     for x, y, *_ in validation.take(int(needed)):
         objective.build(y, model(x))
     require(
@@ -502,7 +560,7 @@ def _check_epoch(dataset: tf.data.Dataset, name: str) -> None:
         count != tf.data.INFINITE_CARDINALITY,
         f"{name} must give one epoch, which ends",
         "an infinite dataset",
-        "Leave out repeat(), or add take(batches of an epoch).",
+        "Leave out repeat(), with num_epochs=1 in TensorFlowDatasetOptions of TFX.",
     )
     require(
         count != 0,

@@ -192,6 +192,50 @@ class Objective:
         return _OutputLoss(loss, self._parts)
 
 
+class Asked(NamedTuple):
+    """Loss and metrics as `compile` takes them.
+
+    Attributes:
+        loss: Loss or losses; None for the cross-entropy of class indices.
+        metrics: Metrics; None for accuracy beside that cross-entropy, and for none beside others.
+        loss_weights: Weight of each loss.
+        weighted_metrics: Metrics that take the sample weights too.
+    """
+
+    loss: Any = None
+    metrics: Metrics | None = None
+    loss_weights: Any = None
+    weighted_metrics: Sequence[Any] | None = None
+
+    def objective(self, output_names: Sequence[str] | None) -> Objective:
+        """Makes the objects that compute them.
+
+        Args:
+            output_names: Names of the model's outputs.
+        """
+        is_default = self.loss is None
+        return Objective(
+            cross_entropy if is_default else self.loss,
+            self.metrics if is_default or self.metrics is not None else {},
+            loss_weights=self.loss_weights,
+            weighted_metrics=self.weighted_metrics,
+            output_names=output_names,
+        )
+
+
+def compiled(model: keras.Model) -> Asked:
+    """Returns what a model was compiled with; the defaults if it was not."""
+    if not model.compiled or model._compile_loss is None:
+        return Asked()
+    metrics = model._compile_metrics
+    return Asked(
+        model._compile_loss._user_loss,
+        metrics and metrics._user_metrics,
+        model._compile_loss._user_loss_weights,
+        metrics and metrics._user_weighted_metrics,
+    )
+
+
 class _Part(NamedTuple):
     """The loss of one output.
 

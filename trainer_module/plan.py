@@ -8,8 +8,8 @@ from trainer_module.checks import require
 from trainer_module.scaling import UpdateRule
 
 _REMEDY = (
-    'Give one action for each stall, separated by commas, such as --plan "batch*5, lr/5, lr/5",'
-    ' or --plan "batch*2 lr/2" to do both at one stall.'
+    'Give one action for each stall, separated by commas, such as plan="batch*5, lr/5, lr/5",'
+    ' or plan="batch*2 lr/2" to do both at one stall.'
 )
 _TERM = re.compile(r"(batch)\s*\*\s*(\S+)|(lr)\s*/\s*(\S+)", re.IGNORECASE)
 

@@ -11,12 +11,15 @@ First two stalls on a flat metric, patience 2, cooldown 0 / 1 / 2, for each rule
 """
 
 import math
+import re
 from ctypes import c_float
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal, NamedTuple
 
 from trainer_module.checks import check_choices, require
+
+_SMALLER_IS_BETTER = re.compile("loss|error|crossentropy|(^|_)r?(mse|mae|mape|msle)(_|$)")
 
 
 @dataclass(frozen=True)
@@ -55,15 +58,15 @@ class PlateauConfig:
             bool(self.monitor),
             "monitor must name a metric",
             self.monitor,
-            "Try --monitor val_accuracy.",
+            'Try monitor="val_accuracy".',
         )
         # The default mode suits an accuracy; a loss watched the wrong way round would train on
         # silently until it is worst.
         require(
-            "loss" not in self.monitor or self.mode == "min",
-            f"mode must be min where the monitor is a loss ({self.monitor})",
+            self.mode == "min" or not _SMALLER_IS_BETTER.search(self.monitor),
+            f"mode must be min where the monitor is a loss or an error ({self.monitor})",
             self.mode,
-            "Add --mode min.",
+            'Add mode="min".',
         )
         # PyTorch acts on the evaluation after `patience` bad ones.
         least = 0 if self.compatibility == "torch" else 1
@@ -71,37 +74,37 @@ class PlateauConfig:
             self.patience >= least,
             f"patience must be at least {least} evaluation{'s' * (least == 0)}",
             self.patience,
-            "Try --patience 5.",
+            "Try patience=5.",
         )
         require(
             0 <= self.min_delta < math.inf,
             "min_delta must be a finite number of at least 0",
             self.min_delta,
-            "Try --min-delta 0.001.",
+            "Try min_delta=0.001.",
         )
         require(
             self.cooldown >= 0,
             "cooldown must be at least 0 evaluations",
             self.cooldown,
-            "Try --cooldown 0.",
+            "Try cooldown=0.",
         )
         require(
             self.smoothing_window >= 1,
             "smoothing_window must be at least 1 evaluation",
             self.smoothing_window,
-            "Try --smoothing-window 3.",
+            "Try smoothing_window=3.",
         )
         require(
             self.compatibility == "plateau" or self.smoothing == "none",
             f"smoothing must be none to follow the rule of {self.compatibility}",
             self.smoothing,
-            "Leave out --smoothing, or take --compatibility plateau.",
+            'Leave out smoothing, or take compatibility="plateau".',
         )
         require(
             self.compatibility != "keras" or self.min_delta_mode == "absolute",
             "min_delta_mode must be absolute to follow the rule of keras",
             self.min_delta_mode,
-            "Leave out --min-delta-mode.",
+            "Leave out min_delta_mode.",
         )
 
 

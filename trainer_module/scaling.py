@@ -103,7 +103,7 @@ def check_problem(problem: Problem) -> None:
         0 <= problem.momentum < 1,
         "momentum must be in [0, 1)",
         problem.momentum,
-        "Try --momentum 0.9.",
+        "Try momentum=0.9.",
     )
     require(
         problem.max_batch_size is None or problem.max_batch_size >= 1,

@@ -115,44 +115,44 @@ class ScheduleConfig:
             1 < self.factor < math.inf,
             "factor must be a finite number above 1",
             self.factor,
-            "--factor 4, say, divides the noise scale by 4 at each stall.",
+            "Try factor=4, which divides the noise scale by 4 at each plateau.",
         )
-        require(self.actions >= 0, "actions must be at least 0", self.actions, "Try --actions 2.")
+        require(self.actions >= 0, "actions must be at least 0", self.actions, "Try actions=2.")
         require(
             self.max_batch_size is None or self.max_batch_size >= 1,
             "max_batch_size must be at least 1 example",
             self.max_batch_size,
-            "Leave out --max-batch-size for a tenth of the examples.",
+            "Leave out max_batch_size for a tenth of the examples.",
         )
         require(
             0 <= self.min_learning_rate < math.inf,
             "min_learning_rate must be a finite number of at least 0",
             self.min_learning_rate,
-            "Try --min-learning-rate 1e-6.",
+            "Try min_learning_rate=1e-6.",
         )
         require(
             self.max_epochs >= 1,
             "max_epochs must be at least 1",
             self.max_epochs,
-            "Try --max-epochs 100.",
+            "Try max_epochs=100.",
         )
         require(
             0 <= self.warmup_epochs < self.max_epochs,
             f"warmup_epochs must be at least 0 and below max_epochs ({self.max_epochs})",
             self.warmup_epochs,
-            "Lower --warmup-epochs, or raise --max-epochs.",
+            "Lower warmup_epochs, or raise max_epochs.",
         )
         require(
             0 < self.warmup_fraction <= 1,
             "warmup_fraction must be in (0, 1]",
             self.warmup_fraction,
-            "Try --warmup-fraction 0.1.",
+            "Try warmup_fraction=0.1.",
         )
         require(
             self.time_budget is None or 0 < self.time_budget < math.inf,
             "time_budget must be a finite number of seconds above 0",
             self.time_budget,
-            "Leave out --time-budget for no limit.",
+            "Leave out time_budget for no limit.",
         )
         if self.plan is not None:
             parse_plan(self.plan)
@@ -177,25 +177,25 @@ def initial_state(
         f"learning_rate must be finite, above 0 and at least min_learning_rate"
         f" ({config.min_learning_rate:g})",
         learning_rate,
-        "Raise --learning-rate, or lower --min-learning-rate.",
+        "Raise learning_rate, or lower min_learning_rate.",
     )
     require(
         1 <= batch_size <= problem.num_examples,
         f"batch_size must be 1 to the number of training examples ({problem.num_examples})",
         batch_size,
-        "Lower --batch-size.",
+        "Lower batch_size.",
     )
     require(
         config.max_batch_size is None or batch_size <= config.max_batch_size,
         f"batch_size must be at most max_batch_size ({config.max_batch_size})",
         batch_size,
-        "Lower --batch-size, or raise --max-batch-size.",
+        "Lower batch_size, or raise max_batch_size.",
     )
     require(
         problem.max_batch_size is None or batch_size <= problem.max_batch_size,
         f"batch_size must fit in memory (at most {problem.max_batch_size})",
         batch_size,
-        "Lower --batch-size.",
+        "Lower batch_size.",
     )
     return ScheduleState(plateau.initial_state(), 0, float(learning_rate), batch_size)
 
@@ -240,7 +240,7 @@ def step(
     if broken and config.on_nonfinite == "raise":
         raise NonFiniteError(
             f"loss and metric must be finite, got {broken} in epoch {state.epoch}."
-            " Lower --learning-rate, or go on with --on-nonfinite rollback_and_reduce."
+            ' Lower learning_rate, or try on_nonfinite="rollback_and_reduce".'
         )
     limit = _limit(config, state, elapsed_seconds)
     if broken and config.on_nonfinite == "rollback_and_reduce":

@@ -15,6 +15,7 @@ RUN = presets.digits()
         ("batch_size is above max_batch_size (8)", "--batch-size is above --max-batch-size (8)"),
         ("Trainer failed: batch_size is big", "Trainer failed: --batch-size is big"),
         ("Lower --batch-size.", "Lower --batch-size."),
+        ('Try patience=5, mode="min".', 'Try --patience 5, --mode "min".'),
         ("data", "--data"),
         ("the data folder and its schema", "the data folder and its schema"),
         ("column 'batch_size' of /x/batch_size/y", "column 'batch_size' of /x/batch_size/y"),

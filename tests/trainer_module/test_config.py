@@ -77,7 +77,7 @@ def test_preprocessing_part_changes_with_features_only():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ImageFeatures(height=4), r"height must be 8 to 1024 pixels, got 4\. .*--height"),
+        (lambda: ImageFeatures(height=4), r"height must be 8 to 1024 pixels, got 4\. .*height=32"),
         (lambda: TableFeatures(), "at least one feature column"),
         (lambda: TableFeatures(numeric=("x",), buckets=1), "buckets must be 2 to 1,000, got 1"),
         (lambda: TableFeatures(numeric=("x",), buckets=1001), "buckets must be 2 to 1,000"),
@@ -92,7 +92,7 @@ def test_preprocessing_part_changes_with_features_only():
         (lambda: OptimizerConfig(momentum=1.0), "momentum must be in"),
         (
             lambda: LoopConfig(batch_size=0),
-            r"batch_size must be at least 1, got 0\. .*--batch-size",
+            r"batch_size must be at least 1, got 0\. .*batch_size=64",
         ),
         (lambda: LoopConfig(micro_batch=0), "micro_batch must be at least 1, got 0"),
         (lambda: TrainConfig(ImageFeatures(), ("only",)), "at least two classes"),

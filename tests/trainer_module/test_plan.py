@@ -52,7 +52,7 @@ class TestParse:
         message = str(error.value)
         assert rule in message
         assert f"got {received}. " in message
-        assert '--plan "batch*5, lr/5, lr/5"' in message
+        assert 'plan="batch*5, lr/5, lr/5"' in message
 
 
 class TestStrategies:

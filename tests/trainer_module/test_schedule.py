@@ -112,7 +112,7 @@ class TestConfig:
         with pytest.raises(ValueError) as error:
             ScheduleConfig(**{field: value})
         assert f"got {value!r}. " in str(error.value)
-        assert "--" + field.replace("_", "-") in str(error.value)
+        assert field in str(error.value).rpartition(", got ")[2]
 
     def test_a_small_drop_is_allowed(self):
         assert ScheduleConfig(factor=1.5).factor == 1.5
@@ -292,7 +292,7 @@ class TestNotFinite:
         shown = "val_accuracy" if name == "metric" else name
         assert f"{shown} {value}" in message
         assert f"epoch {1 if first else 10}" in message
-        assert "--on-nonfinite" in message
+        assert "on_nonfinite=" in message
 
     @pytest.mark.parametrize("values", NONFINITE)
     @pytest.mark.parametrize("first", [True, False])

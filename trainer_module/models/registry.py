@@ -42,6 +42,6 @@ def builder(name: str) -> Builder:
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
             f"model must be one of {', '.join(MODELS)} or the dotted path of an importable "
-            f"function, got {name!r} ({error}). Try --model cnn, or put the folder of your "
+            f'function, got {name!r} ({error}). Try model="cnn", or put the folder of your '
             "module on PYTHONPATH."
         ) from error
