@@ -179,8 +179,8 @@ def create_pipeline(
         base_model=baseline.model if config.warm_start else None,
         hyperparameters=tuner.outputs["best_hyperparameters"] if config.tune else None,
         runtime=runtime,
-        train_split=TRAIN,
-        eval_split=EVAL,
+        train_args=trainer_pb2.TrainArgs(splits=[TRAIN]),
+        eval_args=trainer_pb2.EvalArgs(splits=[EVAL]),
         code=code,
         checkpoints=paths.checkpoints,
     ).with_id("Trainer")

@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     from trainer_module.loop import train
     from trainer_module.plateau import PlateauConfig
     from trainer_module.recorder import HistoryRecorder
+    from trainer_module.run_arguments import trainer_arguments
+    from trainer_module.saved_model import export_model
     from trainer_module.schedule import ScheduleConfig
 
 __version__ = "0.1.0"
@@ -16,7 +18,9 @@ __all__ = [
     "PlateauConfig",
     "ScheduleConfig",
     "batches",
+    "export_model",
     "train",
+    "trainer_arguments",
 ]
 
 
@@ -26,7 +30,9 @@ _MODULES = {
     "PlateauConfig": "plateau",
     "ScheduleConfig": "schedule",
     "batches": "callback",
+    "export_model": "saved_model",
     "train": "loop",
+    "trainer_arguments": "run_arguments",
 }
 
 

@@ -13,6 +13,7 @@ from schemas import columns
 from trainer_module.config import ImageFeatures, TableFeatures, TrainConfig
 from trainer_module.preprocessing import INPUT, LABEL_INDEX
 from trainer_module.request import bounded, in_parts
+from trainer_module.saved_model import export_model
 
 EXAMPLES = "examples"
 
@@ -90,10 +91,6 @@ def export(
     def transform_labels(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         return {LABEL_INDEX: transform_features(examples)[LABEL_INDEX]}
 
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.track(serving)
-    archive.track(labelled)
     batch = tf.TensorSpec([None], tf.string, name=EXAMPLES)
     endpoints: dict[str, tuple[Callable[..., Any], Any]] = {
         "serving_default": (from_examples, batch),
@@ -109,15 +106,19 @@ def export(
             for column, spec in inputs.items()
         }
         endpoints["serving_columns"] = from_columns, given
-    for name, (function, signature) in endpoints.items():
-        archive.add_endpoint(name, function, [signature])
-    archive.write_out(directory, verbose=False)
+    signatures = {
+        # AutoGraph would convert Keras's own source, for seconds and nothing.
+        name: tf.function(function, input_signature=[signature], autograph=False)
+        for name, (function, signature) in endpoints.items()
+    }
+    export_model(model, directory, signatures, resources=[serving, labelled])
     known: dict[str, Any] = {"kind": "images", "classes": config.classes}
     if isinstance(config.features, TableFeatures):
         # A label that is made of several columns is in none of them.
         label = config.features.label if config.features.label_over is None else None
         known |= {"kind": "table", "label": label}
-    _write(f"{directory}/{schemas.CLASSES_FILE}", json.dumps(known) + "\n")
+    _write(f"{directory}/{schemas.CLASSES_FILE}", json.dumps(known) + "
+")
     if isinstance(config.features, TableFeatures):
         described = {names[column]: _described(column, spec) for column, spec in inputs.items()}
         _write(f"{directory}/{columns.FILE}", columns.to_json(described))

@@ -243,3 +243,26 @@ class TensorBoardWriter:
     def close(self, history: History) -> None:
         """Close the event file."""
         self._writer.close()
+
+
+class FileWriter:
+    """The history as a file, written when the run is over."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def start(self, history: History) -> None:
+        """Nothing: checkpoints hold the history of a run in progress."""
+
+    def batch(self, done: int, steps: int | None) -> None:
+        """Nothing."""
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+    def close(self, history: History) -> None:
+        """Writes the file."""
+        write(history, self._path)

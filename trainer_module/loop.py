@@ -35,7 +35,7 @@ def train(
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer | str,
     make_dataset: DatasetFactory,
-    validation: tf.data.Dataset,
+    validation_data: tf.data.Dataset,
     config: ScheduleConfig,
     *,
     batch_size: int,
@@ -62,7 +62,7 @@ def train(
             its name; `model.optimizer` for a compiled model.
         make_dataset: (batch_size, epoch) -> batches of that epoch, (x, y) or (x, y, sample_weight):
             tensors [B, ...] or structures of them, which reach the model as they are.
-        validation: Batches of the same kind, the same at each evaluation.
+        validation_data: Batches of the same kind, the same at each evaluation.
         config: What happens at a plateau, and when to stop. Without metrics, the default monitor
             is val_loss.
         batch_size: Global batch size of the first epoch, in examples.
@@ -102,7 +102,7 @@ def train(
     _check_keras(model, keras.Model, "model")
     _check_model(model)
     strategy = strategy or model.distribute_strategy
-    _check_epoch(validation, "validation")
+    _check_epoch(validation_data, "validation_data")
     is_counted = num_examples is None
     if num_examples is None:
         num_examples = _count(make_dataset(batch_size, 1))
@@ -119,9 +119,9 @@ def train(
             optimizer = keras.optimizers.get(optimizer)
         _check_keras(optimizer, keras.optimizers.Optimizer, "optimizer")
         objective = asked.objective(getattr(model, "output_names", None))
-        _build(model, objective, validation)
+        _build(model, objective, validation_data)
     optimizer = _loss_scaled(model, optimizer)
-    evaluation = distributed(validation, strategy)
+    evaluation = distributed(validation_data, strategy)
     steps = Steps(
         model,
         optimizer,

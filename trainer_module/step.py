@@ -176,7 +176,7 @@ class Steps:
         sums = [step(*element) for element in dataset]
         require(
             bool(sums),
-            "validation must give at least one batch",
+            "validation_data must give at least one batch",
             0,
             "Check that its split holds examples.",
         )

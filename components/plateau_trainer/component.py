@@ -4,16 +4,20 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from tfx import types
+from tfx.components.util import udf_utils
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.orchestration import data_types
 from tfx.proto import trainer_pb2
 from tfx.types import component_spec, standard_artifacts, standard_component_specs
-from tfx.utils import proto_utils
+from tfx.utils import json_utils, proto_utils
 
 from components import notebook
 from components.artifacts import TrainingHistory
 from components.plateau_trainer import executor, logic
+from trainer_module.checks import require
 from trainer_module.config import TrainConfig
+from trainer_module.parameters import parameter_types, parameters
+from trainer_module.schedule import ScheduleConfig
 
 _TRAINER = standard_component_specs.TrainerSpec
 _INPUTS = (
@@ -29,14 +33,15 @@ class PlateauTrainerSpec(component_spec.ComponentSpec):  # type: ignore[misc]
     """The Trainer's inputs and outputs, every field of the schedule, and the history."""
 
     PARAMETERS: ClassVar[dict[str, Any]] = {
-        executor.TRAIN_CONFIG_KEY: component_spec.ExecutionParameter(type=str),
-        executor.CODE_KEY: component_spec.ExecutionParameter(type=str, optional=True),
-        executor.CHECKPOINTS_KEY: component_spec.ExecutionParameter(type=str, optional=True),
+        **{
+            name: component_spec.ExecutionParameter(type=str, optional=True)
+            for name in executor.TEXTS
+        },
         standard_component_specs.TRAIN_ARGS_KEY: component_spec.ExecutionParameter(type=str),
         standard_component_specs.EVAL_ARGS_KEY: component_spec.ExecutionParameter(type=str),
         **{
             name: component_spec.ExecutionParameter(type=kind, optional=optional)
-            for name, (kind, optional) in logic.parameter_types().items()
+            for name, (kind, optional) in parameter_types().items()
         },
     }
     INPUTS: ClassVar[dict[str, Any]] = {name: _TRAINER.INPUTS[name] for name in _INPUTS}
@@ -49,10 +54,12 @@ class PlateauTrainerSpec(component_spec.ComponentSpec):  # type: ignore[misc]
 class PlateauTrainer(base_component.BaseComponent):  # type: ignore[misc]
     """Trains until its schedule says stop.
 
-    At each stall of the validation metric it decays the learning rate, grows the batch, or both
-    (`trainer_module.schedule`). Outputs:
+    At each plateau of the validation metric it decays the learning rate, grows the batch, or both
+    (`trainer_module.schedule`). It runs a `run_fn` of the user's own, as TFX's Trainer does, that
+    calls `train(..., **trainer_arguments(fn_args))` in place of `model.fit`; or, from a
+    `TrainConfig`, that of Plateau. Outputs:
 
-    *   model: SavedModel with the weights of the best epoch (`trainer_module.export`);
+    *   model: SavedModel that `run_fn` wrote;
     *   model_run: TensorBoard events, `history.jsonl`;
     *   training_history: `components.artifacts.TrainingHistory`, every epoch and every decision
         with its reason, and a summary as custom properties in ML Metadata.
@@ -64,49 +71,91 @@ class PlateauTrainer(base_component.BaseComponent):  # type: ignore[misc]
     def __init__(
         self,
         examples: types.BaseChannel,
-        transform_graph: types.BaseChannel,
-        config: TrainConfig,
+        transform_graph: types.BaseChannel | None = None,
+        config: TrainConfig | None = None,
         *,
+        schedule: ScheduleConfig | None = None,
+        module_file: str | None = None,
+        run_fn: str | None = None,
         schema: types.BaseChannel | None = None,
         base_model: types.BaseChannel | None = None,
         hyperparameters: types.BaseChannel | None = None,
+        train_args: trainer_pb2.TrainArgs | None = None,
+        eval_args: trainer_pb2.EvalArgs | None = None,
+        custom_config: Mapping[str, Any] | None = None,
         runtime: Mapping[str, data_types.RuntimeParameter] | None = None,
-        train_split: str = "train",
-        eval_split: str = "eval",
         code: str | None = None,
         checkpoints: str | None = None,
     ) -> None:
         """Construct the component.
 
         Args:
-            examples: Raw Examples.
-            transform_graph: TransformGraph whose outputs are those of
+            examples: Examples, raw or transformed.
+            transform_graph: TransformGraph; with `config`, one whose outputs are those of
                 `trainer_module.preprocessing.preprocessing_fn`.
-            config: The training run. Every field of `config.schedule` (and of its `plateau`)
+            config: The training run of `trainer_module.entry.run_fn`, with its schedule.
+            schedule: The schedule of a `run_fn` of one's own. Every field (and of its `plateau`)
                 becomes an execution property of its own, visible in ML Metadata.
+            module_file: Python file with a function `run_fn`, as for TFX's Trainer.
+            run_fn: Dotted path of such a function. One of `config`, `module_file` and `run_fn` must
+                be given.
             schema: Schema of the examples.
-            base_model: Model to start from instead of random weights; the same network. An empty
-                channel, as before the first model is blessed, is no error.
-            hyperparameters: Output of TFX's Tuner: its learning_rate, batch_size, patience and
-                width_multiplier, or some of them, take the place of the config's.
+            base_model: Model to start from instead of random weights; with `config`, of the same
+                network. An empty channel, as before the first model is blessed, is no error.
+            hyperparameters: Output of TFX's Tuner. With `config`, its learning_rate, batch_size,
+                patience and width_multiplier, or some of them, take the place of the config's;
+                otherwise `run_fn` must read them.
+            train_args: Splits to train on, "train" if none. The schedule says how long, so
+                `num_steps` is refused.
+            eval_args: Splits that steer the schedule, "eval" if none.
+            custom_config: What else `run_fn` finds in `fn_args.custom_config`.
             runtime: Fields of the schedule, by name, whose values a run of the compiled pipeline
                 gives.
-            train_split: Split to train on.
-            eval_split: Split that steers the schedule.
-            code: Any text that changes with the training code, so that the cache notices.
-            checkpoints: Folder from which a run that was ended goes on, shared by all executions.
+            code: Any text that changes with the training code, so that the cache notices;
+                `module_file` needs none.
+            checkpoints: Folder from which a run that was ended is resumed, shared by all
+                executions.
 
         Raises:
-            ValueError: `runtime` names no field of the schedule, or one of another type.
+            ValueError: None or several of `config`, `module_file` and `run_fn`, an argument that
+                would have no effect, or a field of `runtime` that the schedule does not have.
         """
-        fixed: dict[str, Any] = logic.parameters(config.schedule)
+        given = {"config": config, "module_file": module_file, "run_fn": run_fn}
+        require(
+            sum(value is not None for value in given.values()) == 1,
+            "exactly one of config, module_file and run_fn must be given",
+            [name for name, value in given.items() if value is not None],
+            "Pass the file of your run_fn as module_file.",
+        )
+        if config is not None:
+            require(
+                transform_graph is not None,
+                "transform_graph must be given with config",
+                None,
+                'Pass transform.outputs["transform_graph"].',
+            )
+            require(
+                schedule is None and custom_config is None,
+                "schedule and custom_config must be left out with config, which has a schedule",
+                {"schedule": schedule, "custom_config": custom_config},
+                "Set config.schedule.",
+            )
+            schedule = config.schedule
+        taken = sorted(set(custom_config or {}) & set(executor.RESERVED))
+        require(
+            not taken,
+            f"custom_config must leave {', '.join(executor.RESERVED)} to the component",
+            taken,
+            "Pass them as arguments of PlateauTrainer.",
+        )
+        fixed: dict[str, Any] = parameters(schedule or ScheduleConfig())
         for name, parameter in (runtime or {}).items():
-            kind, _ = logic.parameter_types().get(name, (None, False))
+            kind, _ = parameter_types().get(name, (None, False))
             if parameter.ptype is not kind:
                 raise ValueError(
                     f"a runtime parameter must name a field of the schedule and have its type, "
                     f"got {name!r} of type {parameter.ptype.__name__}. The fields are "
-                    f"{', '.join(f'{n}: {k.__name__}' for n, (k, _) in _fields())}."
+                    f"{', '.join(f'{n}: {k.__name__}' for n, (k, _) in parameter_types().items())}."
                 )
             fixed[name] = parameter
         arguments: dict[str, Any] = {
@@ -115,28 +164,37 @@ class PlateauTrainer(base_component.BaseComponent):  # type: ignore[misc]
             standard_component_specs.SCHEMA_KEY: schema,
             standard_component_specs.BASE_MODEL_KEY: base_model,
             standard_component_specs.HYPERPARAMETERS_KEY: hyperparameters,
-            executor.TRAIN_CONFIG_KEY: logic.without_schedule(config),
+            standard_component_specs.MODULE_FILE_KEY: module_file,
+            standard_component_specs.RUN_FN_KEY: run_fn,
+            standard_component_specs.CUSTOM_CONFIG_KEY: (
+                None if custom_config is None else json_utils.dumps(dict(custom_config))
+            ),
+            executor.TRAIN_CONFIG_KEY: None if config is None else logic.without_schedule(config),
             executor.CODE_KEY: code,
             executor.CHECKPOINTS_KEY: checkpoints,
-            standard_component_specs.TRAIN_ARGS_KEY: _json(
-                trainer_pb2.TrainArgs(splits=[train_split])
-            ),
-            standard_component_specs.EVAL_ARGS_KEY: _json(
-                trainer_pb2.EvalArgs(splits=[eval_split])
-            ),
+            standard_component_specs.TRAIN_ARGS_KEY: _json(train_args or trainer_pb2.TrainArgs()),
+            standard_component_specs.EVAL_ARGS_KEY: _json(eval_args or trainer_pb2.EvalArgs()),
             standard_component_specs.MODEL_KEY: types.Channel(type=standard_artifacts.Model),
             standard_component_specs.MODEL_RUN_KEY: types.Channel(type=standard_artifacts.ModelRun),
             executor.TRAINING_HISTORY_KEY: types.Channel(type=TrainingHistory),
             **fixed,
         }
         super().__init__(spec=PlateauTrainerSpec(**arguments))
-
-
-def _fields() -> list[tuple[str, tuple[type, bool]]]:
-    return list(logic.parameter_types().items())
+        if module_file and udf_utils.should_package_user_modules():
+            udf_utils.add_user_module_dependency(
+                self,
+                standard_component_specs.MODULE_FILE_KEY,
+                standard_component_specs.MODULE_PATH_KEY,
+            )
 
 
 def _json(message: Any) -> str:
+    require(
+        not message.num_steps,
+        "train_args and eval_args must have no num_steps, for an epoch is a pass over the data",
+        message.num_steps,
+        "Leave it out, and set max_epochs in the schedule.",
+    )
     return str(proto_utils.proto_to_json(message))
 
 

@@ -1,4 +1,4 @@
-"""Unpacks the parameters, has TFX's own executor train, packs the history."""
+"""Unpacks the parameters, has TFX's own executor run `run_fn`, packs the history."""
 
 import json
 from pathlib import Path
@@ -6,17 +6,37 @@ from typing import Any
 
 from tfx import types
 from tfx.components.trainer.executor import GenericExecutor
-from tfx.types import artifact_utils, standard_component_specs
-from tfx.utils import io_utils
+from tfx.components.trainer.fn_args_utils import FnArgs
+from tfx.types import artifact_utils
+from tfx.types import standard_component_specs as specs
+from tfx.utils import io_utils, json_utils
 
 from components.plateau_trainer import logic
 from trainer_module import history
+from trainer_module.checks import require
 from trainer_module.config import tuned
+from trainer_module.parameters import parameters, schedule
 
 TRAIN_CONFIG_KEY = "train_config"
 CODE_KEY = "code"
 CHECKPOINTS_KEY = "checkpoints"
+SCHEDULE_KEY = "schedule"
 TRAINING_HISTORY_KEY = "training_history"
+
+TEXTS = (
+    TRAIN_CONFIG_KEY,
+    CODE_KEY,
+    CHECKPOINTS_KEY,
+    specs.MODULE_FILE_KEY,
+    specs.MODULE_PATH_KEY,
+    specs.RUN_FN_KEY,
+    specs.CUSTOM_CONFIG_KEY,
+)
+"""Parameters that are texts and may be left out."""
+
+RESERVED = (SCHEDULE_KEY, CHECKPOINTS_KEY, CODE_KEY)
+"""Keys of `custom_config` by which `trainer_module.trainer_arguments` finds parameters."""
+
 _RUN_FN = "trainer_module.entry.run_fn"
 
 
@@ -32,36 +52,51 @@ class Executor(GenericExecutor):  # type: ignore[misc]
         """Train, export the model, and write the history.
 
         Args:
-            input_dict: "examples" and "transform_graph"; optionally "schema", "base_model" and
+            input_dict: "examples"; optionally "transform_graph", "schema", "base_model" and
                 "hyperparameters".
             output_dict: "model", "model_run" and "training_history".
             exec_properties: The parameters of `component.PlateauTrainerSpec`.
 
         Raises:
-            ValueError: A parameter, a tuned hyperparameter, the data or the base model is no good.
+            ValueError: A parameter, a tuned hyperparameter, the data or the base model is no good,
+                or `run_fn` did not train by the schedule.
             NonFiniteError: Loss or metric became NaN or infinite and the schedule says raise.
         """
-        config = logic.assemble(exec_properties[TRAIN_CONFIG_KEY], exec_properties)
-        if input_dict.get(standard_component_specs.HYPERPARAMETERS_KEY):
-            found = artifact_utils.get_single_uri(
-                input_dict[standard_component_specs.HYPERPARAMETERS_KEY]
-            )
-            text = Path(io_utils.get_only_uri_in_dir(found)).read_text()
-            config = tuned(config, json.loads(text)["values"])
-        custom = {
-            TRAIN_CONFIG_KEY: config.to_json(),
-            CODE_KEY: exec_properties.get(CODE_KEY),
-            CHECKPOINTS_KEY: exec_properties.get(CHECKPOINTS_KEY),
-        }
-        keep = (standard_component_specs.TRAIN_ARGS_KEY, standard_component_specs.EVAL_ARGS_KEY)
-        properties = {
-            **{key: exec_properties[key] for key in keep},
-            standard_component_specs.RUN_FN_KEY: _RUN_FN,
-            standard_component_specs.CUSTOM_CONFIG_KEY: json.dumps(custom),
-        }
+        own = exec_properties.get(TRAIN_CONFIG_KEY)
+        code = exec_properties.get(CODE_KEY)
+        keep = [specs.TRAIN_ARGS_KEY, specs.EVAL_ARGS_KEY]
+        properties: dict[str, Any] = {}
+        custom: dict[str, Any] = {CHECKPOINTS_KEY: exec_properties.get(CHECKPOINTS_KEY)}
+        if own:
+            config = logic.assemble(own, exec_properties)
+            if input_dict.get(specs.HYPERPARAMETERS_KEY):
+                found = artifact_utils.get_single_uri(input_dict[specs.HYPERPARAMETERS_KEY])
+                text = Path(io_utils.get_only_uri_in_dir(found)).read_text()
+                config = tuned(config, json.loads(text)["values"])
+            custom |= {TRAIN_CONFIG_KEY: config.to_json(), CODE_KEY: code}
+            properties[specs.RUN_FN_KEY] = _RUN_FN
+        else:
+            keep += [specs.MODULE_FILE_KEY, specs.MODULE_PATH_KEY, specs.RUN_FN_KEY]
+            users = json_utils.loads(exec_properties.get(specs.CUSTOM_CONFIG_KEY) or "{}")
+            # The name of the package that TFX makes of a module file has a digest of its source.
+            code = [code, Path(exec_properties.get(specs.MODULE_PATH_KEY) or "").name]
+            custom |= {
+                **users,
+                SCHEDULE_KEY: parameters(schedule(exec_properties)),
+                CODE_KEY: json.dumps(code),
+            }
+        properties |= {key: exec_properties[key] for key in keep if exec_properties.get(key)}
+        properties[specs.CUSTOM_CONFIG_KEY] = json_utils.dumps(custom)
         super().Do(input_dict, output_dict, properties)
-        run_dir = artifact_utils.get_single_uri(output_dict[standard_component_specs.MODEL_RUN_KEY])
-        record = history.read(Path(run_dir) / history.FILE_NAME)
+        run_dir = artifact_utils.get_single_uri(output_dict[specs.MODEL_RUN_KEY])
+        path = Path(run_dir) / history.FILE_NAME
+        require(
+            path.exists(),
+            "run_fn must train by the schedule, and so leave a history",
+            f"no {path}",
+            "Call trainer_module.train(..., **trainer_arguments(fn_args)) in place of model.fit.",
+        )
+        record = history.read(path)
         artifact = artifact_utils.get_single_instance(output_dict[TRAINING_HISTORY_KEY])
         folder = Path(artifact.uri)
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,3 +108,22 @@ class Executor(GenericExecutor):  # type: ignore[misc]
                 artifact.set_int_custom_property(name, value)
             else:
                 artifact.set_float_custom_property(name, value)
+
+    def _GetFnArgs(self, *args: Any) -> FnArgs:  # noqa: N802  (TFX's name)
+        return _ReadFnArgs(**vars(super()._GetFnArgs(*args)))
+
+
+class _ReadFnArgs(FnArgs):  # type: ignore[misc]
+    """FnArgs that know which of them were read."""
+
+    def __getattribute__(self, name: str) -> Any:
+        attributes = object.__getattribute__(self, "__dict__")
+        if name in attributes:
+            attributes.setdefault("_read", set()).add(name)
+        return object.__getattribute__(self, name)
+
+    def unread(self) -> list[str]:
+        """Returns which of hyperparameters and base model are given and were not read."""
+        given = vars(self)
+        read = given.get("_read", set())
+        return [n for n in ("hyperparameters", "base_model") if given[n] and n not in read]

@@ -414,9 +414,9 @@ def test_data_that_cannot_be_trained_on_is_refused(make_dataset, message, micro_
 @pytest.mark.parametrize(
     ("validation", "message"),
     [
-        (batched().repeat(), "validation must give one epoch, which ends"),
-        (batched().take(0), "validation must give at least one batch"),
-        (batched().filter(lambda x, y: False), "validation must give at least one batch"),
+        (batched().repeat(), "validation_data must give one epoch, which ends"),
+        (batched().take(0), "validation_data must give at least one batch"),
+        (batched().filter(lambda x, y: False), "validation_data must give at least one batch"),
         (batched().unbatch(), r"Call \.batch\(batch_size\)"),
     ],
 )

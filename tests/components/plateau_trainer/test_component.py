@@ -30,6 +30,7 @@ from trainer_module.config import (  # noqa: E402
     OptimizerConfig,
     TrainConfig,
 )
+from trainer_module.parameters import parameters  # noqa: E402
 from trainer_module.plateau import PlateauConfig  # noqa: E402
 from trainer_module.schedule import ScheduleConfig  # noqa: E402
 
@@ -118,7 +119,7 @@ def properties(config: TrainConfig) -> dict[str, object]:
         "train_config": logic.without_schedule(config),
         "train_args": '{"splits": ["train"]}',
         "eval_args": '{"splits": ["eval"]}',
-        **logic.parameters(config.schedule),
+        **parameters(config.schedule),
     }
 
 

@@ -1,68 +1,22 @@
 import dataclasses
 import json
 
-import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
+from schedules import SCHEDULES
 
 from components.plateau_trainer import logic
 from trainer_module.config import ImageFeatures, TrainConfig
 from trainer_module.history import EpochRecord, History
-from trainer_module.plateau import PlateauConfig
-from trainer_module.schedule import ScheduleConfig
+from trainer_module.parameters import parameters
 
-SCHEDULES = st.builds(
-    ScheduleConfig,
-    plateau=st.builds(
-        PlateauConfig,
-        patience=st.integers(1, 50),
-        min_delta=st.floats(0, 1),
-        cooldown=st.integers(0, 5),
-        smoothing=st.sampled_from(["none", "ema", "median"]),
-    ),
-    strategy=st.sampled_from(["lr_decay", "batch_increase", "hybrid", "auto"]),
-    plan=st.sampled_from([None, "batch*2, lr/5"]),
-    factor=st.floats(1.5, 8),
-    max_batch_size=st.none() | st.integers(1024, 4096),
-    time_budget=st.none() | st.floats(1, 1e6),
-)
 CONFIG = TrainConfig(features=ImageFeatures(height=8, width=8), classes=("dark", "light"))
-
-
-@settings(deadline=None)
-@given(SCHEDULES)
-def test_a_schedule_survives_its_way_through_flat_parameters(schedule):
-    flat = logic.parameters(schedule)
-    kinds = logic.parameter_types()
-    assert all(type(value) is kinds[name][0] for name, value in flat.items())
-    assert logic.schedule({**flat, "code": "of somebody else"}) == schedule
 
 
 @settings(deadline=None)
 @given(SCHEDULES)
 def test_a_config_survives_too(schedule):
     config = dataclasses.replace(CONFIG, schedule=schedule)
-    assert logic.assemble(logic.without_schedule(config), logic.parameters(schedule)) == config
-
-
-def test_kubeflow_gives_whole_numbers_as_floats():
-    assert logic.schedule({"patience": 7.0}) == ScheduleConfig(plateau=PlateauConfig(patience=7))
-
-
-def test_a_value_out_of_range_is_refused():
-    with pytest.raises(ValueError, match="patience must be at least 1"):
-        logic.schedule({"patience": -1})
-
-
-def test_every_field_of_the_schedule_is_a_parameter_of_a_plain_type():
-    kinds = logic.parameter_types()
-    fields = {
-        f.name for owner in (PlateauConfig, ScheduleConfig) for f in dataclasses.fields(owner)
-    }
-    assert set(kinds) == fields - {"plateau"}
-    assert {kind for kind, _ in kinds.values()} == {int, float, str}
-    assert kinds["plan"] == (str, True)
-    assert kinds["patience"] == (int, False)
+    assert logic.assemble(logic.without_schedule(config), parameters(schedule)) == config
 
 
 def record(epoch, value, *, best, action="none"):
