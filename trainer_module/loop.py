@@ -34,7 +34,7 @@ from trainer_module.step import Steps
 def train(
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer | str,
-    make_dataset: DatasetFactory,
+    training_data: tf.data.Dataset | DatasetFactory,
     validation_data: tf.data.Dataset,
     config: ScheduleConfig,
     *,
@@ -60,8 +60,10 @@ def train(
         model: Any Keras model, from x to what loss and metrics take (logits [B, C] by default).
         optimizer: Optimizer with a plain number as learning rate, the one of the first epoch, or
             its name; `model.optimizer` for a compiled model.
-        make_dataset: (batch_size, epoch) -> batches of that epoch, (x, y) or (x, y, sample_weight):
-            tensors [B, ...] or structures of them, which reach the model as they are.
+        training_data: Batches (x, y) or (x, y, sample_weight), tensors [B, ...] or structures of
+            them, which reach the model as they are; one epoch, which is put into batches of another
+            size as the schedule grows it. Or a function (batch_size, epoch) -> batches of that
+            epoch, whose order may depend on the epoch.
         validation_data: Batches of the same kind, the same at each evaluation.
         config: What happens at a plateau, and when to stop. Without metrics, the default monitor
             is val_loss.
@@ -102,7 +104,9 @@ def train(
     _check_keras(model, keras.Model, "model")
     _check_model(model)
     strategy = strategy or model.distribute_strategy
+    make_dataset = _factory(training_data)
     _check_epoch(validation_data, "validation_data")
+    _check_inputs(model, validation_data.element_spec[0])
     is_counted = num_examples is None
     if num_examples is None:
         num_examples = _count(make_dataset(batch_size, 1))
@@ -302,7 +306,7 @@ class _Run:
         rate = schedule.next_learning_rate(self._config, before)
         self._optimizer.learning_rate.assign(rate)
         batches = make_dataset(before.batch_size, before.epoch + 1)
-        _check_epoch(batches, "make_dataset")
+        _check_epoch(batches, "training_data")
         values, examples, updates = self._train_within_memory(batches, told)
         self._steps.average_statistics()
         with self._averaged():
@@ -425,7 +429,7 @@ class _Run:
             told.batch(done, known)
         require(
             bool(sums),
-            "make_dataset must give at least one batch an epoch",
+            "training_data must give at least one batch an epoch",
             count,
             "Check that it does not drop a split smaller than the batch.",
         )
@@ -442,7 +446,7 @@ class _Run:
         size = self.state.batch_size
         require(
             (batches - 1) * size < examples <= max(batches, 1) * size,
-            "make_dataset must give batches of the batch_size that it is called with, of which"
+            "training_data must give batches of the batch_size that it is called with, of which"
             " only the last may be smaller",
             f"{examples} examples in {batches} batches of {size}",
             "Call .batch(batch_size) in it.",
@@ -454,7 +458,7 @@ class _Run:
         require(
             self._is_counted or num_examples - self.state.batch_size < examples <= num_examples,
             "num_examples must be the number of training examples in an epoch",
-            f"{num_examples}, of which make_dataset gave {examples}"
+            f"{num_examples}, of which training_data gave {examples}"
             f" in batches of {self.state.batch_size}",
             "Leave out num_examples to have them counted.",
         )
@@ -506,9 +510,24 @@ def _monitored(config: ScheduleConfig, asked: Asked) -> ScheduleConfig:
     return replace(config, plateau=replace(config.plateau, monitor="val_loss", mode="min"))
 
 
+def _factory(data: tf.data.Dataset | DatasetFactory) -> DatasetFactory:
+    """Returns a function that makes an epoch's batches."""
+    if isinstance(data, tf.data.Dataset):
+        _check_epoch(data, "training_data")
+        return lambda batch_size, epoch: data.rebatch(batch_size)
+    require(
+        callable(data),
+        "training_data must be a tf.data.Dataset of batches, or a function"
+        " (batch_size, epoch) -> such a dataset",
+        type(data),
+        "Try tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size).",
+    )
+    return data
+
+
 def _count(dataset: tf.data.Dataset) -> int:
     """Returns the number of examples in an epoch's batches."""
-    _check_epoch(dataset, "make_dataset")
+    _check_epoch(dataset, "training_data")
     plain = tf.autograph.experimental.do_not_convert
     add = plain(lambda total, *batch: total + tf.cast(size_of(batch), tf.int64))
     return int(dataset.reduce(tf.constant(0, tf.int64), add))
@@ -527,6 +546,19 @@ def _check_model(model: keras.Model) -> None:
         f"{type(model).__name__} with its own {', '.join(own)}",
         "Pass what it computes as loss= and metrics=, or add_loss in its layers.",
     )
+
+
+def _check_inputs(model: keras.Model, x: Any) -> None:
+    """Raises ValueError where Keras would match inputs with other names by their order."""
+    inputs = getattr(model, "_inputs_struct", None)
+    if isinstance(inputs, dict) and isinstance(x, dict):
+        require(
+            set(x) == set(inputs),
+            f"a model with a dict of inputs must get those, {', '.join(sorted(inputs))}",
+            sorted(x),
+            "Map the dataset to these, or make the model of a list of named inputs, of which Keras"
+            " takes those that it needs by name.",
+        )
 
 
 def _build(model: keras.Model, objective: Objective, validation: tf.data.Dataset) -> None:

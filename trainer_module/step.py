@@ -217,7 +217,7 @@ class Steps:
         self._training_spec = self._training_spec or batch
         require(
             batch == self._training_spec,
-            "make_dataset must give elements of the same types and shapes in every epoch",
+            "training_data must give elements of the same types and shapes in every epoch",
             {"now": batch, "first": self._training_spec},
             "Cast and pad them alike.",
         )

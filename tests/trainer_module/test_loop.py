@@ -383,7 +383,7 @@ def batched(x=X, y=Y, size=8):
 @pytest.mark.parametrize(
     ("make_dataset", "message"),
     [
-        (lambda size, epoch: batched().repeat(), "make_dataset must give one epoch, which ends"),
+        (lambda size, epoch: batched().repeat(), "training_data must give one epoch, which ends"),
         (lambda size, epoch: batched().unbatch(), r"Call \.batch\(batch_size\)"),
         (lambda size, epoch: (X, Y), "must be a tf.data.Dataset"),
         (lambda size, epoch: tf.data.Dataset.range(9).batch(3), r"must yield \(x, y\) pairs"),

@@ -186,7 +186,7 @@ def test_examples_are_counted(drop_remainder, counted):
 
 @pytest.mark.parametrize("num_examples", [105, 136, 1000])
 def test_another_number_of_examples_is_refused(num_examples):
-    message = rf"num_examples must be .*got '{num_examples}, of which make_dataset gave 120"
+    message = rf"num_examples must be .*got '{num_examples}, of which training_data gave 120"
     with pytest.raises(ValueError, match=message):
         train(
             model_of(), "sgd", data(), data()(60, 0), ONE_EPOCH,
@@ -204,7 +204,7 @@ def test_another_number_of_examples_is_refused(num_examples):
 )
 @pytest.mark.parametrize("num_examples", [None, 120])
 def test_a_dataset_without_end_is_refused(repeated, num_examples):
-    with pytest.raises(ValueError, match=r"make_dataset must give one epoch.*repeat\(\)"):
+    with pytest.raises(ValueError, match=r"training_data must give one epoch.*repeat\(\)"):
         train(
             model_of(), "sgd", lambda size, epoch: repeated(data()(size, epoch)), data()(60, 0),
             ONE_EPOCH, batch_size=8, num_examples=num_examples,
@@ -232,3 +232,20 @@ def test_errors_name_arguments_not_flags():
         with pytest.raises(ValueError) as error:
             call()
         assert "--" not in str(error.value)
+
+
+@pytest.mark.parametrize("extra", [False, True])
+def test_named_inputs_are_not_matched_by_their_order(extra):
+    """Keras only warns of an input that the model does not have, and takes it for another one."""
+    inputs = {name: keras.Input((1,), name=name) for name in ("b", "c")}
+    hidden = keras.layers.Concatenate()(list(inputs.values()))
+    output = keras.layers.Dense(2)(hidden)
+    columns = {name: X[:, i : i + 1] for i, name in enumerate("abc") if extra or name != "a"}
+    arguments = ("sgd", data(columns), data(columns)(60, 0), ONE_EPOCH)
+    by_name, by_key = keras.Model(list(inputs.values()), output), keras.Model(inputs, output)
+    train(by_name, *arguments, batch_size=8)
+    if extra:
+        with pytest.raises(ValueError, match=r"must get those, b, c, got \['a', 'b', 'c'\]"):
+            train(by_key, *arguments, batch_size=8)
+    else:
+        train(by_key, *arguments, batch_size=8)
