@@ -233,3 +233,109 @@ def test_a_runtime_parameter_must_fit_the_schedule(name: str, kind: type) -> Non
     parameter = tfx.dsl.experimental.RuntimeParameter(name, kind)
     with pytest.raises(ValueError, match=r"must name a field of the schedule.*patience: int"):
         PlateauTrainer(**channels(), config=CONFIG, runtime={name: parameter})
+
+
+MODULE = """
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainer_module import export_model, train, trainer_arguments
+
+DATA = tf.data.Dataset.from_tensor_slices((np.eye(8, dtype="float32"), np.eye(8)[:, :1])).batch(4)
+
+
+def run_fn(fn_args):
+    {reads}
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    {trains}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 8], name="x")])
+    def serve(x):
+        return model(x)
+
+    export_model(model, fn_args.serving_model_dir, {{"serving_default": serve}})
+"""
+TRAINS = "train(model, model.optimizer, DATA, DATA, batch_size=4, **trainer_arguments(fn_args))"
+
+
+def foreign(folder: Path, given: dict[str, list[types.Artifact]], reads: str, trains: str) -> None:
+    """Runs a module of somebody else's in the executor."""
+    (folder / "module.py").write_text(MODULE.format(reads=reads, trains=trains))
+    schedule = ScheduleConfig(max_epochs=2, plateau=PlateauConfig(patience=3))
+    Executor().Do(
+        given,
+        outputs(folder),
+        {
+            "module_file": str(folder / "module.py"),
+            "custom_config": '{"mine": 7}',
+            "train_args": '{"splits": ["train"]}',
+            "eval_args": '{"splits": ["eval"]}',
+            **parameters(schedule),
+        },
+    )
+
+
+@pytest.fixture
+def with_hyperparameters(tmp_path: Path) -> dict[str, list[types.Artifact]]:
+    for split in ("train", "eval"):
+        (tmp_path / "examples" / f"Split-{split}").mkdir(parents=True)
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best/best_hyperparameters.txt").write_text('{"values": {"units": 3}}')
+    examples, found = standard_artifacts.Examples(), standard_artifacts.HyperParameters()
+    examples.uri, found.uri = str(tmp_path / "examples"), str(tmp_path / "best")
+    examples.split_names = '["train", "eval"]'
+    return {"examples": [examples], "hyperparameters": [found]}
+
+
+def test_a_module_of_ones_own_trains_by_the_schedule(
+    with_hyperparameters: dict[str, list[types.Artifact]], tmp_path: Path
+) -> None:
+    reads = (
+        'assert fn_args.hyperparameters["values"] == {"units": 3}\n'
+        '    assert fn_args.custom_config["mine"] == 7'
+    )
+    foreign(tmp_path, with_hyperparameters, reads, TRAINS)
+    record = history.read(tmp_path / "training_history" / history.FILE_NAME)
+    assert len(record.epochs) == 2
+    assert record.config["schedule"]["plateau"]["patience"] == 3
+    assert record == history.read(tmp_path / "model_run" / history.FILE_NAME)
+
+
+@pytest.mark.parametrize(
+    ("reads", "trains", "message"),
+    [
+        ("", TRAINS, r"must use the hyperparameters .*got 'hyperparameters that it has not read'"),
+        ("fn_args.hyperparameters", "model.fit(DATA, verbose=0)", "must train by the schedule"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(
+    with_hyperparameters: dict[str, list[types.Artifact]],
+    tmp_path: Path,
+    reads: str,
+    trains: str,
+    message: str,
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        foreign(tmp_path, with_hyperparameters, reads, trains)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, r"exactly one of config, module_file and run_fn must be given, got \[\]"),
+        ({"config": CONFIG, "run_fn": "a.b"}, "exactly one of config, module_file and run_fn"),
+        ({"config": CONFIG, "schedule": ScheduleConfig()}, "must be left out with config"),
+        ({"config": CONFIG, "custom_config": {"a": 1}}, "must be left out with config"),
+        ({"run_fn": "a.b", "custom_config": {"schedule": {}}}, "leave schedule, checkpoints, code"),
+        (
+            {"run_fn": "a.b", "train_args": tfx.proto.TrainArgs(num_steps=9)},
+            "no num_steps.*got 9.*max_epochs",
+        ),
+        ({"run_fn": "a.b", "eval_args": tfx.proto.EvalArgs(num_steps=9)}, "no num_steps"),
+    ],
+)
+def test_arguments_that_contradict_are_refused(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PlateauTrainer(**channels(), **arguments)
