@@ -117,8 +117,7 @@ def export(
         # A label that is made of several columns is in none of them.
         label = config.features.label if config.features.label_over is None else None
         known |= {"kind": "table", "label": label}
-    _write(f"{directory}/{schemas.CLASSES_FILE}", json.dumps(known) + "
-")
+    _write(f"{directory}/{schemas.CLASSES_FILE}", json.dumps(known) + "\n")
     if isinstance(config.features, TableFeatures):
         described = {names[column]: _described(column, spec) for column, spec in inputs.items()}
         _write(f"{directory}/{columns.FILE}", columns.to_json(described))

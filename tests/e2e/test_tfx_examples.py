@@ -19,6 +19,7 @@ from trainer_module import environment
 
 environment.prepare()
 
+import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 import tensorflow_model_analysis as tfma  # noqa: E402
@@ -26,6 +27,7 @@ import tfx.examples  # noqa: E402
 from google.protobuf import json_format  # noqa: E402
 from sklearn.datasets import load_digits  # noqa: E402
 from tfx import v1 as tfx_v1  # noqa: E402
+from tfx.components.trainer.fn_args_utils import FnArgs  # noqa: E402
 
 from components.plateau_trainer.component import PlateauTrainer  # noqa: E402
 from trainer_module import PlateauConfig, ScheduleConfig, history  # noqa: E402
@@ -327,3 +329,29 @@ def test_few_lines_of_an_example_change(name, tmp_path):
     )
     assert f"| {name} | {changed} |" in PAGE.read_text()
     assert 0 < changed <= MAX_CHANGED
+
+
+def test_the_fragments_of_the_page_run(tmp_path):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    spec = tf.TensorSpec([None, 2], name="x")
+    gen = tfx_v1.components.CsvExampleGen(input_base=str(tmp_path))
+    schema_gen = tfx_v1.components.ImportSchemaGen(schema_file="schema.pbtxt")
+    transform = tfx_v1.components.Transform(
+        examples=gen.outputs["examples"],
+        schema=schema_gen.outputs["schema"],
+        preprocessing_fn="a.b",
+    )
+    names = {
+        "module_file": str(tmp_path / "module.py"),
+        "transform": transform,
+        "schema_gen": schema_gen,
+        "model": model,
+        "serve": tf.function(model, input_signature=[spec]),
+        "fn_args": FnArgs(serving_model_dir=str(tmp_path / "model")),
+    }
+    trainers = []
+    for fragment in re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.M):
+        exec(fragment, names)
+        trainers.append(type(names.get("trainer")).__name__)
+    assert trainers == ["PlateauTrainer", "Trainer", "Trainer"]
+    assert tf.saved_model.contains_saved_model(str(tmp_path / "model"))
