@@ -22,6 +22,11 @@ def blocks(language: str) -> list[str]:
     return [block for page in PAGES for block in pattern.findall(page.read_text())]
 
 
+def programs() -> list[str]:
+    """What is no whole program is run by tests/e2e/test_tfx_examples.py."""
+    return [block for block in blocks("python") if block.startswith("import keras")]
+
+
 def commands() -> list[list[str]]:
     lines = [line for block in blocks("sh") for line in block.splitlines()]
     return [words for line in lines if (words := shlex.split(line, comments=True))]
@@ -78,10 +83,8 @@ def test_commands_are_understood(words, tmp_path):
 
 @pytest.mark.component
 def test_programs_run():
-    # What is no whole program is run by tests/e2e/test_tfx_examples.py.
-    programs = [block for block in blocks("python") if block.startswith("import keras")]
-    assert len(programs) == 2
-    for program in programs:
+    assert len(programs()) == 2
+    for program in programs():
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert "Exception ignored" not in done.stderr
@@ -97,7 +100,7 @@ def test_training_is_shown_in_a_terminal():
     command = [
         sys.executable,
         "-c",
-        next(b for b in blocks("python") if b.startswith("import keras")),
+        programs()[0],
     ]
     with subprocess.Popen(command, stdout=terminal, stderr=subprocess.DEVNULL):
         os.close(terminal)
