@@ -66,7 +66,8 @@ class HistoryRecorder(tf.keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Notes the learning rate, which other callbacks change at the end of an epoch."""
-        self._rate = float(self.model.optimizer.learning_rate)
+        # It is a variable of a strategy, or a schedule's tensor.
+        self._rate = float(tf.convert_to_tensor(self.model.optimizer.learning_rate))
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Records the epoch.

@@ -1,5 +1,6 @@
 """InteractiveContext in a real kernel: our components, and our gates behind TFX's own examples."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import nbformat
 import numpy as np
 import pytest
 from PIL import Image
+from tfx.examples import penguin
 
 from runs import ROOT
 
@@ -97,3 +99,183 @@ def test_every_component_runs_and_history_and_report_are_displayed(
         assert "training loss" in plotted
     assert "Training report, written" in report
     assert "Training report, written" in page
+
+
+FOREIGN = """
+import json, shutil, sys
+from pathlib import Path
+import numpy as np
+import tensorflow as tf
+import tensorflow_model_analysis as tfma
+from tfx import components as theirs
+from tfx.proto import example_gen_pb2, trainer_pb2
+from tfx.orchestration.experimental.interactive.interactive_context import InteractiveContext
+from components.anomaly_gate.component import AnomalyGate
+from components.drift_gate.component import DriftGate
+from components.servable.component import Servable
+from components.training_report.component import TrainingReport
+
+sys.path.insert(0, "modules")
+
+def through_our_gates(name, examples, module, label, spec, metric):
+    context = InteractiveContext(name, pipeline_root=name)
+
+    def run(component):
+        context.run(component)
+        return component.outputs
+
+    examples = run(examples)["examples"]
+    statistics = run(theirs.StatisticsGen(examples))["statistics"]
+    schema = run(theirs.SchemaGen(statistics))["schema"]
+    anomalies = run(theirs.ExampleValidator(statistics, schema))["anomalies"]
+    run(AnomalyGate(anomalies, statistics, schema, label=label))
+    drift = run(DriftGate(statistics, schema, max_skew=0.1))["drift"]
+    transform = theirs.Transform(examples, schema, preprocessing_fn=f"{module}.preprocessing_fn")
+    transformed = run(transform)
+    trained = run(
+        theirs.Trainer(
+            examples=transformed["transformed_examples"],
+            transform_graph=transformed["transform_graph"],
+            schema=schema,
+            run_fn=f"{module}.run_fn",
+            train_args=trainer_pb2.TrainArgs(num_steps=10),
+            eval_args=trainer_pb2.EvalArgs(num_steps=2),
+        )
+    )
+    config = tfma.EvalConfig(
+        model_specs=[tfma.ModelSpec(**spec)],
+        slicing_specs=[tfma.SlicingSpec()],
+        metrics_specs=[
+            tfma.MetricsSpec(
+                metrics=[
+                    tfma.MetricConfig(class_name="ExampleCount"),
+                    tfma.MetricConfig(class_name=metric),
+                ]
+            )
+        ],
+    )
+    evaluated = run(theirs.Evaluator(examples, trained["model"], eval_config=config))
+    servable = Servable(trained["model"], examples, evaluated["evaluation"], label=label)
+    blessing = run(servable)["blessing"]
+    report = TrainingReport(
+        evaluated["evaluation"],
+        evaluated["blessing"],
+        statistics,
+        schema,
+        history=trained["model_run"],
+        anomalies=anomalies,
+        model=trained["model"],
+        examples=examples,
+        infra_blessing=blessing,
+        drift=drift,
+        label=label,
+    )
+    page = Path(run(report)["report"].get()[0].uri, "report.html").read_text()
+    checks = json.loads(Path(blessing.get()[0].uri, "servable.json").read_text())["checks"]
+    Path(f"{name}.json").write_text(json.dumps({"checks": checks, "page": page}))
+"""
+
+PENGUIN = """
+splits = [
+    example_gen_pb2.Input.Split(name=split, pattern=f"Split-{split}/*")
+    for split in ("train", "eval")
+]
+penguins = str(Path(theirs.__file__).parent / "testdata/penguin/data")
+examples = theirs.ImportExampleGen(penguins, input_config=example_gen_pb2.Input(splits=splits))
+spec = {
+    "signature_name": "serving_default",
+    "label_key": "species_xf",
+    "preprocessing_function_names": ["transform_features"],
+}
+through_our_gates(
+    "penguin", examples, "recorded", "species", spec, "SparseCategoricalAccuracy"
+)
+"""
+
+MNIST = """
+from sklearn.datasets import load_digits
+images, labels = load_digits(return_X_y=True)
+Path("digits").mkdir()
+with tf.io.TFRecordWriter("digits/digits.gz", "GZIP") as writer:
+    for image, label in zip(images[:600], labels):
+        example = tf.train.Example()
+        pixels = example.features.feature["image_floats"].float_list.value
+        pixels.extend(np.resize(image / 16 - 0.5, 784))
+        example.features.feature["image_class"].int64_list.value.append(label)
+        writer.write(example.SerializeToString())
+through_our_gates(
+    "mnist",
+    theirs.ImportExampleGen("digits"),
+    "tfx.examples.mnist.mnist_utils_native_keras",
+    "image_class",
+    {"label_key": "image_class"},
+    "SparseCategoricalAccuracy",
+)
+"""
+
+IMDB = """
+Path("reviews").mkdir()
+reviews = Path(theirs.__file__).parents[1] / "examples/imdb/data/imdb_small_with_labels.txt"
+shutil.copy(reviews, "reviews/reviews.csv")
+through_our_gates(
+    "imdb",
+    theirs.CsvExampleGen("reviews"),
+    "tfx.examples.imdb.imdb_utils_native_keras",
+    "label",
+    {"label_key": "label"},
+    "BinaryAccuracy",
+)
+"""
+
+TAXI = """
+trips = Path(theirs.__file__).parents[1] / "examples/chicago_taxi_pipeline/data/simple/data.csv"
+Path("trips").mkdir()
+Path("trips/trips.csv").write_text("".join(trips.read_text().splitlines(True)[:2000]))
+spec = {
+    "signature_name": "serving_default",
+    "label_key": "tips_xf",
+    "preprocessing_function_names": ["transform_features"],
+}
+through_our_gates(
+    "taxi",
+    theirs.CsvExampleGen("trips"),
+    "tfx.examples.chicago_taxi_pipeline.taxi_utils_native_keras",
+    "tips",
+    spec,
+    "BinaryAccuracy",
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def examples_of_tfx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what our gates say of the models of TFX's examples, by their own Trainer."""
+    folder = tmp_path_factory.mktemp("foreign")
+    source = Path(penguin.__file__).with_name("penguin_utils_keras.py").read_text()
+    (folder / "modules").mkdir()
+    # All that their module changes for a history in the report.
+    recorder = "[tensorboard_callback, HistoryRecorder(fn_args.model_run_dir, batch_size=20)]"
+    changed = source.replace(
+        "import keras_tuner", "import keras_tuner\nfrom trainer_module import HistoryRecorder"
+    ).replace("callbacks=[tensorboard_callback]", f"callbacks={recorder}")
+    (folder / "modules/recorded.py").write_text(changed)
+    cells = [FOREIGN, PENGUIN, MNIST, IMDB, TAXI]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        # The examples are written for Keras 2.
+        execute(cells, TF_USE_LEGACY_KERAS="1")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["penguin", "mnist", "imdb", "taxi"])
+def test_our_gates_behind_the_trainer_of_tfx(examples_of_tfx: Path, name: str) -> None:
+    found = json.loads((examples_of_tfx / f"{name}.json").read_text())
+    verdicts = {check["rule"]: check["passed"] for check in found["checks"]}
+    failed = [check for check in found["checks"] if check["passed"] is False]
+    assert not failed
+    assert verdicts["session"]
+    assert verdicts["accuracy"], "measured once more from the served model"
+    page = found["page"]
+    assert "The model was seen to serve" in page
+    assert ("The report was given no history" in page) == (name != "penguin")
+    assert ("the confidence is their softmax" in page) == (name != "taxi")
