@@ -110,3 +110,23 @@ def test_every_package_is_listed_for_installation():
         if path.name == "__init__.py"
     }
     assert set(listed) == found - {"pipeline"} | {"plateau_tfx"}
+
+
+def third_party(path: Path) -> set[str]:
+    """Top-level names that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def test_only_the_command_and_containers_import_what_the_extra_brings():
+    programs = {ROOT / "components/container.py", ROOT / "trainer_module/worker.py"}
+    extra = {"filelock", "kfp", "sklearn", "tyro", "urllib3"}
+    library = [p for p in sources() if p.relative_to(ROOT).parts[0] != "pipeline"]
+    found = {str(p): both for p in library if (both := third_party(p) & extra)}
+    assert set(found) <= set(map(str, programs)), found
+    assert set().union(*map(third_party, sources())) >= {"filelock", "kfp", "sklearn", "tyro"}
