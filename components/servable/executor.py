@@ -97,7 +97,8 @@ def _model(artifact: types.Artifact) -> str:
     if not fileio.exists(f"{folder}/saved_model.pb"):
         raise ServableError(
             f"the input model must hold a SavedModel, found no {folder}/saved_model.pb. "
-            "Let the Trainer write one by trainer_module.export, or give Servable another model."
+            "Let the Trainer write one by trainer_module.export_model, or give Servable another "
+            "model."
         )
     return folder
 

@@ -33,8 +33,8 @@ FILE_NAME = "servable.json"
 CLEAN = "exit code 0"
 
 _REMEDY = (
-    "Export the model by trainer_module.export, which writes a SavedModel that TensorFlow Serving "
-    "loads; tf.saved_model.save of a Keras 3 model does not."
+    "Export the model by trainer_module.export_model, which writes a SavedModel that TensorFlow "
+    "Serving loads; tf.saved_model.save of a Keras 3 model does not."
 )
 
 _HALVES = ("bfloat16", "float16")
