@@ -525,7 +525,7 @@ def test_one_example_that_does_not_fit_is_refused():
 @pytest.mark.parametrize(
     ("options", "rule"),
     [
-        ({"adds_loss": True}, "what a layer adds to the loss by add_loss"),
+        ({"adds_loss": True}, "what layers add to the loss"),
         (
             {
                 "loss": keras.losses.SparseCategoricalCrossentropy(
