@@ -138,7 +138,7 @@ install-dev: .venv/.installed-dev ## What running and testing need.
 	install it (pyenv install $(VERSION), or uv python install $(VERSION)), or name one with make PYTHON=/path/to/python$(VERSION)." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != tuple(map(int, "$(VERSION)".split("."))))' || { echo \
 	"Plateau needs Python $(VERSION), which its lock files are made for, and '$(PYTHON)' is $$($(PYTHON) --version)." >&2; exit 1; }
-	@$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@touch $@
 
