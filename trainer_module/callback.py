@@ -98,7 +98,7 @@ class PlateauCallback(keras.callbacks.Callback):  # type: ignore[misc]
         require(
             not inner(optimizer).use_ema,
             "an optimizer must not average weights, since fit evaluates others than it keeps",
-            f"{inner(optimizer).name} with use_ema=True",
+            f"{type(inner(optimizer)).__name__} with use_ema=True",
             "Leave out use_ema, or train with trainer_module.train, which evaluates the averages.",
         )
         if not optimizer.built:

@@ -64,7 +64,7 @@ def outcome(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str]:
         (("run", "digits", "--plan", ""), "--plan must hold at least one action"),
         (("run", "digits", "--min-accuracy", "2"), "--min-accuracy must be a share from 0 to 1"),
         (("run", "digits", "--monitor", "f1"), "--monitor must be one of loss, accuracy, val_loss"),
-        (("run", "taxi", "--monitor", "val_loss"), 'Add --mode "min"'),
+        (("run", "images", "--monitor", "val_loss"), 'Add --mode "min"'),
         (
             ("run", "digits", "--model", "gpt"),
             "--model must be one of cnn, mlp, resnet, vgg16 or the",

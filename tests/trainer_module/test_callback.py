@@ -216,7 +216,7 @@ def test_what_cannot_work_is_refused():
         fit(config(), optimizer=keras.optimizers.SGD(decay))
     with pytest.raises(ValueError, match="batch_size must be 1 to"):
         fit(config(), batch_size=91)
-    with pytest.raises(ValueError, match="adam with use_ema=True"):
+    with pytest.raises(ValueError, match="Adam with use_ema=True"):
         fit(config(), optimizer=keras.optimizers.Adam(use_ema=True))
 
 
