@@ -37,7 +37,7 @@ test-next: .venv/.uv ## Digits and the unit tests with TFX 1.21, in an environme
 .venv-next/.installed: .venv/.uv requirements-next.txt pyproject.toml
 	@$(BIN)/uv venv --quiet --clear --no-python-downloads --python $(BIN)/python .venv-next
 	@$(BIN)/uv pip install --quiet --python .venv-next/bin/python --link-mode copy --compile-bytecode \
-		--override requirements-next.txt --editable ".[dev]"
+		--override requirements-next.txt --editable ".[cli,dev]"
 	@echo "from tensorflow_model_analysis.proto.config_pb2 import *" >> \
 		$$(echo .venv-next/lib/python*/site-packages/tensorflow_model_analysis)/__init__.py
 	@touch $@
