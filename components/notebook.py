@@ -54,14 +54,20 @@ def plot(record: History) -> str:
         {**trace, "x": [epochs[place] for place in index]}
         for trace, index in zip(figure["data"], figure["index"], strict=True)
     ]
-    text = json.dumps({"data": data, "layout": figure["layout"]}, default=str)
+    layout = figure["layout"]
+    for place, line, number in zip(
+        figure["marks"], layout["shapes"], layout["annotations"], strict=True
+    ):
+        line |= {"x0": epochs[place], "x1": epochs[place]}
+        number["x"] = epochs[place]
+    text = json.dumps({"data": data, "layout": layout}, default=str)
     for name, colour in colours.items():
         text = text.replace(json.dumps(name), json.dumps(colour))
     text = text.replace("<", "\\u003c")
     return _frame(
         f'<div id="plot"></div><script>{page.plotly_js()}</script>'
         f'<script>const made = {text}; Plotly.newPlot("plot", made.data, made.layout);</script>',
-        figure["layout"]["height"] + 40,
+        layout["height"] + 40,
     )
 
 

@@ -1,0 +1,34 @@
+import html
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+from components import notebook
+from trainer_module.history import EpochRecord, History
+
+pytestmark = pytest.mark.component
+
+
+def test_decisions_are_drawn_at_their_epochs() -> None:
+    first = EpochRecord(
+        epoch=1,
+        metrics={"loss": 1.0, "val_loss": 1.0},
+        learning_rate=0.1,
+        batch_size=8,
+        noise_scale=1.0,
+        gradient_noise=None,
+        updates=10,
+        examples=80,
+        seconds=1.0,
+        action="none",
+        reason="",
+        best=True,
+    )
+    actions = ("none", "grow_batch", "none", "decay_lr", "stop")
+    epochs = [replace(first, epoch=n, action=a) for n, a in enumerate(actions, 1)]
+    page = html.unescape(notebook.plot(History({}, "val_loss", "min", epochs)))
+    made = json.loads(re.search(r"const made = (.*); Plotly\.newPlot", page)[1])
+    for drawn, name in (("shapes", "x0"), ("shapes", "x1"), ("annotations", "x")):
+        assert [each[name] for each in made["layout"][drawn]] == [2, 4, 5]
