@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from components.anomaly_gate.component import AnomalyGate
     from components.artifacts import DataDrift, HtmlReport, TrainingHistory
+    from components.drift_gate.baseline import LatestBlessedStatistics
     from components.drift_gate.component import DriftGate
     from components.image_example_gen.component import ImageExampleGen
     from components.inline_schema_gen.component import InlineSchemaGen
@@ -26,6 +27,7 @@ __all__ = [
     "ImageExampleGen",
     "InlineSchemaGen",
     "LatestBlessed",
+    "LatestBlessedStatistics",
     "PlateauTrainer",
     "Servable",
     "ServingPusher",
@@ -42,6 +44,7 @@ _MODULES = {
     "ImageExampleGen": "image_example_gen.component",
     "InlineSchemaGen": "inline_schema_gen.component",
     "LatestBlessed": "latest_blessed.component",
+    "LatestBlessedStatistics": "drift_gate.baseline",
     "PlateauTrainer": "plateau_trainer.component",
     "Servable": "servable.component",
     "ServingPusher": "serving_pusher.component",

@@ -592,7 +592,8 @@ def _check_epoch(dataset: tf.data.Dataset, name: str) -> None:
         count != tf.data.INFINITE_CARDINALITY,
         f"{name} must give one epoch, which ends",
         "an infinite dataset",
-        "Leave out repeat(), with num_epochs=1 in TensorFlowDatasetOptions of TFX.",
+        "Leave out repeat(), with num_epochs=1 in TensorFlowDatasetOptions of TFX, and check that "
+        "the module you changed is the one that is imported.",
     )
     require(
         count != 0,

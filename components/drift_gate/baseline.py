@@ -47,7 +47,8 @@ class LatestBlessedStatistics(resolver.ResolverStrategy):  # type: ignore[misc]
             runs = _runs(store, blessing.id) or _runs(store, model)
             # A cached artifact belongs to several runs; the first of them made it.
             same_run = {a.id for run in runs[:1] for a in store.get_artifacts_by_context(run)}
-            found = [artifact for artifact in statistics if artifact.id in same_run]
+            # Those that Transform computes have no splits.
+            found = [a for a in statistics if a.id in same_run and a.split_names]
             if found:
                 return {statistics_key: found[-1:], blessing_key: [blessing]}
         return nothing

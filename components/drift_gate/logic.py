@@ -131,7 +131,7 @@ def check(found: Sequence[Check]) -> None:
     failed = gate.failed(found)
     if failed:
         raise GateError(
-            "the data has moved further than --max-drift and --max-skew allow",
+            "the data has moved further than max_drift and max_skew allow",
             failed,
             "Find out why; if the new data is right, raise the threshold for this run.",
         )

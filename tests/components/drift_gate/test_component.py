@@ -100,21 +100,30 @@ def store() -> Iterator[MetadataStore]:
 def publish(
     store: MetadataStore, run: str, blessed: bool
 ) -> tuple[list[types.Artifact], list[types.Artifact]]:
-    """The statistics and the blessing of one run, put into ML Metadata."""
+    """The statistics and the blessing of one run, put into ML Metadata.
+
+    As in TFX, those of StatisticsGen name their splits, and those of Transform, later, do not.
+    """
     context = mlmd.Context(
         type_id=store.put_context_type(mlmd.ContextType(name="pipeline_run")), name=run
     )
     (context_id,) = store.put_contexts([context])
     made = []
-    for kind in (standard_artifacts.ExampleStatistics, standard_artifacts.ModelBlessing):
+    for kind, splits in (
+        (standard_artifacts.ExampleStatistics, '["train", "eval"]'),
+        (standard_artifacts.ModelBlessing, None),
+        (standard_artifacts.ExampleStatistics, ""),
+    ):
         artifact = kind()
+        if splits:
+            artifact.split_names = splits
         artifact.set_int_custom_property("blessed", int(blessed))
         artifact.type_id = store.put_artifact_type(artifact.artifact_type)
         (artifact.id,) = store.put_artifacts([artifact.mlmd_artifact])
         link = mlmd.Attribution(artifact_id=artifact.id, context_id=context_id)
         store.put_attributions_and_associations([link], [])
-        made.append([artifact])
-    return made[0], made[1]
+        made.append(artifact)
+    return [made[0], made[2]], [made[1]]
 
 
 def test_the_baseline_is_of_the_last_run_that_was_blessed(store: MetadataStore) -> None:
