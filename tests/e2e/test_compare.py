@@ -11,7 +11,10 @@ from runs import plateau
 pytestmark = pytest.mark.e2e
 
 # Nothing improves that much, so the schedule acts after the second epoch.
-FLAGS = ("--seeds", 2, "--max-epochs", 3, "--patience", 1, "--min-delta", 0.5)
+FLAGS = (
+    *("--seeds", 2, "--max-epochs", 3, "--patience", 1, "--min-delta", 0.5),
+    *("--monitor", "val_accuracy", "--mode", "max"),
+)
 
 
 @pytest.fixture(scope="module")
