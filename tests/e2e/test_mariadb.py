@@ -119,7 +119,7 @@ def test_a_lost_connection_is_one_sentence_and_the_run_can_be_repeated(broken, b
     assert sentence.startswith(
         f"error: Trainer failed: the connection to ML Metadata's database {server.url()} was lost."
     )
-    assert "run the same command again to go on" in sentence
+    assert "run the same command again to resume" in sentence
     assert log.startswith("log")
     assert listed(both[1].output)[0]["state"] == "interrupted"
     done = plateau("run", "digits", *OTHER_MODEL, output=both[1].output)
