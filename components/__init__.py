@@ -3,7 +3,9 @@
 A folder each: component (spec), executor (unpack, call, pack), logic.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from trainer_module.lazy import lazy
 
 if TYPE_CHECKING:
     from components.anomaly_gate.component import AnomalyGate
@@ -53,16 +55,5 @@ _MODULES = {
     "TrainingReport": "training_report.component",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Imports on first use: each component brings TFX."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """Returns the public names, imported or not."""
-    return __all__
+# Each component brings TFX.
+__getattr__, __dir__ = lazy(__name__, _MODULES)

@@ -24,6 +24,7 @@ OPEN_TO_COMPONENTS = {
     "trainer_module.decoding",
     "trainer_module.environment",
     "trainer_module.history",
+    "trainer_module.lazy",
     "trainer_module.parameters",
     "trainer_module.plateau",
     "trainer_module.preemption",

@@ -1,6 +1,8 @@
 """The plateau loop, usable without TFX: `from trainer_module import train`."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from trainer_module.lazy import lazy
 
 if TYPE_CHECKING:
     from trainer_module.callback import PlateauCallback, batches
@@ -23,7 +25,6 @@ __all__ = [
     "trainer_arguments",
 ]
 
-
 _MODULES = {
     "HistoryRecorder": "recorder",
     "PlateauCallback": "callback",
@@ -35,16 +36,5 @@ _MODULES = {
     "trainer_arguments": "run_arguments",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Imports on first use: `train` brings TensorFlow, and compiling a pipeline needs none."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """Returns the public names, imported or not."""
-    return __all__
+# `train` brings TensorFlow, and compiling a pipeline needs none.
+__getattr__, __dir__ = lazy(__name__, _MODULES)

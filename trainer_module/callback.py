@@ -14,7 +14,7 @@ import tensorflow as tf
 from trainer_module import schedule
 from trainer_module.checkpoint import Checkpoints, Snapshot
 from trainer_module.checks import require
-from trainer_module.history import EpochRecord, History
+from trainer_module.history import EpochRecord, History, measured
 from trainer_module.optimizer import first_learning_rate, inner, kind
 from trainer_module.schedule import Problem, ScheduleConfig, Stage
 
@@ -148,14 +148,8 @@ class PlateauCallback(keras.callbacks.Callback):  # type: ignore[misc]
         # A run that was resumed after it had stopped.
         if self._state.stop_reason:
             return
-        values = {name: float(value) for name, value in (logs or {}).items()}
         monitor = self._config.plateau.monitor
-        require(
-            monitor in values,
-            f"monitor must be a metric of each epoch of fit ({', '.join(values)})",
-            monitor,
-            "Give fit validation_data and leave validation_freq at 1, or set another monitor.",
-        )
+        values = measured(logs, monitor)
         before, optimizer = self._state, self.model.optimizer
         updates = int(optimizer.iterations.numpy()) - self._updates
         seconds = self._clock() - self._started

@@ -20,8 +20,8 @@ from trainer_module.preprocessing import INPUT, LABEL_INDEX
 _READ_BATCH = 256
 _READ_BYTES = 16 * 2**20
 _LOOKED_AT = 16
-_CROP_PADDING = 1 / 8
 # Of 32 x 32 pixels these are 4 pixels, as He et al. (2016) pad CIFAR-10.
+_CROP_PADDING = 1 / 8
 _PARALLEL_CALLS = min(os.cpu_count() or 1, 8)
 
 

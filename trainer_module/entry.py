@@ -33,16 +33,15 @@ from trainer_module.data import Split, evaluation_dataset, read_split, rows, tra
 from trainer_module.export import export
 from trainer_module.loop import train
 from trainer_module.models import registry
+from trainer_module.parameters import CHECKPOINTS_KEY, CODE_KEY, TRAIN_CONFIG_KEY
 from trainer_module.preemption import Preempted, leaving_on_sigterm
+from trainer_module.run_arguments import files_below
 
 if TYPE_CHECKING:
     # A worker trains without TFX, whose import takes longer than all others together.
     from tfx.components.trainer.fn_args_utils import FnArgs
     from tfx.components.tuner.component import TunerFnResult
 
-CONFIG_KEY = "train_config"
-CHECKPOINTS_KEY = "checkpoints"
-CODE_KEY = "code"
 TRIALS_KEY = "trials"
 _HASHED_AT_ONCE = 1024
 
@@ -58,7 +57,7 @@ def run_fn(fn_args: "FnArgs") -> None:
             `base_model`, training starts from its weights. All GPUs of the machine are used, and
             the workers of TF_CONFIG, each of which must run this.
     """
-    config = TrainConfig.from_json(fn_args.custom_config[CONFIG_KEY])
+    config = TrainConfig.from_json(fn_args.custom_config[TRAIN_CONFIG_KEY])
     code = fn_args.custom_config.get(CODE_KEY)
     fit = functools.partial(
         fit_and_export,
@@ -79,8 +78,8 @@ def run_fn(fn_args: "FnArgs") -> None:
     inputs = {
         "the training examples": _paths(fn_args.train_files),
         "the evaluation examples": _paths(fn_args.eval_files),
-        "the transform graph": _below(fn_args.transform_output),
-        "the base model": _below(fn_args.base_model) if fn_args.base_model else [],
+        "the transform graph": list(files_below(fn_args.transform_output)),
+        "the base model": list(files_below(fn_args.base_model)) if fn_args.base_model else [],
     }
     facts = agreement.facts(config, inputs, code, lambda path: tf.io.gfile.GFile(path, "rb"))
     print(place, flush=True)
@@ -209,7 +208,7 @@ def tuner_fn(fn_args: "FnArgs") -> "TunerFnResult":
 
     from trainer_module.tuning import LoopTuner
 
-    config = TrainConfig.from_json(fn_args.custom_config[CONFIG_KEY])
+    config = TrainConfig.from_json(fn_args.custom_config[TRAIN_CONFIG_KEY])
     trials = fn_args.custom_config[TRIALS_KEY]
     transform = tft.TFTransformOutput(fn_args.transform_graph_path)
     training = _read(fn_args.train_files, transform, config)
@@ -273,11 +272,6 @@ def _read(patterns: Sequence[str], transform: tft.TFTransformOutput, config: Tra
 
 def _paths(patterns: Sequence[str]) -> list[str]:
     return [path for pattern in patterns for path in tf.io.gfile.glob(pattern)]
-
-
-def _below(folder: str) -> list[str]:
-    """The files of a folder and its subfolders."""
-    return [f"{root}/{name}" for root, _, names in tf.io.gfile.walk(folder) for name in names]
 
 
 def _say(text: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from trainer_module import files
+from trainer_module.checks import require
 
 FORMAT = "plateau-training-history"
 VERSION = 1
@@ -88,8 +89,8 @@ class History:
         return tuple(record for record in self.epochs if record.action != "none")
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the run as plain dicts and lists, as `json.dumps` takes them."""
-        return {**asdict(self), "epochs": [asdict(record) for record in self.epochs]}
+        """Returns the run as plain values, as `json.dumps` takes them."""
+        return asdict(self)
 
     def rows(self) -> list[dict[str, Any]]:
         """Returns a row an epoch, each metric a column, for `pandas.DataFrame(history.rows())`."""
@@ -151,8 +152,24 @@ def read(path: Path) -> History:
         ) from error
 
 
+def measured(logs: Mapping[str, Any] | None, monitor: str) -> dict[str, float]:
+    """Returns what `fit` tells a callback of an epoch.
+
+    Raises:
+        ValueError: The monitored metric is not among it.
+    """
+    values = {name: float(value) for name, value in (logs or {}).items()}
+    require(
+        monitor in values,
+        f"monitor must be a metric of each epoch of fit ({', '.join(values)})",
+        monitor,
+        "Give fit validation_data and leave validation_freq at 1, or set another monitor.",
+    )
+    return values
+
+
 class Writer(Protocol):
-    """Somebody who wants to know of each epoch as it ends."""
+    """Callback that is notified after each epoch."""
 
     def start(self, history: History) -> None:
         """The run starts, or goes on after the epochs in `history`."""

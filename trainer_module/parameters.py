@@ -10,6 +10,13 @@ from trainer_module.schedule import ScheduleConfig
 
 Value: TypeAlias = int | float | str
 
+SCHEDULE_KEY = "schedule"
+CHECKPOINTS_KEY = "checkpoints"
+CODE_KEY = "code"
+TRAIN_CONFIG_KEY = "train_config"
+"""Keys of `custom_config`: the schedule's fields, the folder of checkpoints, any text that changes
+with the training code, and the `TrainConfig` of Plateau's own `run_fn`."""
+
 
 def parameter_types() -> dict[str, tuple[type[Value], bool]]:
     """Each parameter of the schedule: int, float or str, and whether it may be missing.

@@ -75,14 +75,8 @@ class HistoryRecorder(tf.keras.callbacks.Callback):  # type: ignore[misc]
         Raises:
             ValueError: The monitored metric is none of this epoch's.
         """
-        values = {name: float(value) for name, value in (logs or {}).items()}
         monitor = self.history.monitor
-        require(
-            monitor in values,
-            f"monitor must be a metric of each epoch of fit ({', '.join(values)})",
-            monitor,
-            "Give fit validation_data and leave validation_freq at 1, or set another monitor.",
-        )
+        values = history.measured(logs, monitor)
         past = self.history.epochs
         best = max((self._sign * e.metrics[monitor] for e in past), default=-math.inf)
         updates = int(self.model.optimizer.iterations.numpy()) - self._updates

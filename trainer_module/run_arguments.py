@@ -10,10 +10,8 @@ import tensorflow as tf
 
 from trainer_module import checkpoint, history, parameters
 from trainer_module.checks import require
+from trainer_module.parameters import CHECKPOINTS_KEY, CODE_KEY, SCHEDULE_KEY
 
-SCHEDULE_KEY = "schedule"
-CHECKPOINTS_KEY = "checkpoints"
-CODE_KEY = "code"
 _CHUNK = 2**20
 
 
@@ -90,12 +88,13 @@ def _run_name(fn_args: Any) -> str:
         for path in sorted(tf.io.gfile.glob(pattern)):
             digest.update(_digest(path))
     for folder in filter(None, (fn_args.transform_output, given["base_model"])):
-        for path in _files(folder):
+        for path in files_below(folder):
             digest.update(_digest(path))
     return digest.hexdigest()[:16]
 
 
-def _files(folder: str) -> Iterator[str]:
+def files_below(folder: str) -> Iterator[str]:
+    """Yields the files of a folder and its subfolders, sorted."""
     for root, _, names in sorted(tf.io.gfile.walk(folder)):
         yield from (f"{root}/{name}" for name in sorted(names))
 

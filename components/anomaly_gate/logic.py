@@ -6,6 +6,7 @@ from typing import Any
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
 from components.gate import Check, GateError
+from components.statistics import by_name
 
 _Info = anomalies_pb2.AnomalyInfo
 
@@ -123,11 +124,7 @@ def _anomaly_problems(
 def _label_problems(
     split: str, datasets: statistics_pb2.DatasetFeatureStatisticsList, label: str
 ) -> Iterator[Check]:
-    features = {
-        feature.name or ".".join(feature.path.step): feature
-        for dataset in datasets.datasets
-        for feature in dataset.features
-    }
+    features = by_name(datasets)
     if label not in features:
         names = ", ".join(sorted(features)[:_NAMED]) + ", ..." * (len(features) > _NAMED)
         yield _problem(

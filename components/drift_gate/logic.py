@@ -19,6 +19,7 @@ from components import gate
 from components.drift import Kind, distance, largest_first
 from components.drift_gate import quantiles
 from components.gate import Check, GateError
+from components.statistics import by_name
 
 _LEVEL = 0.05
 """Share of pairs of samples of one distribution that lie further apart than by chance."""
@@ -137,14 +138,9 @@ def check(found: Sequence[Check]) -> None:
         )
 
 
-def _features(statistics: _List, known: set[str]) -> _Features:
+def _features(found: _List, known: set[str]) -> _Features:
     """The features of a schema by name."""
-    named = {
-        feature.name or ".".join(feature.path.step): feature
-        for dataset in statistics.datasets
-        for feature in dataset.features
-    }
-    return {name: feature for name, feature in named.items() if name in known}
+    return {n: feature for n, feature in by_name(found).items() if n in known}
 
 
 def _count(feature: statistics_pb2.FeatureNameStatistics) -> int:

@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
+from components.statistics import feature_name
+
 _Values = npt.NDArray[np.float64]
 
 
@@ -59,7 +61,7 @@ def read(feature: statistics_pb2.FeatureNameStatistics) -> Quantiles:
     if not found:
         raise ValueError(
             "statistics of a numeric feature must hold a QUANTILES histogram, got none for "
-            f"{feature.name or '.'.join(feature.path.step)}. Compute them with StatisticsGen."
+            f"{feature_name(feature)}. Compute them with StatisticsGen."
         )
     buckets = found[0].buckets
     counts = np.array([bucket.sample_count for bucket in buckets])

@@ -16,7 +16,13 @@ from components.artifacts import TrainingHistory
 from components.plateau_trainer import executor, logic
 from trainer_module.checks import require
 from trainer_module.config import TrainConfig
-from trainer_module.parameters import parameter_types, parameters
+from trainer_module.parameters import (
+    CHECKPOINTS_KEY,
+    CODE_KEY,
+    TRAIN_CONFIG_KEY,
+    parameter_types,
+    parameters,
+)
 from trainer_module.schedule import ScheduleConfig
 
 _TRAINER = standard_component_specs.TrainerSpec
@@ -169,9 +175,9 @@ class PlateauTrainer(base_component.BaseComponent):  # type: ignore[misc]
             standard_component_specs.CUSTOM_CONFIG_KEY: (
                 None if custom_config is None else json_utils.dumps(dict(custom_config))
             ),
-            executor.TRAIN_CONFIG_KEY: None if config is None else logic.without_schedule(config),
-            executor.CODE_KEY: code,
-            executor.CHECKPOINTS_KEY: checkpoints,
+            TRAIN_CONFIG_KEY: None if config is None else logic.without_schedule(config),
+            CODE_KEY: code,
+            CHECKPOINTS_KEY: checkpoints,
             standard_component_specs.TRAIN_ARGS_KEY: _json(train_args or trainer_pb2.TrainArgs()),
             standard_component_specs.EVAL_ARGS_KEY: _json(eval_args or trainer_pb2.EvalArgs()),
             standard_component_specs.MODEL_KEY: types.Channel(type=standard_artifacts.Model),

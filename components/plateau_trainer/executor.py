@@ -15,12 +15,15 @@ from components.plateau_trainer import logic
 from trainer_module import history
 from trainer_module.checks import require
 from trainer_module.config import tuned
-from trainer_module.parameters import parameters, schedule
+from trainer_module.parameters import (
+    CHECKPOINTS_KEY,
+    CODE_KEY,
+    SCHEDULE_KEY,
+    TRAIN_CONFIG_KEY,
+    parameters,
+    schedule,
+)
 
-TRAIN_CONFIG_KEY = "train_config"
-CODE_KEY = "code"
-CHECKPOINTS_KEY = "checkpoints"
-SCHEDULE_KEY = "schedule"
 TRAINING_HISTORY_KEY = "training_history"
 
 TEXTS = (

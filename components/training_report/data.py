@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
+from components.statistics import feature_name
+
 
 @dataclass(frozen=True)
 class Feature:
@@ -78,7 +80,7 @@ def _label_counts(
     counts: Counter[str] = Counter()
     for dataset in datasets.datasets:
         for feature in dataset.features:
-            if (feature.name or ".".join(feature.path.step)) != label:
+            if feature_name(feature) != label:
                 continue
             if not feature.HasField("string_stats"):
                 return (
