@@ -12,7 +12,7 @@ from absl import logging
 
 from benchmarks import hardware, report
 from benchmarks.settings import ROOT, Settings
-from trainer_module import environment
+from trainer_module.util import environment
 
 
 def main() -> int:

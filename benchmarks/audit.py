@@ -16,7 +16,7 @@ from typing import Literal
 import tyro
 
 from benchmarks.locks import LOCKS, ROOT, canonical
-from trainer_module.checks import check_choices, require
+from trainer_module.util.checks import check_fields, require
 
 PAGE = ROOT / "docs" / "supply-chain.md"
 HEADING = "## Accepted findings"
@@ -49,7 +49,7 @@ class Settings:
         Raises:
             ValueError: A value does not fit.
         """
-        check_choices(self)
+        check_fields(self)
         require(
             self.osv_url is None or self.service == "osv",
             "--osv-url must go with --service osv",

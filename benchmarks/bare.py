@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import keras
 import tensorflow as tf
 
-from trainer_module import view
+from trainer_module.kernels import view
 
 
 class BareLoop:

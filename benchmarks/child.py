@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from benchmarks.settings import ROOT
-from trainer_module.checks import require
+from trainer_module.util.checks import require
 
 
 def flags(config: object) -> list[str]:

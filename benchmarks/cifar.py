@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from trainer_module.checks import require
+from trainer_module.util.checks import require
 
 Pictures = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, Literal
 
-from trainer_module.checks import require
+from trainer_module.util.checks import require
 
 
 @dataclass(frozen=True)

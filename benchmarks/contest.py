@@ -22,14 +22,16 @@ from benchmarks import cifar, hardware, plot, runs
 from benchmarks.report import Result
 from benchmarks.runs import Epoch, Run
 from benchmarks.settings import Settings
-from pipeline import fingerprint, presets
-from pipeline.comparison import Comparison as SideBySide
-from trainer_module import optimizer, precision, train
+from pipeline import presets
+from pipeline.compare.statistics import Comparison as SideBySide
+from pipeline.data import fingerprint
+from trainer_module import train
 from trainer_module.config import ImageFeatures, Precision, TrainConfig
-from trainer_module.data import Split, evaluation_dataset, training_factory
 from trainer_module.history import EpochRecord, History
 from trainer_module.models import registry
-from trainer_module.scaling import Problem
+from trainer_module.schedule.scaling import Problem
+from trainer_module.training import optimizer, precision
+from trainer_module.training.data import Split, evaluation_dataset, training_factory
 
 KERAS = "Keras ReduceLROnPlateau"
 Strategy = Literal["lr_decay", "batch_increase", "hybrid"]

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image, ImageEnhance, ImageOps
 
-from trainer_module.checks import require
+from trainer_module.util.checks import require
 
 
 def write(archive: Path, folder: Path, sizes: Sequence[int]) -> Mapping[int, Path]:

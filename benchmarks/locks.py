@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer_module.checks import require
+from trainer_module.util.checks import require
 
 ROOT = Path(__file__).parents[1]
 LOCKS = {

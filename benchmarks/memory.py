@@ -13,7 +13,7 @@ from benchmarks import child, cifar
 from benchmarks.comparison import Comparison, ratios
 from benchmarks.report import Result
 from benchmarks.settings import Settings
-from trainer_module import environment
+from trainer_module.util import environment
 
 _SMALL, _LARGE = 64, 4096
 
@@ -73,10 +73,11 @@ def _train(epoch: Epoch) -> None:
     import numpy as np
 
     from benchmarks.speed import OPTIMIZATION
-    from trainer_module import ScheduleConfig, optimizer, train
+    from trainer_module import ScheduleConfig, train
     from trainer_module.config import NetworkConfig
-    from trainer_module.data import Split, evaluation_dataset, training_factory
     from trainer_module.models import registry
+    from trainer_module.training import optimizer
+    from trainer_module.training.data import Split, evaluation_dataset, training_factory
 
     data = cifar.load(epoch.data)
     training = Split(np.array(data.train_x[: epoch.images]), np.array(data.train_y[: epoch.images]))

@@ -24,10 +24,11 @@ from benchmarks import hardware, report
 from benchmarks.comparison import Comparison, ratios
 from benchmarks.report import Result
 from benchmarks.settings import ROOT
-from pipeline import digits, metadata
-from pipeline.metadata import PipelineRun
+from pipeline.data import digits
+from pipeline.metadata import store
+from pipeline.metadata.store import PipelineRun
 from trainer_module import history
-from trainer_module.checks import require
+from trainer_module.util.checks import require
 
 OWN, SMALLEST = "plateau", "smallest"
 RUNS = ("first run", "second run", "all-cached run")
@@ -349,7 +350,7 @@ def _run(command: Sequence[str], output: Path, run: str) -> Timing:
         f"exit status {done.returncode}",
         f"It said last:\n{said}",
     )
-    found = metadata.read(metadata.file_of(output)).runs[-1]
+    found = store.read(store.file_of(output)).runs[-1]
     uncached = [e.component for e in found.executions if e.state != "cached"]
     require(
         run != RUNS[-1] or all(name.startswith("LatestBlessed") for name in uncached),
@@ -369,7 +370,7 @@ def _cpu() -> float:
 
 def _epochs(output: Path) -> int:
     """Epochs of the smallest pipeline that come to as many updates as the first run in a folder."""
-    records = metadata.read(metadata.file_of(output))
+    records = store.read(store.file_of(output))
     trainer = next(e for e in records.runs[0].executions if e.component == "Trainer")
     trained = dict(records.outputs(trainer))["training_history"]
     epochs = history.read(Path(trained.uri) / history.FILE_NAME).epochs

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline.comparison import Comparison, Trial, Unit, curve
+from pipeline.compare.statistics import Comparison, Trial, Unit, curve
 
 _MARKS = {"decay_lr": "v", "grow_batch": "^", "grow_batch_and_decay_lr": "D", "stop": "X"}
 

@@ -9,7 +9,7 @@ from benchmarks.report import Result
 from benchmarks.settings import Settings
 from pipeline import presets
 from trainer_module.config import ImageFeatures, NetworkConfig
-from trainer_module.precision import BFLOAT16, FLOAT32
+from trainer_module.training.precision import BFLOAT16, FLOAT32
 
 PART = "precision"
 CONTESTANTS = tuple(

@@ -16,9 +16,10 @@ from rich.console import Console
 
 from benchmarks import contest, hardware, plot, report, runs
 from benchmarks.settings import ROOT, Settings
-from pipeline import compare, comparison_text, presets
-from pipeline.comparison import Comparison
-from trainer_module import environment
+from pipeline import presets
+from pipeline.compare import run, text
+from pipeline.compare.statistics import Comparison
+from trainer_module.util import environment
 
 _COMMAND = "make reproduce"
 
@@ -63,9 +64,9 @@ def cifar10(config: ReproduceConfig) -> Path:
 def table(config: ReproduceConfig) -> Path:
     """The page about the Chicago taxi trips that come with TFX."""
     machine = hardware.describe() | {"note": config.contest.note}
-    preset = compare.default(presets.taxi())
+    preset = run.default(presets.taxi())
     wanted = replace(preset, seeds=config.table_seeds)
-    done = compare.run(wanted, Console(stderr=True), "plateau compare taxi")
+    done = run.run(wanted, Console(stderr=True), "plateau compare taxi")
     method = (
         f"The preset taxi as it is ({presets.get('taxi').purpose.rstrip('?')}), by "
         f"`plateau compare taxi --seeds {config.table_seeds}`: each run goes through the whole "
@@ -101,7 +102,7 @@ def write(
     heading = f"{title}: the strategies side by side"
     figure = folder / f"{name}.png"
     plot.draw(comparison, metric, figure, heading)
-    words = comparison_text.markdown(comparison, heading, _COMMAND)
+    words = text.markdown(comparison, heading, _COMMAND)
     verdict, totals, tables = words.partition("## Totals")
     page = folder / f"{name}.md"
     page.write_text(

@@ -10,10 +10,10 @@ from statistics import mean, stdev
 from typing import Any
 
 from benchmarks.comparison import Comparison
-from pipeline.comparison import Comparison as SideBySide
-from pipeline.comparison import Trial
+from pipeline.compare.statistics import Comparison as SideBySide
+from pipeline.compare.statistics import Trial
 from trainer_module.history import EpochRecord, History
-from trainer_module.scaling import Problem, noise_scale
+from trainer_module.schedule.scaling import Problem, noise_scale
 
 MONITOR, TEST = "val_accuracy", "test_accuracy"
 

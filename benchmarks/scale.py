@@ -19,7 +19,7 @@ from benchmarks.comparison import Comparison, ratios
 from benchmarks.report import Result
 from benchmarks.settings import ROOT
 from benchmarks.step import COMPONENTS, REST, Cost, Step
-from trainer_module.checks import require
+from trainer_module.util.checks import require
 
 PLAIN, DECODING = "plain writer", "plain writer that decodes"
 ENGINES = ("direct", "direct:2")

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 import tyro
 
-from trainer_module.checks import require
+from trainer_module.util.checks import require
 
 Part = Literal["speed", "precision", "stage", "memory", "contest", "full"]
 PARTS: tuple[Part, ...] = get_args(Part)

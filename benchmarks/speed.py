@@ -19,13 +19,14 @@ from benchmarks.comparison import Comparison, ratios
 from benchmarks.race import OWN, EpochTimer, fastest, race
 from benchmarks.report import Result
 from benchmarks.settings import Settings
-from trainer_module import PlateauConfig, ScheduleConfig, optimizer, train
-from trainer_module.batch import DatasetFactory
+from trainer_module import PlateauConfig, ScheduleConfig, train
 from trainer_module.config import NetworkConfig, OptimizerConfig, Precision
-from trainer_module.data import Split, evaluation_dataset, training_factory
 from trainer_module.history import Writer
 from trainer_module.models import registry
-from trainer_module.precision import BFLOAT16, FLOAT32, hardware_has_bfloat16, policy
+from trainer_module.training import optimizer
+from trainer_module.training.batch import DatasetFactory
+from trainer_module.training.data import Split, evaluation_dataset, training_factory
+from trainer_module.training.precision import BFLOAT16, FLOAT32, hardware_has_bfloat16, policy
 
 OPTIMIZATION = OptimizerConfig(learning_rate=0.01, momentum=0.9)
 _FIT = "Keras fit"

@@ -15,12 +15,12 @@ from benchmarks.comparison import Comparison
 from benchmarks.report import Result
 from benchmarks.settings import Settings
 from benchmarks.speed import OPTIMIZATION
-from trainer_module import optimizer
-from trainer_module.batch import DatasetFactory, pieces
 from trainer_module.config import NetworkConfig
-from trainer_module.data import Split, training_factory
 from trainer_module.models import registry
-from trainer_module.step import Steps
+from trainer_module.training import optimizer
+from trainer_module.training.batch import DatasetFactory, pieces
+from trainer_module.training.data import Split, training_factory
+from trainer_module.training.step import Steps
 
 _IMAGES = 512
 

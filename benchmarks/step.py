@@ -14,9 +14,9 @@ import tyro
 
 from benchmarks import child
 from benchmarks.memory import peak_mib
-from pipeline.beam import BeamConfig
 from pipeline.config import RunConfig
-from trainer_module.checks import require
+from pipeline.runners.beam import BeamConfig
+from trainer_module.util.checks import require
 
 COMPONENTS = ("ImageExampleGen", "StatisticsGen", "Transform", "Trainer", "Evaluator")
 REST = "the rest of the run"
@@ -114,7 +114,9 @@ def _sampled() -> Iterator[list[float]]:
 
 
 def _run(step: Step) -> dict[str, Any]:
-    from pipeline import dataset, local_runner, logs, metadata
+    from pipeline.data import dataset
+    from pipeline.metadata import store
+    from pipeline.runners import local, logs
     from trainer_module import history
 
     output = step.output.resolve()
@@ -126,9 +128,9 @@ def _run(step: Step) -> dict[str, Any]:
         data = dataset.resolve(config, output)
         config = dataclasses.replace(config, classes=data.classes)
         before = _processor()
-        local_runner.execute(config, data, output, to_nodes=nodes)
+        local.execute(config, data, output, to_nodes=nodes)
         used = _processor() - before
-    records = metadata.read(metadata.file_of(output))
+    records = store.read(store.file_of(output))
     ran = [e for e in records.runs[-1].executions if e.state == "complete"]
     others = [e for e in ran if e.component not in COMPONENTS]
     named = [e for e in ran if e.component == step.component]

@@ -5,7 +5,7 @@ A folder each: component (spec), executor (unpack, call, pack), logic.
 
 from typing import TYPE_CHECKING
 
-from trainer_module.lazy import lazy
+from trainer_module.util.lazy import lazy
 
 if TYPE_CHECKING:
     from components.anomaly_gate.component import AnomalyGate

@@ -16,9 +16,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trainer_module import collector, environment
-from trainer_module.checks import require
-from trainer_module.preemption import leaving_on_sigterm
+from trainer_module.util import collector, environment
+from trainer_module.util.checks import require
+from trainer_module.util.preemption import leaving_on_sigterm
 
 STAGED = {"minio://": "/minio/", "s3://": "/s3/", "gs://": "/gcs/"}
 """Where the launcher puts what lies in an object store."""

@@ -8,7 +8,6 @@ from typing import Literal
 import tyro
 
 from components.image_example_gen.split import check_expression
-from trainer_module.checks import require
 from trainer_module.config import (
     METRICS,
     Features,
@@ -19,11 +18,12 @@ from trainer_module.config import (
     TableFeatures,
     TrainConfig,
 )
-from trainer_module.schedule import Problem, ScheduleConfig, Stage, forecast
+from trainer_module.schedule.schedule import Problem, ScheduleConfig, Stage, forecast
+from trainer_module.util.checks import require
 
-from .beam import BeamConfig
-from .database import MetadataConfig
 from .evaluation import GateConfig
+from .metadata.database import MetadataConfig
+from .runners.beam import BeamConfig
 
 MONITORS = (*METRICS, *(f"val_{name}" for name in METRICS))
 """Metrics that the Trainer measures after each epoch."""
@@ -151,7 +151,7 @@ class RunConfig:
 
         Raises:
             ValueError: Fewer than two classes; for pictures they are known once the data folder
-                has been scanned (`pipeline.dataset.resolve`).
+                has been scanned (`pipeline.data.dataset.resolve`).
         """
         return TrainConfig(
             features=self.features,

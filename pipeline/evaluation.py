@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import schemas
-from components.evaluation import ACCURACY, CROSSENTROPY
-from trainer_module.checks import require
+from components.evaluation.results import ACCURACY, CROSSENTROPY
 from trainer_module.config import Features, ImageFeatures
+from trainer_module.util.checks import require
 
 if TYPE_CHECKING:
     from tensorflow_model_analysis.proto import config_pb2
@@ -110,7 +110,7 @@ def eval_config(
     """
     from tensorflow_model_analysis.proto import config_pb2
 
-    from components import metrics
+    from components.evaluation import metrics
 
     overall = [config_pb2.SlicingSpec()]
     per_class = [config_pb2.SlicingSpec(feature_keys=[slice_feature(features)])]

@@ -38,11 +38,15 @@ from components.training_report.component import TrainingReport
 from schemas import LABEL, parameter
 from trainer_module.config import ImageFeatures, TableFeatures
 
-from . import beam, counting, evaluation, fingerprint, metadata
-from .baseline import known
+from . import evaluation
 from .config import RunConfig
-from .dataset import EVAL, TABLE_SPLITS, TEST, TRAIN
-from .metadata import Store
+from .data import fingerprint
+from .data import statistics as counting
+from .data.dataset import EVAL, TABLE_SPLITS, TEST, TRAIN
+from .metadata import store as metadata
+from .metadata.store import Store
+from .runners import beam
+from .runners.baseline import known
 
 Place: TypeAlias = str | RuntimeParameter
 """A folder that is known now, or named when a compiled pipeline is run."""
@@ -159,7 +163,7 @@ def create_pipeline(
     # Nothing flows from the gates to Transform, so the order has to be stated.
     transform.add_upstream_nodes([gate, drift])
     tuner = Tuner(
-        tuner_fn="trainer_module.entry.tuner_fn",
+        tuner_fn="trainer_module.run_fn.tuner_fn",
         examples=examples.outputs["examples"],
         transform_graph=transform.outputs["transform_graph"],
         train_args=trainer_pb2.TrainArgs(splits=[TRAIN]),

@@ -12,12 +12,12 @@ from typing import IO, Annotated, Any, NamedTuple, TypeAlias
 import tyro
 
 from components import known_classes
-from components.serving_pusher import logic as serving
+from components.serving_pusher import versions as serving
 from schemas import IMAGE, columns
-from trainer_module import files
-from trainer_module.checks import require
+from trainer_module.util import files
+from trainer_module.util.checks import require
 
-from . import push
+from .metadata import versions as push
 
 BATCH = 32
 """Examples of a request; an image may take a few hundred MB while it is decoded."""
@@ -271,8 +271,8 @@ def images(paths: Sequence[Path], classes: Sequence[str]) -> Iterator[Example | 
     Raises:
         ValueError: A path holds no image.
     """
-    from components.image_example_gen.logic import IMAGE_SUFFIXES
-    from components.image_example_gen.picture import BadImageError, prepare
+    from components.image_example_gen.folder import IMAGE_SUFFIXES
+    from components.image_example_gen.image import BadImageError, prepare
 
     for path in paths:
         found = [path]
@@ -400,9 +400,9 @@ def _answers(model: ServedModel, examples: Sequence[Example], top: int) -> Itera
 
 def _reason(example: Example, error: Exception) -> str:
     """Returns why the model refuses an example: for an image, what the check of a run says."""
-    from components.image_example_gen import picture
+    from components.image_example_gen import image
 
-    said = [picture.faults([example.inputs[IMAGE]])[0]] if IMAGE in example.inputs else []
+    said = [image.faults([example.inputs[IMAGE]])[0]] if IMAGE in example.inputs else []
     return said[0] if said and said[0] else str(error)
 
 

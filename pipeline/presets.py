@@ -10,8 +10,8 @@ from trainer_module.config import (
     OptimizerConfig,
     TableFeatures,
 )
-from trainer_module.plateau import PlateauConfig
-from trainer_module.schedule import ScheduleConfig
+from trainer_module.schedule.plateau import PlateauConfig
+from trainer_module.schedule.schedule import ScheduleConfig
 
 from .config import RunConfig
 from .evaluation import GateConfig

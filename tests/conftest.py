@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer_module import environment
+from trainer_module.util import environment
 
 environment.prepare()
 logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import compare, dataset, flags, kubeflow_runner, predict, presets, submit
+from pipeline import predict, presets
+from pipeline.cli import flags
+from pipeline.compare import run
+from pipeline.data import dataset
+from pipeline.runners import kubeflow, submit
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -64,15 +68,15 @@ def test_commands_are_understood(words, tmp_path):
         return
     if words[1] == "compile":
         # tests/pipeline/test_kubeflow_runner.py compiles.
-        default = kubeflow_runner.default(presets.get(words[2]).build())
+        default = kubeflow.default(presets.get(words[2]).build())
         config = flags.parse(default, words[3:], "plateau", "")
-        assert len(kubeflow_runner.classes(config.run)) >= 2
+        assert len(kubeflow.classes(config.run)) >= 2
         return
     assert words[1] in ("run", "compare")
     named = len(words) > 2 and not words[2].startswith("-")
     preset = presets.get(words[2] if named else presets.DEFAULT)
     rest = words[3 if named else 2 :]
-    default = compare.default(preset.build()) if words[1] == "compare" else preset.build()
+    default = run.default(preset.build()) if words[1] == "compare" else preset.build()
     if "--help" in rest:
         with pytest.raises(SystemExit, match="0"):
             flags.parse(default, rest, "plateau", "")

@@ -45,8 +45,8 @@ def imported(*args: str) -> tuple[int, set[str]]:
     """Exit status of `plateau ARGS`, and the heavy modules that it left loaded."""
     code = (
         "import sys\n"
-        "from pipeline import cli\n"
-        "status = cli.main(sys.argv[1:])\n"
+        "from pipeline.cli import main\n"
+        "status = main.main(sys.argv[1:])\n"
         f"print('loaded', *(name for name in {HEAVY} if name in sys.modules), file=sys.stderr)\n"
         "sys.exit(status)"
     )

@@ -2,16 +2,16 @@
 
 from typing import TYPE_CHECKING
 
-from trainer_module.lazy import lazy
+from trainer_module.util.lazy import lazy
 
 if TYPE_CHECKING:
-    from trainer_module.callback import PlateauCallback, batches
-    from trainer_module.loop import train
-    from trainer_module.plateau import PlateauConfig
+    from trainer_module.callbacks import PlateauCallback, batches
     from trainer_module.recorder import HistoryRecorder
     from trainer_module.run_arguments import trainer_arguments
-    from trainer_module.saved_model import export_model
-    from trainer_module.schedule import ScheduleConfig
+    from trainer_module.schedule.plateau import PlateauConfig
+    from trainer_module.schedule.schedule import ScheduleConfig
+    from trainer_module.serving.saved_model import export_model
+    from trainer_module.training.loop import train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -27,12 +27,12 @@ __all__ = [
 
 _MODULES = {
     "HistoryRecorder": "recorder",
-    "PlateauCallback": "callback",
-    "PlateauConfig": "plateau",
-    "ScheduleConfig": "schedule",
-    "batches": "callback",
-    "export_model": "saved_model",
-    "train": "loop",
+    "PlateauCallback": "callbacks",
+    "PlateauConfig": "schedule.plateau",
+    "ScheduleConfig": "schedule.schedule",
+    "batches": "callbacks",
+    "export_model": "serving.saved_model",
+    "train": "training.loop",
     "trainer_arguments": "run_arguments",
 }
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from trainer_module.checks import require
-from trainer_module.schedule import ScheduleConfig
+from trainer_module.schedule.schedule import ScheduleConfig
+from trainer_module.util.checks import require
 
 
 @dataclass(frozen=True)

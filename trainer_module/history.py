@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from trainer_module import files
-from trainer_module.checks import require
+from trainer_module.util import files
+from trainer_module.util.checks import require
 
 FORMAT = "plateau-training-history"
 VERSION = 1

@@ -12,8 +12,8 @@ import tensorflow_transform as tft
 
 import schemas
 from schemas import parameter
-from trainer_module import decoding
 from trainer_module.config import ImageFeatures, TableFeatures, TrainConfig
+from trainer_module.serving import decoding
 
 INPUT = "x"
 LABEL_INDEX = "label_xf"

@@ -9,8 +9,8 @@ from typing import Any
 import tensorflow as tf
 
 from trainer_module import history
-from trainer_module.checks import require
 from trainer_module.history import EpochRecord, History
+from trainer_module.util.checks import require
 
 
 class HistoryRecorder(tf.keras.callbacks.Callback):  # type: ignore[misc]

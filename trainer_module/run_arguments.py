@@ -8,9 +8,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainer_module import checkpoint, history, parameters
-from trainer_module.checks import require
-from trainer_module.parameters import CHECKPOINTS_KEY, CODE_KEY, SCHEDULE_KEY
+from trainer_module import history
+from trainer_module.schedule import parameters
+from trainer_module.schedule.parameters import CHECKPOINTS_KEY, CODE_KEY, SCHEDULE_KEY
+from trainer_module.training import checkpoint
+from trainer_module.util.checks import require
 
 _CHUNK = 2**20
 

@@ -18,13 +18,20 @@ from typing import Any
 
 import tyro
 
-from trainer_module import agreement, environment
-from trainer_module.checks import require
-from trainer_module.cluster import TF_CONFIG, locate
 from trainer_module.config import TrainConfig
-from trainer_module.preemption import EXIT_STATUS, FINAL, leaving_on_sigterm
-from trainer_module.rendezvous import WAIT, AbsentError, DismissedError, dismissing, meet
-from trainer_module.supervision import status_of, supervise
+from trainer_module.distributed import agreement
+from trainer_module.distributed.cluster import TF_CONFIG, locate
+from trainer_module.distributed.rendezvous import (
+    WAIT,
+    AbsentError,
+    DismissedError,
+    dismissing,
+    meet,
+)
+from trainer_module.distributed.supervision import status_of, supervise
+from trainer_module.util import environment
+from trainer_module.util.checks import require
+from trainer_module.util.preemption import EXIT_STATUS, FINAL, leaving_on_sigterm
 
 DONE = 0
 MODEL = "model"
@@ -172,10 +179,10 @@ def _fit_together(
     config: WorkerConfig, trained: TrainConfig, run: str, done: Callable[[], object]
 ) -> int:
     def fit() -> None:
-        from trainer_module import distribution
+        from trainer_module.distributed import strategies
 
         # Nothing may touch a device before the workers are connected.
-        strategy, clock = distribution.connect()
+        strategy, clock = strategies.connect()
         _fit(config, trained, run=run, strategy=strategy, clock=clock, after_training=done)
 
     with leaving_on_sigterm():
@@ -184,7 +191,7 @@ def _fit_together(
 
 def _fit(config: WorkerConfig, trained: TrainConfig, **distribution: Any) -> None:
     environment.prepare()
-    from trainer_module.entry import fit_and_export
+    from trainer_module.run_fn import fit_and_export
 
     fit_and_export(
         trained,
@@ -219,9 +226,9 @@ def _status(fit: Callable[[], None]) -> int:
         except (ValueError, OSError) as error:
             return _complain(error, FINAL)
         except Exception as error:
-            from trainer_module import distribution
+            from trainer_module.distributed import strategies
 
-            if not distribution.is_loss(error):
+            if not strategies.is_loss(error):
                 raise
             # Above stands where in the graph, over a hundred lines.
             reason = str(error).rpartition("is aborted by: ")[2].partition("\n")[0]

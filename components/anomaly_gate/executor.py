@@ -6,8 +6,8 @@ from tfx import types
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils, standard_component_specs
 
-from components import reading
-from components.anomaly_gate import logic
+from components import io
+from components.anomaly_gate import anomalies as logic
 
 LABEL_KEY = "label"
 
@@ -37,8 +37,8 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
         statistics = one(input_dict[standard_component_specs.STATISTICS_KEY])
         schema = one(input_dict[standard_component_specs.SCHEMA_KEY])
         logic.check(
-            {s: reading.anomalies(anomalies, s) for s in reading.splits(anomalies)},
-            {s: reading.statistics(statistics, s) for s in reading.splits(statistics)},
-            reading.schema(schema),
+            {s: io.anomalies(anomalies, s) for s in io.splits(anomalies)},
+            {s: io.statistics(statistics, s) for s in io.splits(statistics)},
+            io.schema(schema),
             exec_properties[LABEL_KEY],
         )

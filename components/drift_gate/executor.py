@@ -8,8 +8,8 @@ from tfx import types
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils, standard_component_specs
 
-from components import drift, reading
-from components.drift_gate import logic
+from components import io
+from components.drift_gate import distances, drift
 
 BASELINE_KEY = "baseline_statistics"
 DRIFT_KEY = "drift"
@@ -43,16 +43,16 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
         schema = one(input_dict[standard_component_specs.SCHEMA_KEY])
         baseline = input_dict.get(BASELINE_KEY)
         split = exec_properties[SPLIT_KEY]
-        other = exec_properties.get(OTHER_SPLIT_KEY) or reading.judged_split(statistics)
-        found = logic.distances(
-            reading.schema(schema),
+        other = exec_properties.get(OTHER_SPLIT_KEY) or io.judged_split(statistics)
+        found = distances.distances(
+            io.schema(schema),
             _load(statistics, split),
             baseline=_load(one(baseline), split) if baseline else None,
             other_split=_load(statistics, other),
             max_drift=exec_properties.get(MAX_DRIFT_KEY),
             max_skew=exec_properties.get(MAX_SKEW_KEY),
         )
-        logic.check(found)
+        distances.check(found)
         folder = Path(one(output_dict[DRIFT_KEY]).uri)
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{drift.FILE_NAME}"
@@ -61,10 +61,10 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
 
 
 def _load(artifact: types.Artifact, split: str) -> statistics_pb2.DatasetFeatureStatisticsList:
-    known = reading.splits(artifact)
+    known = io.splits(artifact)
     if split not in known:
         raise ValueError(
             f"statistics must have the split {split!r}, got {', '.join(known) or 'none'} in "
             f"{artifact.uri}. Name another split, or have StatisticsGen write it."
         )
-    return reading.statistics(artifact, split)
+    return io.statistics(artifact, split)

@@ -8,11 +8,11 @@ from tfx.dsl.components.base import executor_spec
 from tfx.proto import example_gen_pb2
 from tfx.types import component_spec, standard_artifacts, standard_component_specs
 
-from components.image_example_gen import driver, executor, logic, split
+from components.image_example_gen import driver, executor, folder, split
 
 # Kubeflow's step reads these through TFX's own driver, which looks at sizes and times of all that
 # matches. Folders match too, so that it notices a picture that moves to another class.
-_PATTERNS = tuple("/".join("*" * depth) for depth in range(1, logic.MAX_DEPTH + 1))
+_PATTERNS = tuple("/".join("*" * depth) for depth in range(1, folder.MAX_DEPTH + 1))
 
 
 class ImageExampleGenSpec(component_spec.ComponentSpec):  # type: ignore[misc]
@@ -33,7 +33,7 @@ class ImageExampleGen(FileBasedExampleGen):  # type: ignore[misc]
 
     The output `examples` has the splits train, eval and test. Its features (names in `schemas`)
     are the encoded picture, the class name and the path relative to the data folder. Layouts and
-    rules are those of `components.image_example_gen.logic.scan`. The artifact's custom properties
+    rules are those of `components.image_example_gen.folder.scan`. The artifact's custom properties
     `bad_images` and `converted_images` count what was skipped and what was stored as PNG instead;
     `left_out_files` and `left_out_suffixes`, the files that are no images. Beside the splits lies
     a sample of the files that were converted (`schemas.ORIGINALS`), which Servable sends.

@@ -6,8 +6,8 @@ from typing import Any
 
 from tfx.components.example_gen import driver, input_processor
 
-from components.image_example_gen import logic
-from trainer_module import decoding, request
+from components.image_example_gen import folder
+from trainer_module.serving import decoding, request
 
 
 class ImageInputProcessor(input_processor.FileBasedInputProcessor):  # type: ignore[misc]
@@ -24,7 +24,7 @@ class ImageInputProcessor(input_processor.FileBasedInputProcessor):  # type: ign
         checks = (Path(str(module.__file__)) for module in (decoding, request))
         for source in (*sorted(Path(__file__).parent.glob("*.py")), *checks):
             code.update(source.read_bytes())
-        pictures = logic.fingerprint(logic.scan(self._input_base_uri))
+        pictures = folder.fingerprint(folder.scan(self._input_base_uri))
         self._fingerprint = f"pictures:{pictures},code:{code.hexdigest()}"
         return 0, None
 

@@ -17,7 +17,8 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_component_specs
 
 import schemas
-from components.image_example_gen import logic, originals, split
+from components.image_example_gen import folder as logic
+from components.image_example_gen import originals, split
 from components.image_example_gen.shard import WriteShard, hand_out, report
 
 ON_BAD_IMAGE_KEY = "on_bad_image"

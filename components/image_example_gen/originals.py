@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import tensorflow as tf
 
-from components.image_example_gen import logic, picture
+from components.image_example_gen import folder, image
 from components.image_example_gen.shard import Example, read
 
 SAMPLE = 2
@@ -42,5 +42,5 @@ def write(file: str, root: str, paths: Iterable[str]) -> None:
     with tf.io.TFRecordWriter(file, "GZIP") as writer:
         for path in paths:
             original = read(f"{root}/{path}")
-            for content in (picture.prepare(original).content, original):
-                writer.write(example.serialized(content, logic.class_of(path), path))
+            for content in (image.prepare(original).content, original):
+                writer.write(example.serialized(content, folder.class_of(path), path))

@@ -17,9 +17,10 @@ import apache_beam as beam
 
 import schemas
 from components.group import groups
-from components.image_example_gen import logic, picture
+from components.image_example_gen import folder as logic
+from components.image_example_gen import image
 from components.image_example_gen.split import key_of, split_of
-from trainer_module import collector
+from trainer_module.util import collector
 
 _WORKER = "apache_beam.runners.worker.sdk_worker_main"
 
@@ -182,13 +183,13 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
                 if split == logic.TRAIN and self._carved:
                     key = key_of(content, path, self._group_by)
                     split = self._moved.get(key) or split_of(key, self._carved)
-                yield _Prepared(split, path, key, *picture.prepare(content))
-            except picture.BadImageError as error:
+                yield _Prepared(split, path, key, *image.prepare(content))
+            except image.BadImageError as error:
                 bad.append((path, str(error)))
 
     def _decoded(self, pictures: Iterator[_Prepared]) -> Iterator[tuple[_Prepared, str | None]]:
         """Each picture, and what is wrong with it."""
-        found = groups(pictures, lambda entry: len(entry.content), picture.GROUP, _GROUP_BYTES)
+        found = groups(pictures, lambda entry: len(entry.content), image.GROUP, _GROUP_BYTES)
         if not self._overlapping:
             for group in found:
                 yield from zip(group, _faults(group), strict=True)
@@ -220,13 +221,13 @@ def read(file: str) -> bytes:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise picture.BadImageError(f"it cannot be read: {error.strerror}") from error
+        raise image.BadImageError(f"it cannot be read: {error.strerror}") from error
 
 
 def _content(descriptor: int) -> bytes:
     size = os.fstat(descriptor).st_size
-    if size > picture.MAX_BYTES:
-        raise picture.BadImageError(f"it has more than {picture.MAX_BYTES:,} bytes")
+    if size > image.MAX_BYTES:
+        raise image.BadImageError(f"it has more than {image.MAX_BYTES:,} bytes")
     content = os.read(descriptor, size)
     # Some file systems give less than was asked for.
     while len(content) < size and (more := os.read(descriptor, size - len(content))):
@@ -235,7 +236,7 @@ def _content(descriptor: int) -> bytes:
 
 
 def _faults(group: Sequence[_Prepared]) -> list[str | None]:
-    return picture.faults([entry.content for entry in group])
+    return image.faults([entry.content for entry in group])
 
 
 def _paths(folder: str, index: int) -> str:

@@ -8,7 +8,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
-from components.image_example_gen.logic import (
+from components.image_example_gen.folder import (
     EVAL,
     SPLITS,
     TEST,

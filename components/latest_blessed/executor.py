@@ -14,7 +14,7 @@ from tfx.utils import path_utils
 
 from components import known_classes
 from components.artifacts import ABSENT
-from components.latest_blessed import logic
+from components.latest_blessed import version
 from schemas import parameter
 
 FOLDER_KEY = "pushed"
@@ -48,7 +48,7 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
         self._log_startup(input_dict, output_dict, exec_properties)
         folder = Path(exec_properties[FOLDER_KEY])
         _check_writable(folder)
-        found = logic.newest(folder)
+        found = version.newest(folder)
         if found.model is not None and exec_properties.get(KIND_KEY):
             classes = tuple(json.loads(parameter.text(exec_properties[CLASSES_KEY])))
             known_classes.check(

@@ -13,17 +13,18 @@ from tfx.utils import json_utils, proto_utils
 
 from components import notebook
 from components.artifacts import TrainingHistory
-from components.plateau_trainer import executor, logic
-from trainer_module.checks import require
+from components.plateau_trainer import executor
+from components.plateau_trainer import parameters as logic
 from trainer_module.config import TrainConfig
-from trainer_module.parameters import (
+from trainer_module.schedule.parameters import (
     CHECKPOINTS_KEY,
     CODE_KEY,
     TRAIN_CONFIG_KEY,
     parameter_types,
     parameters,
 )
-from trainer_module.schedule import ScheduleConfig
+from trainer_module.schedule.schedule import ScheduleConfig
+from trainer_module.util.checks import require
 
 _TRAINER = standard_component_specs.TrainerSpec
 _INPUTS = (
@@ -61,8 +62,8 @@ class PlateauTrainer(base_component.BaseComponent):  # type: ignore[misc]
     """Trains until its schedule says stop.
 
     At each plateau of the validation metric it decays the learning rate, grows the batch, or both
-    (`trainer_module.schedule`). It runs a `run_fn` of the user's own, as TFX's Trainer does, that
-    calls `train(..., **trainer_arguments(fn_args))` in place of `model.fit`; or, from a
+    (`trainer_module.schedule.schedule`). It runs a `run_fn` of the user's own, as TFX's Trainer
+    does, that calls `train(..., **trainer_arguments(fn_args))` in place of `model.fit`; or, from a
     `TrainConfig`, that of Plateau. Outputs:
 
     *   model: SavedModel that `run_fn` wrote;
@@ -99,7 +100,7 @@ class PlateauTrainer(base_component.BaseComponent):  # type: ignore[misc]
             examples: Examples, raw or transformed.
             transform_graph: TransformGraph; with `config`, one whose outputs are those of
                 `trainer_module.preprocessing.preprocessing_fn`.
-            config: The training run of `trainer_module.entry.run_fn`, with its schedule.
+            config: The training run of `trainer_module.run_fn.run_fn`, with its schedule.
             schedule: The schedule of a `run_fn` of one's own. Every field (and of its `plateau`)
                 becomes an execution property of its own, visible in ML Metadata.
             module_file: Python file with a function `run_fn`, as for TFX's Trainer.

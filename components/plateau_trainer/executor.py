@@ -11,11 +11,10 @@ from tfx.types import artifact_utils
 from tfx.types import standard_component_specs as specs
 from tfx.utils import io_utils, json_utils
 
-from components.plateau_trainer import logic
+from components.plateau_trainer import parameters as logic
 from trainer_module import history
-from trainer_module.checks import require
 from trainer_module.config import tuned
-from trainer_module.parameters import (
+from trainer_module.schedule.parameters import (
     CHECKPOINTS_KEY,
     CODE_KEY,
     SCHEDULE_KEY,
@@ -23,6 +22,7 @@ from trainer_module.parameters import (
     parameters,
     schedule,
 )
+from trainer_module.util.checks import require
 
 TRAINING_HISTORY_KEY = "training_history"
 
@@ -40,7 +40,7 @@ TEXTS = (
 RESERVED = (SCHEDULE_KEY, CHECKPOINTS_KEY, CODE_KEY)
 """Keys of `custom_config` by which `trainer_module.trainer_arguments` finds parameters."""
 
-_RUN_FN = "trainer_module.entry.run_fn"
+_RUN_FN = "trainer_module.run_fn.run_fn"
 
 
 class Executor(GenericExecutor):  # type: ignore[misc]

@@ -15,8 +15,8 @@ from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, path_utils
 
 import schemas
-from components import reading
-from components.servable import logic, measurement, process
+from components import io
+from components.servable import measurement, process, verdict
 from components.servable.prediction import Evaluation
 
 SPLIT_KEY = "split"
@@ -27,7 +27,7 @@ LABEL_KEY = "label"
 LEAVE_OUT_KEY = "leave_out"
 
 BLESSED, NOT_BLESSED = "INFRA_BLESSED", "INFRA_NOT_BLESSED"
-CANARY = "components.servable.canary"
+CANARY = "components.servable.probe"
 
 
 class ServableError(ValueError):
@@ -59,7 +59,7 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
         one = artifact_utils.get_single_instance
         model = _model(one(input_dict[standard_component_specs.MODEL_KEY]))
         examples = one(input_dict[standard_component_specs.EXAMPLES_KEY])
-        split = exec_properties.get(SPLIT_KEY) or reading.judged_split(examples)
+        split = exec_properties.get(SPLIT_KEY) or io.judged_split(examples)
         files = _files(examples, split)
         evaluated, asked = _evaluation(input_dict.get(standard_component_specs.EVALUATION_KEY))
         size_mib = _size_mib(model)
@@ -75,14 +75,14 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
         found, ending = _try(job, exec_properties[TIMEOUT_KEY])
         if measurement.Read(examples=0) in found:
             raise _no_examples(examples, split)
-        limits = logic.Limits(exec_properties.get(LATENCY_KEY), exec_properties.get(SIZE_KEY))
-        checks = logic.judge(found, ending, size_mib, limits, evaluated)
+        limits = verdict.Limits(exec_properties.get(LATENCY_KEY), exec_properties.get(SIZE_KEY))
+        checks = verdict.judge(found, ending, size_mib, limits, evaluated)
 
-        result = logic.result(checks, found, split, size_mib)
+        result = verdict.result(checks, found, split, size_mib)
         blessing = one(output_dict[standard_component_specs.BLESSING_KEY])
-        _write(f"{blessing.uri}/{logic.FILE_NAME}", json.dumps(result, indent=1))
+        _write(f"{blessing.uri}/{verdict.FILE_NAME}", json.dumps(result, indent=1))
         # The marker comes last: whoever sees it finds the result.
-        passed = logic.blessed(checks)
+        passed = verdict.blessed(checks)
         _write(f"{blessing.uri}/{BLESSED if passed else NOT_BLESSED}", "")
         blessing.set_int_custom_property("blessed", int(passed))
         for check in checks:
@@ -131,9 +131,9 @@ def _no_examples(artifact: types.Artifact, split: str) -> ServableError:
 
 def _evaluation(
     artifacts: list[types.Artifact] | None,
-) -> tuple[logic.Evaluated, Evaluation | None]:
+) -> tuple[verdict.Evaluated, Evaluation | None]:
     if not artifacts:
-        return logic.Evaluated(why_not="no evaluation is given"), None
+        return verdict.Evaluated(why_not="no evaluation is given"), None
     # TFMA takes seconds to import.
     from components.servable import evaluation
 
@@ -154,7 +154,9 @@ def _size_mib(folder: str) -> float:
     return float(sum(sizes)) / 1024**2
 
 
-def _try(job: dict[str, Any], timeout_s: int) -> tuple[list[measurement.Measurement], logic.Ending]:
+def _try(
+    job: dict[str, Any], timeout_s: int
+) -> tuple[list[measurement.Measurement], verdict.Ending]:
     """Run the canary; what it measured, and how it ended."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from components.servable.logic import Ending
+from components.servable.verdict import Ending
 
 _TAIL_BYTES = 4000
 _ROOT = Path(__file__).parents[2]

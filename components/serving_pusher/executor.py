@@ -9,7 +9,7 @@ from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, proto_utils
 
-from components.serving_pusher import logic
+from components.serving_pusher import versions
 
 
 class Executor(pusher.Executor):  # type: ignore[misc]
@@ -53,7 +53,7 @@ class Executor(pusher.Executor):  # type: ignore[misc]
         model = self.GetModelPath(input_dict)
         kept = input_dict.get(standard_component_specs.STATISTICS_KEY)
         statistics = Path(artifact_utils.get_single_uri(kept)) if kept else None
-        version = logic.push(Path(model), Path(folder), statistics=statistics)
+        version = versions.push(Path(model), Path(folder), statistics=statistics)
         io_utils.copy_dir(model, pushed.uri)
         self._MarkPushed(pushed, pushed_destination=str(version), pushed_version=version.name)
 

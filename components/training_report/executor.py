@@ -21,9 +21,11 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, path_utils
 
-from components import drift, evaluation, gate, reading
-from components.anomaly_gate.logic import find_problems
-from components.servable.logic import FILE_NAME as SERVING_FILE
+from components import gate, io
+from components.anomaly_gate.anomalies import find_problems
+from components.drift_gate import drift
+from components.evaluation import results
+from components.servable.verdict import FILE_NAME as SERVING_FILE
 from components.training_report import data, mistakes, page, serving
 from schemas import columns, parameter
 from trainer_module import history
@@ -97,24 +99,24 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
 
         trained = _history(inputs)
         with _reading(inputs, _KEYS.EVALUATION_KEY, "Run the Evaluator again"):
-            evaluated = evaluation.read(
+            evaluated = results.read(
                 inputs[_KEYS.EVALUATION_KEY].uri,
                 classes,
                 rounding=exec_properties.get(ROUNDING_KEY) or 0.0,
             )
         with _reading(inputs, _KEYS.STATISTICS_KEY, "Run StatisticsGen again"):
             statistics = {
-                name: reading.statistics(inputs[_KEYS.STATISTICS_KEY], name)
-                for name in reading.splits(inputs[_KEYS.STATISTICS_KEY])
+                name: io.statistics(inputs[_KEYS.STATISTICS_KEY], name)
+                for name in io.splits(inputs[_KEYS.STATISTICS_KEY])
             }
         with _reading(inputs, _KEYS.SCHEMA_KEY, "Give it a schema.pbtxt"):
-            schema = reading.schema(inputs[_KEYS.SCHEMA_KEY])
+            schema = io.schema(inputs[_KEYS.SCHEMA_KEY])
         anomalies = None
         if _KEYS.ANOMALIES_KEY in inputs:
             with _reading(inputs, _KEYS.ANOMALIES_KEY, "Run ExampleValidator again"):
                 found = {
-                    name: reading.anomalies(inputs[_KEYS.ANOMALIES_KEY], name)
-                    for name in reading.splits(inputs[_KEYS.ANOMALIES_KEY])
+                    name: io.anomalies(inputs[_KEYS.ANOMALIES_KEY], name)
+                    for name in io.splits(inputs[_KEYS.ANOMALIES_KEY])
                 }
             anomalies = [str(each) for each in find_problems(found, statistics, schema, label)]
 

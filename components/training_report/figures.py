@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from components.evaluation import ConfusionMatrix, Evaluation
+from components.evaluation.results import ConfusionMatrix, Evaluation
 from trainer_module.history import EpochRecord, History
 
 Figure: TypeAlias = dict[str, Any]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import schemas
 from components.group import groups
-from components.image_example_gen import picture
+from components.image_example_gen import image as picture
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -13,9 +13,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from components.evaluation import ACCURACY, EXAMPLE_COUNT, Evaluation
+from components.evaluation.interval import Interval
+from components.evaluation.results import ACCURACY, EXAMPLE_COUNT, Evaluation
 from components.gate import Check
-from components.interval import Interval
 from components.text import visible
 from components.training_report import figures
 from components.training_report.data import DataSummary

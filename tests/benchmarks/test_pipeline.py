@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import pipeline
 from benchmarks.pipeline import BEFORE, OWN, RECORDS, REST, SMALLEST, Round, Timing
-from pipeline.metadata import Execution, PipelineRun
+from pipeline.metadata.store import Execution, PipelineRun
 
 START = datetime(2026, 1, 2, 3, 4, 5)
 OURS = {"ExampleGen": 1.0, "DriftGate": 0.5, "Trainer": 4.0, "Servable": 1.5}
@@ -29,7 +29,7 @@ def rounds(own: float = 12.0, smallest: float = 16.0) -> list[Round]:
 
 
 def row(what: str, *turns: Round) -> pipeline.Comparison:
-    (found,) = [row for row in pipeline.compare(turns) if row.what == what]
+    (found,) = [row for row in pipeline.compare.run(turns) if row.what == what]
     return found
 
 

@@ -3,7 +3,7 @@ from PIL import Image
 
 from benchmarks import plot, runs
 from benchmarks.runs import Epoch, Run
-from trainer_module.scaling import Problem
+from trainer_module.schedule.scaling import Problem
 
 
 def test_draws_every_contestant_with_its_decisions(tmp_path):

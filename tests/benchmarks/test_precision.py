@@ -8,7 +8,7 @@ from benchmarks import precision
 from benchmarks.cifar import Cifar
 from benchmarks.settings import Settings
 from trainer_module.models import registry
-from trainer_module.precision import BFLOAT16, FLOAT32
+from trainer_module.training.precision import BFLOAT16, FLOAT32
 
 
 @pytest.fixture

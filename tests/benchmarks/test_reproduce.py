@@ -2,7 +2,7 @@ import pytest
 
 from benchmarks import reproduce, runs
 from benchmarks.runs import Epoch, Run
-from trainer_module.scaling import Problem
+from trainer_module.schedule.scaling import Problem
 
 
 def test_a_page_has_verdict_method_figure_and_tables_in_that_order(tmp_path, hardware):

@@ -2,7 +2,7 @@ import pytest
 
 from benchmarks import runs
 from benchmarks.runs import Epoch, Run
-from trainer_module.scaling import Problem
+from trainer_module.schedule.scaling import Problem
 
 SETTINGS = {"images": 100}
 

@@ -63,7 +63,7 @@ def test_an_error_lists_the_failed_checks_and_no_more_than_fit() -> None:
 
 def test_that_a_gate_stopped_a_run_is_known_without_tfx() -> None:
     code = (
-        "import sys, components.gate, components.drift; "
+        "import sys, components.gate, components.drift_gate.drift; "
         "sys.exit(bool({'tfx', 'tensorflow', 'tensorflow_data_validation'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -34,7 +34,7 @@ IMPORT = """
 import importlib, sys
 from pathlib import Path
 
-from trainer_module import environment
+from trainer_module.util import environment
 
 environment.prepare()
 root, *paths = sys.argv[1:]

@@ -14,8 +14,9 @@ import jsonschema
 import pytest
 import yaml
 
-from pipeline import flags, submit
-from trainer_module.preemption import EXIT_STATUS
+from pipeline.cli import flags
+from pipeline.runners import submit
+from trainer_module.util.preemption import EXIT_STATUS
 
 # Apart from the environment, whose runs would load it.
 sys.path.append(str(Path(sys.prefix, "share", "kubernetes-validate")))

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.serving_pusher import logic
-from pipeline import cache, metadata
+from components.serving_pusher import versions as logic
+from pipeline.metadata import store
+from pipeline.runners import cache
 from runs import ROOT, Done, plateau
 
 # The smallest run that is real: its gates let any model pass.
@@ -184,18 +185,18 @@ def assert_pushed_whole(output: Path, like: Path) -> None:
 
 def assert_consistent(output: Path, like: Path) -> None:
     """The newest run's records are complete and its artifacts hold what another run's hold."""
-    with contextlib.closing(sqlite3.connect(metadata.file_of(output))) as file:
+    with contextlib.closing(sqlite3.connect(store.file_of(output))) as file:
         assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    records = metadata.read(metadata.file_of(output))
+    records = store.read(store.file_of(output))
     states = {e.component: e.state for e in records.runs[-1].executions}
     assert set(states.values()) <= {"complete", "cached"}, states
-    assert not cache.forget_lost(metadata.file_of(output))
+    assert not cache.forget_lost(store.file_of(output))
     assert _contents(output) == _contents(like)
     assert not list((output / "pushed").glob(".copying-*"))
 
 
 def _contents(output: Path) -> dict[tuple[str, str], list[str]]:
-    records = metadata.read(metadata.file_of(output))
+    records = store.read(store.file_of(output))
     return {
         (execution.component, key): _names(Path(artifact.uri))
         for execution in records.runs[-1].executions
@@ -268,7 +269,7 @@ def again(output: Path) -> Done:
 
 def lose(output: Path, component: str, key: str, remove: Callable[[Path], None]) -> None:
     """Take away what the newest run's component wrote under a key."""
-    records = metadata.read(metadata.file_of(output))
+    records = store.read(store.file_of(output))
     for execution in records.runs[-1].executions:
         if execution.component == component:
             (found,) = (a for name, a in records.outputs(execution) if name == key)

@@ -16,9 +16,12 @@ from pathlib import Path
 import pytest
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from components import evaluation
-from pipeline import dataset, digits, local_runner, logs, metadata, presets
-from pipeline.beam import BeamConfig
+from components.evaluation import results
+from pipeline import presets
+from pipeline.data import dataset, digits
+from pipeline.metadata import store
+from pipeline.runners import local, logs
+from pipeline.runners.beam import BeamConfig
 from runs import ROOT, Done, plateau, records
 
 pytestmark = pytest.mark.e2e
@@ -113,7 +116,7 @@ def run(pictures: Path, output: Path, beam: BeamConfig) -> Done:
     with logs.capture(output / "log", verbose=False):
         data = dataset.resolve(config, output)
         config = dataclasses.replace(config, classes=data.classes)
-        local_runner.execute(config, data, output, to_nodes=("Transform", "LatestBlessedModel"))
+        local.execute(config, data, output, to_nodes=("Transform", "LatestBlessedModel"))
     return Done(0, "", "", output)
 
 
@@ -172,9 +175,9 @@ def test_a_table_and_the_evaluator_on_several_processes(tmp_path):
         "compare", "taxi", "--data", data, *flags, "--beam", "direct:2", output=tmp_path / "out"
     )
     assert done.status == 0, done.out + done.err
-    found = metadata.read(metadata.file_of(done.output))
+    found = store.read(store.file_of(done.output))
     (evaluator,) = [e for e in found.executions.values() if e.component == "Evaluator"][:1]
-    evaluated = evaluation.read(dict(found.outputs(evaluator))["evaluation"].uri)
+    evaluated = results.read(dict(found.outputs(evaluator))["evaluation"].uri)
     tested = len(records(done.files("CsvExampleGen", "examples", dataset.TEST)))
     assert evaluated.candidate.examples == tested > ROWS / 20
     result = json.loads((done.output / "comparison" / "comparison.json").read_text())

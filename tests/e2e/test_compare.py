@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from pipeline import metadata
+from pipeline.metadata import store
 from runs import plateau
 
 pytestmark = pytest.mark.e2e
@@ -63,13 +63,13 @@ def test_runs_of_a_seed_are_alike_until_the_schedule_acts(compared):
 
 
 def test_test_accuracy_is_what_the_evaluator_wrote(compared):
-    records = metadata.read(metadata.file_of(compared.output))
+    records = store.read(store.file_of(compared.output))
     evaluators = [e for e in records.executions.values() if e.component == "Evaluator"]
     assert len(evaluators) == 4
-    from components import evaluation
+    from components.evaluation import results
 
     measured = [
-        evaluation.read(dict(records.outputs(each))["evaluation"].uri).candidate["accuracy"]
+        results.read(dict(records.outputs(each))["evaluation"].uri).candidate["accuracy"]
         for each in evaluators
     ]
     found = [run["test_accuracy"] for run in result(compared)["runs"]]

@@ -10,7 +10,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from pipeline import dataset, digits, presets
+from pipeline import presets
+from pipeline.data import dataset, digits
 from runs import ROOT
 
 reason = cluster.unavailable()
@@ -40,7 +41,16 @@ def compiled(folder):
     def run(*flags):
         file = folder / f"{flags[0]}.yaml"
         done = subprocess.run(
-            [sys.executable, "-m", "pipeline.cli", "compile", *flags, *FLAGS, "--file", str(file)],
+            [
+                sys.executable,
+                "-m",
+                "pipeline.cli",
+                "compile",
+                *flags,
+                *FLAGS,
+                "--file",
+                str(file),
+            ],
             cwd=ROOT,
             capture_output=True,
             text=True,

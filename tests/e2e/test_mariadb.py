@@ -10,7 +10,7 @@ from pathlib import Path
 import mariadb_server
 import pytest
 
-from pipeline import database
+from pipeline.metadata import database
 from runs import ROOT, plateau
 
 pytestmark = [

@@ -39,10 +39,11 @@ def printed(outputs: Sequence[Mapping[str, object]]) -> str:
 OURS = """
 import dataclasses
 from pathlib import Path
-from trainer_module import environment
+from trainer_module.util import environment
 environment.prepare()
 from tfx.orchestration.experimental.interactive.interactive_context import InteractiveContext
-from pipeline import graph, metadata, presets
+from pipeline import graph, presets
+from pipeline.metadata import store as metadata
 from schemas.images import image_schema_text
 from trainer_module.config import ImageFeatures
 

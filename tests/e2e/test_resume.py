@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from runs import interrupt, plateau, records
-from trainer_module.preemption import EXIT_STATUS
+from trainer_module.util.preemption import EXIT_STATUS
 
 pytestmark = pytest.mark.e2e
 

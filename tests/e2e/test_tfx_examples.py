@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from trainer_module import environment
+from trainer_module.util import environment
 
 environment.prepare()
 
@@ -32,7 +32,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs  # noqa: E402
 
 from components.plateau_trainer.component import PlateauTrainer  # noqa: E402
 from trainer_module import PlateauConfig, ScheduleConfig, history  # noqa: E402
-from trainer_module.parameters import parameters  # noqa: E402
+from trainer_module.schedule.parameters import parameters  # noqa: E402
 
 pytestmark = pytest.mark.e2e
 

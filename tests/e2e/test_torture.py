@@ -18,7 +18,7 @@ from faults import (
     small_disk,
 )
 
-from components.serving_pusher import logic
+from components.serving_pusher import versions
 from runs import plateau
 
 pytestmark = pytest.mark.torture
@@ -97,7 +97,7 @@ def test_a_full_disk_is_named_and_with_room_the_run_goes_on(component, unbroken,
         assert "disk" in done.err or "No space left on device" in done.err
         assert str(output) in done.err
         assert "Traceback" not in done.err
-        assert not logic.versions(output / "pushed") or component == "TrainingReport"
+        assert not versions.versions(output / "pushed") or component == "TrainingReport"
         ballast.unlink()
         done = again(output)
         assert len(done.pushed) == 1

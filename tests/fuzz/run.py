@@ -6,7 +6,7 @@ from pathlib import Path
 
 import atheris
 
-from trainer_module import environment
+from trainer_module.util import environment
 
 # Coverage is of what reads; TensorFlow and Beam would only slow it down.
 INSTRUMENTED = ["components", "pipeline", "trainer_module", "PIL", "yaml", "json", "zipfile"]

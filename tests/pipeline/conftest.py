@@ -7,7 +7,7 @@ import pytest
 from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from pipeline import metadata, push
+from pipeline.metadata import store, versions
 
 PIPELINE = "plateau-digits-0a1b2c3d"
 # Component: inputs by key (component and key they come from), output types by key.
@@ -43,14 +43,14 @@ Value = int | float | str
 class Archive:
     """An output folder whose runs are told rather than run."""
 
-    def __init__(self, output: Path, place: metadata.Store | None = None) -> None:
+    def __init__(self, output: Path, place: store.Store | None = None) -> None:
         self.output = output
         output.mkdir(parents=True, exist_ok=True)
-        self._place = place or metadata.file_of(output)
+        self._place = place or store.file_of(output)
         self.store = (
-            metadata.connect(self._place, write=True)
+            store.connect(self._place, write=True)
             if place
-            else MetadataStore(metadata.connection(self._place))
+            else MetadataStore(store.connection(self._place))
         )
         self.latest: dict[str, mlmd.Artifact] = {}
         self._contexts: dict[tuple[str, str], mlmd.Context] = {}
@@ -58,7 +58,7 @@ class Archive:
 
     def marked(self, name: str) -> str:
         """A name as it stands in a store that several folders may share."""
-        return metadata.mark(name, self._place)
+        return store.mark(name, self._place)
 
     def run(
         self,
@@ -135,7 +135,7 @@ class Archive:
     def _push(self, version: int | None) -> dict[str, Value]:
         if version is None:
             return {"pushed": 0}
-        folder = push.folder_of(self.output) / str(version)
+        folder = versions.folder_of(self.output) / str(version)
         (folder / "variables").mkdir(parents=True)
         (folder / "saved_model.pb").write_text(f"model pushed as {version}")
         (folder / "variables" / "variables.index").write_text("weights")
@@ -184,7 +184,7 @@ def make_archive(tmp_path: Path) -> Callable[[str], Archive]:
 
 
 @pytest.fixture
-def archive_in() -> Callable[[Path, metadata.Store], Archive]:
+def archive_in() -> Callable[[Path, store.Store], Archive]:
     """Makes an output folder that records its runs in a store."""
     return Archive
 

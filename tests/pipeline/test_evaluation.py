@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trainer_module import environment
+from trainer_module.util import environment
 
 environment.prepare()
 
@@ -16,7 +16,7 @@ import tensorflow_model_analysis as tfma  # noqa: E402
 from scipy.stats import binomtest  # noqa: E402
 from tfx_bsl.public.tfxio import TFExampleBeamRecord  # noqa: E402
 
-from components.evaluation import Evaluation, read  # noqa: E402
+from components.evaluation.results import Evaluation, read  # noqa: E402
 from pipeline import evaluation  # noqa: E402
 from pipeline.evaluation import GateConfig  # noqa: E402
 from trainer_module.config import Features, ImageFeatures, TableFeatures  # noqa: E402

@@ -5,14 +5,15 @@ from typing import Any
 
 import pytest
 
-from trainer_module import environment
+from trainer_module.util import environment
 
 environment.prepare()
 
-from components.plateau_trainer import logic  # noqa: E402
-from pipeline import graph, local_runner, presets  # noqa: E402
+from components.plateau_trainer import parameters as logic  # noqa: E402
+from pipeline import graph, presets  # noqa: E402
 from pipeline.config import RunConfig  # noqa: E402
-from pipeline.dataset import Dataset, TrainingSize  # noqa: E402
+from pipeline.data.dataset import Dataset, TrainingSize  # noqa: E402
+from pipeline.runners import local  # noqa: E402
 from schemas.images import image_schema_text  # noqa: E402
 
 SIZE = TrainingSize(100, 100, "a test")
@@ -32,7 +33,7 @@ def run_config(name: str = "digits", **schedule: Any) -> RunConfig:
 def nodes(config: RunConfig) -> dict[str, Any]:
     """The compiled nodes by id."""
     data = Dataset(Path("/data"), config.classes, SCHEMA, SIZE)
-    ir = local_runner.compile_pipeline(config, data, Path("/out"))
+    ir = local.compile_pipeline(config, data, Path("/out"))
     return {node.pipeline_node.node_info.id: node.pipeline_node for node in ir.nodes}
 
 

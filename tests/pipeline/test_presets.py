@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import dataset, presets
+from pipeline import presets
+from pipeline.data import dataset
 from trainer_module.config import TableFeatures, TrainConfig
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from trainer_module import environment
+from trainer_module.util import environment
 
 environment.prepare()
 
@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from trainer_module import PlateauConfig, ScheduleConfig, train
 from trainer_module.config import ImageFeatures
-from trainer_module.data import Split, evaluation_dataset, training_factory
+from trainer_module.training.data import Split, evaluation_dataset, training_factory
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.integers(0, 256, (264, 8, 8, 1), np.uint8)

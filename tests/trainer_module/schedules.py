@@ -2,8 +2,8 @@
 
 from hypothesis import strategies as st
 
-from trainer_module.plateau import PlateauConfig
-from trainer_module.schedule import ScheduleConfig
+from trainer_module.schedule.plateau import PlateauConfig
+from trainer_module.schedule.schedule import ScheduleConfig
 
 SCHEDULES = st.builds(
     ScheduleConfig,

@@ -11,7 +11,7 @@ from trainer_module.config import (
     TrainConfig,
     tuned,
 )
-from trainer_module.schedule import ScheduleConfig
+from trainer_module.schedule.schedule import ScheduleConfig
 
 CONFIGS = [
     TrainConfig(features=ImageFeatures(augment=("flip",)), classes=("a", "b")),

@@ -7,7 +7,7 @@ import tensorflow as tf
 from rich.console import Console
 
 from trainer_module.history import EpochRecord, History, TensorBoardWriter, Writers, read, write
-from trainer_module.progress import ProgressWriter
+from trainer_module.training.progress import ProgressWriter
 
 
 def record(epoch, action="none", best=False):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer_module.plateau import PlateauConfig, acted, initial_state, observe
+from trainer_module.schedule.plateau import PlateauConfig, acted, initial_state, observe
 
 TRACES = Path(__file__).parents[3] / "shared" / "data" / "plateau_traces.json"
 

@@ -19,11 +19,11 @@ import yaml
 from examples import IMAGE_CONFIG, picture, write_records
 from examples import example as serialized
 from trainer_module import history, worker
-from trainer_module.cluster import TF_CONFIG
 from trainer_module.config import LoopConfig, NetworkConfig, OptimizerConfig, TrainConfig
-from trainer_module.plateau import PlateauConfig
-from trainer_module.preemption import EXIT_STATUS, FINAL
-from trainer_module.schedule import ScheduleConfig
+from trainer_module.distributed.cluster import TF_CONFIG
+from trainer_module.schedule.plateau import PlateauConfig
+from trainer_module.schedule.schedule import ScheduleConfig
+from trainer_module.util.preemption import EXIT_STATUS, FINAL
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = ROOT / "deploy/manifests/tfjob.yaml"
@@ -380,7 +380,7 @@ def test_hosts_that_start_late_are_named_and_those_cut_off_leave(tmp_path, works
 
 TRAINER = """
 import sys
-from trainer_module import environment
+from trainer_module.util import environment
 
 environment.prepare()
 import tensorflow as tf
@@ -388,7 +388,8 @@ import tensorflow as tf
 # All that TFX's Trainer imports before it calls run_fn.
 import components.plateau_trainer.executor
 from tfx.components.trainer.fn_args_utils import FnArgs
-from trainer_module import distribution, entry
+from trainer_module.distributed import strategies as distribution
+from trainer_module import run_fn as entry
 
 workspace, out, devices = sys.argv[1:]
 given = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from trainer_module import environment
+from trainer_module.util import environment
 
 environment.prepare()
 

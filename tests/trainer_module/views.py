@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from trainer_module import view
+from trainer_module.kernels import view
 
 
 def pictures(n=6):

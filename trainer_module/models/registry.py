@@ -4,8 +4,8 @@ import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from trainer_module.checks import require
 from trainer_module.config import MODELS, NetworkConfig
+from trainer_module.util.checks import require
 
 if TYPE_CHECKING:
     import keras

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer_module import environment
+from trainer_module.util import environment
 
 environment.prepare()
 
@@ -16,7 +16,7 @@ from tfx import types  # noqa: E402
 from tfx import v1 as tfx  # noqa: E402
 from tfx.types import artifact_utils, standard_artifacts  # noqa: E402
 
-from components import reading  # noqa: E402
+from components import io  # noqa: E402
 from components.artifacts import DataDrift  # noqa: E402
 from components.drift_gate.baseline import LatestBlessedStatistics  # noqa: E402
 from components.drift_gate.component import DriftGate  # noqa: E402
@@ -82,7 +82,7 @@ def test_data_that_moved_too_far_stops_the_run_and_leaves_nothing(tmp_path: Path
 @pytest.mark.parametrize("judged", ["test", "eval"])
 def test_the_other_split_is_test_or_eval_where_there_is_none(tmp_path: Path, judged: str) -> None:
     present = statistics(tmp_path, **{"train": 90, "eval": 90, judged: 10})
-    assert reading.judged_split(present) == judged
+    assert io.judged_split(present) == judged
 
 
 def test_a_split_that_is_not_there(tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 from scipy.stats import ks_2samp
 
-from trainer_module import environment
+from trainer_module.util import environment
 
 environment.prepare()
 
 import tensorflow_data_validation as tfdv  # noqa: E402
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2  # noqa: E402
 
-from components.drift_gate import logic, quantiles  # noqa: E402
+from components.drift_gate import distances, quantiles  # noqa: E402
 
 pytestmark = pytest.mark.component
 
@@ -62,7 +62,9 @@ def certain(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]:
     for name, values in one.items():
         kind = schema_pb2.INT if values.dtype == np.int64 else schema_pb2.FLOAT
         schema.feature.add(name=name, type=kind)
-    found = logic.distances(schema, statistics(one), baseline=statistics(other), other_split=None)
+    found = distances.distances(
+        schema, statistics(one), baseline=statistics(other), other_split=None
+    )
     return {check.subject or "": float(check.value) for check in found}
 
 

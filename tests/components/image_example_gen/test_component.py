@@ -9,7 +9,7 @@ from ml_metadata.proto import metadata_store_pb2
 from PIL import Image
 from tfx import v1 as tfx
 
-from components.image_example_gen import logic
+from components.image_example_gen import folder
 from components.image_example_gen.component import ImageExampleGen
 
 pytestmark = pytest.mark.component
@@ -24,7 +24,7 @@ def paint(path: Path, seed: int) -> None:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     root = tmp_path / "data"
-    for i, split in enumerate(logic.SPLITS):
+    for i, split in enumerate(folder.SPLITS):
         for j, label in enumerate("ab"):
             paint(root / split / label / "1.png", 10 * i + j)
     return root
@@ -83,7 +83,7 @@ def test_a_failure_publishes_nothing_and_its_error_is_clean(
     data: Path, run: Callable[..., str], tmp_path: Path
 ) -> None:
     (data / "train/a/bad.png").touch()
-    with pytest.raises(logic.ImageFolderError, match=r"bad.png: the file is empty"):
+    with pytest.raises(folder.ImageFolderError, match=r"bad.png: the file is empty"):
         run()
     assert not list((tmp_path / "root").rglob("*.gz"))
     assert run("skip") == "COMPLETE"

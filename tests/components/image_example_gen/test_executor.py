@@ -12,7 +12,7 @@ from tfx.proto import example_gen_pb2
 from tfx.types import Artifact, standard_artifacts
 
 import schemas
-from components.image_example_gen import logic
+from components.image_example_gen import folder
 from components.image_example_gen.executor import Executor
 from components.image_example_gen.shard import WriteShard, hand_out
 from components.image_example_gen.split import key_of, split_of
@@ -33,7 +33,7 @@ def data(tmp_path: Path) -> Path:
     """Three splits, two classes, four pictures for each."""
     root = tmp_path / "data"
     seeds = iter(range(1000))
-    for split in logic.SPLITS:
+    for split in folder.SPLITS:
         for label in ("a", "b"):
             for i in range(4):
                 paint(root / split / label / f"{i}.png", next(seeds))
@@ -173,7 +173,7 @@ def test_the_pictures_of_a_group_lie_in_one_split(tmp_path: Path) -> None:
     }
     assert all(groups.values())
     assert sum(map(len, groups.values())) == len(set().union(*groups.values())) == 20
-    with pytest.raises(logic.ImageFolderError, match="--group-by must match in the path of each"):
+    with pytest.raises(folder.ImageFolderError, match="--group-by must match in the path of each"):
         ingest(data, tmp_path / "other", group_by="nobody")
 
 
@@ -215,7 +215,7 @@ def spoil(data: Path) -> None:
 
 def test_bad_pictures_stop_the_run(data: Path, tmp_path: Path) -> None:
     spoil(data)
-    with pytest.raises(logic.ImageFolderError) as error:
+    with pytest.raises(folder.ImageFolderError) as error:
         ingest(data, tmp_path / "out")
     message = str(error.value)
     assert "3 of 27" in message
@@ -228,7 +228,7 @@ def test_bad_pictures_stop_the_run(data: Path, tmp_path: Path) -> None:
 def test_the_first_ten_bad_pictures_are_named(data: Path, tmp_path: Path) -> None:
     for i in range(12):
         (data / f"train/a/bad{i:02d}.png").touch()
-    with pytest.raises(logic.ImageFolderError) as error:
+    with pytest.raises(folder.ImageFolderError) as error:
         ingest(data, tmp_path / "out")
     assert "bad09.png" in str(error.value)
     assert "bad10.png" not in str(error.value)
@@ -257,14 +257,14 @@ def test_bad_pictures_can_be_left_out(data: Path, tmp_path: Path) -> None:
 def test_skipping_may_not_empty_a_class(data: Path, tmp_path: Path) -> None:
     for path in (data / "train/b").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(logic.ImageFolderError, match="none left for 'b'"):
+    with pytest.raises(folder.ImageFolderError, match="none left for 'b'"):
         ingest(data, tmp_path / "out", "skip")
 
 
 def test_skipping_may_not_empty_a_split(data: Path, tmp_path: Path) -> None:
     for path in (data / "test").rglob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(logic.ImageFolderError, match="test got no picture"):
+    with pytest.raises(folder.ImageFolderError, match="test got no picture"):
         ingest(data, tmp_path / "out", "skip")
 
 
@@ -278,13 +278,13 @@ def test_a_shard_holds_few_pictures_at_once(
         held.append(len(contents))
         return [None] * len(contents)
 
-    monkeypatch.setattr("components.image_example_gen.picture.GROUP", 5)
-    monkeypatch.setattr("components.image_example_gen.picture.faults", count)
+    monkeypatch.setattr("components.image_example_gen.image.GROUP", 5)
+    monkeypatch.setattr("components.image_example_gen.image.faults", count)
     uris = {}
-    for split in logic.SPLITS:
+    for split in folder.SPLITS:
         uris[split] = str(tmp_path / split)
         Path(uris[split]).mkdir()
-    hand_out(logic.shards(logic.scan(data), 100), str(tmp_path))
+    hand_out(folder.shards(folder.scan(data), 100), str(tmp_path))
     WriteShard(str(data), (), uris, str(tmp_path), 1, overlapping=overlapping).process(0)
     assert held == [5, 5, 5, 5, 4]
 

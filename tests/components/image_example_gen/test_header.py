@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.image_example_gen import header, picture
+from components.image_example_gen import header
+from components.image_example_gen import image as picture
 
 LIMIT = picture.MAX_PIXELS
 NOISE = np.random.default_rng(0).integers(0, 256, (12, 9, 3), dtype=np.uint8)

@@ -22,8 +22,8 @@ def test_only_a_worker_of_beam_goes_without_keras(program: str, imported: bool) 
     code = (
         "import importlib.util, sys\n"
         f"sys.modules['__main__'].__spec__ = importlib.util.find_spec({program!r})\n"
-        "from components.image_example_gen import picture, shard\n"
-        "assert picture.faults([b'no picture']) != [None]\n"
+        "from components.image_example_gen import image, shard\n"
+        "assert image.faults([b'no picture']) != [None]\n"
         "found = 'keras' in sys.modules\n"
         "import keras\n"
         "print(found, keras.__version__[0])"

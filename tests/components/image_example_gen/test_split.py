@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.image_example_gen import logic, split
+from components.image_example_gen import folder as logic
+from components.image_example_gen import split
 
 ALL = ("eval", "test")
 KEYS = st.integers(0, 2**64 - 1)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer_module import environment
+from trainer_module.util import environment
 
 environment.prepare()
 
@@ -14,7 +14,7 @@ from components.artifacts import ABSENT  # noqa: E402
 from components.gate import GateError  # noqa: E402
 from components.latest_blessed.component import LatestBlessed  # noqa: E402
 from components.latest_blessed.executor import Executor  # noqa: E402
-from components.serving_pusher import logic as serving  # noqa: E402
+from components.serving_pusher import versions as serving  # noqa: E402
 
 pytestmark = pytest.mark.component
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from trainer_module import environment
+from trainer_module.util import environment
 
 environment.prepare()
 
@@ -18,7 +18,7 @@ from tfx.types import channel_utils, standard_artifacts  # noqa: E402
 from components.artifacts import TrainingHistory  # noqa: E402
 from components.image_example_gen.component import ImageExampleGen  # noqa: E402
 from components.inline_schema_gen.component import InlineSchemaGen  # noqa: E402
-from components.plateau_trainer import logic  # noqa: E402
+from components.plateau_trainer import parameters as logic  # noqa: E402
 from components.plateau_trainer.component import PlateauTrainer  # noqa: E402
 from components.plateau_trainer.executor import Executor  # noqa: E402
 from schemas.images import image_schema_text  # noqa: E402
@@ -30,9 +30,9 @@ from trainer_module.config import (  # noqa: E402
     OptimizerConfig,
     TrainConfig,
 )
-from trainer_module.parameters import parameters  # noqa: E402
-from trainer_module.plateau import PlateauConfig  # noqa: E402
-from trainer_module.schedule import ScheduleConfig  # noqa: E402
+from trainer_module.schedule.parameters import parameters  # noqa: E402
+from trainer_module.schedule.plateau import PlateauConfig  # noqa: E402
+from trainer_module.schedule.schedule import ScheduleConfig  # noqa: E402
 
 pytestmark = pytest.mark.component
 

@@ -10,8 +10,8 @@ from google.protobuf import json_format
 from tensorflow_model_analysis.proto import config_pb2, metrics_for_slice_pb2
 
 from components.servable import evaluation
-from components.servable.logic import Evaluated
 from components.servable.prediction import Evaluation
+from components.servable.verdict import Evaluated
 
 SPEC = {
     "signature_name": "serving_default",

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from components.servable import process
-from components.servable.logic import CLEAN, Ending
+from components.servable.verdict import CLEAN, Ending
 
 LONG = 60
 

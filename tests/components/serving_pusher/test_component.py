@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer_module import environment
+from trainer_module.util import environment
 
 environment.prepare()
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from components.drift import distance
-from components.evaluation import ConfusionMatrix, Evaluation, SliceMetrics
+from components.drift_gate.drift import distance
+from components.evaluation.results import ConfusionMatrix, Evaluation, SliceMetrics
 from components.gate import Check
 from components.servable.measurement import Latency, Signature
 from components.training_report.data import DataSummary, Feature

@@ -16,11 +16,11 @@ from tfx import v1 as tfx
 
 import schemas
 from components import artifacts
-from components.drift import distance
-from components.servable import logic as servable
+from components.drift_gate.drift import distance
+from components.servable import verdict as servable
 from components.training_report.component import TrainingReport
 from components.training_report.executor import TEST_ACCURACY, ArtifactError, Executor
-from pipeline import runs
+from pipeline.metadata import runs
 from schemas.images import image_schema_text
 from trainer_module import history
 from trainer_module.history import History

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from components.evaluation import ConfusionMatrix, Evaluation
+from components.evaluation.results import ConfusionMatrix, Evaluation
 from components.training_report import figures
 from trainer_module.history import History
 

@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from components.drift import distance
-from components.evaluation import Evaluation, SliceMetrics
+from components.drift_gate.drift import distance
+from components.evaluation.results import Evaluation, SliceMetrics
 from components.gate import Check
 from components.training_report import page
 from components.training_report.page import Report

@@ -2,8 +2,7 @@ import json
 
 import pytest
 
-from components.servable import logic
-from components.servable.logic import Ending, Evaluated, Limits
+from components.servable import verdict
 from components.servable.measurement import (
     Answer,
     Finished,
@@ -14,6 +13,7 @@ from components.servable.measurement import (
     Signature,
     Stage,
 )
+from components.servable.verdict import Ending, Evaluated, Limits
 from components.training_report.serving import parse
 
 LOADED = Loaded(0.5, "2.16.2", "CPU", "float32")
@@ -29,11 +29,11 @@ MEASURED = [
 ]
 
 
-def written(measured: list[Measurement], how: str = logic.CLEAN, **limits: float) -> str:
+def written(measured: list[Measurement], how: str = verdict.CLEAN, **limits: float) -> str:
     """What Servable writes of measurements."""
     evaluated = Evaluated(why_not="not given")
-    checks = logic.judge(measured, Ending(how), 1.25, Limits(**limits), evaluated)
-    return json.dumps(logic.result(checks, measured, "test", 1.25))
+    checks = verdict.judge(measured, Ending(how), 1.25, Limits(**limits), evaluated)
+    return json.dumps(verdict.result(checks, measured, "test", 1.25))
 
 
 def test_a_good_model() -> None:

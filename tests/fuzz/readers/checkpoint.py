@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 
 from tests.fuzz.reader import Reader, refused, scratch
-from trainer_module.checkpoint import Checkpoints, Snapshot
+from trainer_module.training.checkpoint import Checkpoints, Snapshot
 
 FOLDER = scratch()
 FILES = ("epoch-000001.npz", "best-000001.npz")

@@ -3,9 +3,9 @@
 import json
 
 from tests.fuzz.reader import Reader, refused
-from trainer_module import cluster
 from trainer_module.config import ImageFeatures, TableFeatures, TrainConfig
-from trainer_module.schedule import ScheduleConfig
+from trainer_module.distributed import cluster
+from trainer_module.schedule.schedule import ScheduleConfig
 
 CONFIGS = (
     TrainConfig(ImageFeatures(augment=("flip",)), ("a", "b")),

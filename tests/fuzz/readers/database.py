@@ -2,7 +2,7 @@
 
 import json
 
-from pipeline import database
+from pipeline.metadata import database
 from tests.fuzz.reader import Reader, refused, scratch
 
 FOLDER = scratch()

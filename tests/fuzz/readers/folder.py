@@ -5,7 +5,7 @@ import shutil
 import unicodedata
 from pathlib import Path
 
-from components.image_example_gen import logic
+from components.image_example_gen import folder
 from tests.fuzz.reader import Reader, refused, scratch
 
 HOME = scratch()
@@ -80,20 +80,20 @@ def make(kind: str, path: Path, folders: list[Path]) -> None:
 def check(data: bytes) -> None:
     build(data)
     try:
-        found = logic.scan(ROOT)
-        logic.fingerprint(found)
-    except logic.ImageFolderError as error:
+        found = folder.scan(ROOT)
+        folder.fingerprint(found)
+    except folder.ImageFolderError as error:
         refused(error)
         lines = str(error).splitlines()
         assert len(lines) <= 12
         assert all(line.startswith("  ") for line in lines[1:])
         return
     files = [path for paths in found.files.values() for path in paths]
-    assert sum(len(shard.files) for shard in logic.shards(found, 3)) == len(files)
+    assert sum(len(shard.files) for shard in folder.shards(found, 3)) == len(files)
     assert len(found.classes) >= 2
     for path in files:
         assert (ROOT / path).resolve(strict=True).is_relative_to(ROOT.resolve())
         assert (ROOT / path).is_file()
-        assert logic.class_of(path) in found.classes
+        assert folder.class_of(path) in found.classes
         assert not any(unicodedata.category(c) == "Cc" for c in path)
         path.encode()

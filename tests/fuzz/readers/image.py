@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from components.image_example_gen import picture
+from components.image_example_gen import image as picture
 from tests.fuzz.reader import Reader
-from trainer_module import request
+from trainer_module.serving import request
 
 RNG = np.random.default_rng(0)
 COLOUR = Image.fromarray(RNG.integers(0, 256, (9, 7, 3), dtype=np.uint8))

@@ -4,7 +4,7 @@ import json
 
 import yaml
 
-from pipeline import kubeflow_checks, submit
+from pipeline.runners import kubeflow_checks, submit
 from tests.fuzz.reader import Reader, refused, scratch
 
 FILE = scratch() / "pipeline.yaml"

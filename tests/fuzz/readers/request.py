@@ -55,8 +55,8 @@ def model(folder: str) -> Any:
     from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io, schema_utils
 
     from trainer_module.config import ImageFeatures, TrainConfig
-    from trainer_module.export import export
     from trainer_module.preprocessing import preprocessing_fn
+    from trainer_module.serving.signatures import export
 
     config = TrainConfig(ImageFeatures(height=8, width=8), ("dark", "light"))
     spec = {name: tf.io.FixedLenFeature([], tf.string) for name in ("image", "label", "file_name")}

@@ -1,7 +1,7 @@
 """A schema, TFMD's text format."""
 
 import schemas
-from pipeline import preflight
+from pipeline.data import csv_check
 from tests.fuzz.reader import Reader, refused, scratch
 
 FILE = scratch() / "schema.pbtxt"
@@ -23,7 +23,7 @@ def reader() -> Reader:
 def check(data: bytes) -> None:
     FILE.write_bytes(data)
     try:
-        found = preflight.values(FILE, "label")
-        preflight.check_classes("data", found, FILE)
-    except preflight.SchemaError as error:
+        found = csv_check.values(FILE, "label")
+        csv_check.check_classes("data", found, FILE)
+    except csv_check.SchemaError as error:
         refused(error, longest=100_000)

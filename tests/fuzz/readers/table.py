@@ -4,7 +4,7 @@ import csv
 import io
 from typing import Any
 
-from pipeline import preflight
+from pipeline.data import csv_check
 from tests.fuzz.reader import Reader, refused, scratch
 
 FOLDER = scratch()
@@ -42,8 +42,8 @@ def reader() -> Reader:
 def check(data: bytes) -> None:
     FILE.write_bytes(data)
     try:
-        count = preflight.check_table(FILE.parent, SCHEMA)
-    except preflight.TableError as error:
+        count = csv_check.check_table(FILE.parent, SCHEMA)
+    except csv_check.TableError as error:
         refused(error)
         return
     names, rows, types = as_csv_example_gen_reads()

@@ -1,0 +1,1 @@
+"""Evaluation results, metrics and confidence intervals."""

@@ -1,0 +1,270 @@
+"""One image file: can it be used, and does TensorFlow decode it as it is?"""
+
+import functools
+import io
+import re
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from components.image_example_gen import header
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_PIXELS = 64_000_000
+MAX_BYTES = 512 * 1024**2
+
+MAX_SCANS = 100
+"""Passes over the pixels of a JPEG, of which each may take as long as a whole decoding. Encoders
+write about ten, and a few bytes are enough for one."""
+GROUP = 64
+"""Pictures that `faults` decodes fastest."""
+
+# The pixels of more could fill the memory.
+_AT_ONCE = 2
+
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
+"""Pillow's names of the formats that are read."""
+
+# Opening a JPEG gives MPO where further images follow, as in the .jpg files of many cameras.
+_JPEG = ("JPEG", "MPO")
+# Pillow converts other modes without regard to the range of their numbers.
+_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "I;16", "I;16B"})
+# Markers of a JPEG that have a length, and its end; what else there is stands among the data.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+_JPEG_START, _SCAN, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+# Tiles, YCbCr pixels and JPEG strips of a TIFF were read beyond their end before Pillow 13
+# (docs/supply-chain.md). That leaves no trace that a test could look for, so they stay refused.
+_TIFF_COMPRESSION, _TIFF_PHOTOMETRIC, _TIFF_TILE_WIDTH = 259, 262, 322
+# None, LZW, Deflate by both of its numbers, and PackBits.
+_TIFF_COMPRESSIONS = frozenset({1, 5, 8, 32946, 32773})
+_YCBCR = 6
+# Which node of which graph failed, around what TensorFlow says about the picture.
+_INTERNALS = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:\w+\].*")
+
+
+class BadImageError(ValueError):
+    """A picture that cannot be used; the message says why."""
+
+
+class Prepared(NamedTuple):
+    """The bytes to store of an image.
+
+    Attributes:
+        content: The file itself, or the PNG that it was converted to.
+        converted: Format and mode of a file that was converted, such as "GIF P"; empty if it is
+            stored as it is.
+    """
+
+    content: bytes
+    converted: str = ""
+
+
+def prepare(content: bytes) -> Prepared:
+    """Checks an image's header and returns the bytes to store.
+
+    A file that the served model takes is stored as it is: training and serving decode the same
+    bytes by the same graph (`trainer_module.serving.decoding`). Any other becomes an 8-bit grey or
+    RGB PNG: first frame, upright, on white. The model refuses those files
+    (`trainer_module.serving.request.bounded`), so that it never answers from other pixels than it
+    was trained on.
+
+    Args:
+        content: The file.
+
+    Raises:
+        BadImageError: No image, or too large, or broken in a way that shows without decoding.
+    """
+    if header.is_plain(content, MAX_PIXELS) and not _may_have_too_many_scans(content):
+        return Prepared(content)
+    return prepare_with_pillow(content)
+
+
+def prepare_with_pillow(content: bytes) -> Prepared:
+    """What `prepare` does about an image whose header does not prove it to be plain."""
+    from PIL import Image, UnidentifiedImageError
+
+    if not content:
+        raise BadImageError("the file is empty")
+    try:
+        with warnings.catch_warnings():
+            # Our own limit is lower than the one Pillow warns at.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise BadImageError(f"it has more than {MAX_PIXELS:,} pixels") from None
+    except UnidentifiedImageError:
+        raise BadImageError(_no_picture(content)) from None
+    except Exception as error:  # Pillow's plugins raise nearly anything on broken headers.
+        raise BadImageError(f"its header is broken: {error or type(error).__name__}") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise BadImageError(
+            f"it has {image.width:,} x {image.height:,} pixels, more than {MAX_PIXELS:,}"
+        )
+    if image.format == "TIFF" and not _is_simple_tiff(image):
+        raise BadImageError(
+            "it is a TIFF with tiles, YCbCr or a rare compression; save it by LZW or Deflate"
+        )
+    if image.mode not in _MODES:
+        raise BadImageError(f"its pixels are of the mode {image.mode}, which has no set range")
+    if image.format in _JPEG and _has_too_many_scans(content):
+        raise BadImageError(f"it has more than {MAX_SCANS} scans")
+    # Asking the model's check takes as long as decoding a small image, and of these it takes all.
+    if (image.format in _JPEG and image.mode in ("L", "RGB")) or _is_served(content):
+        return Prepared(content)
+    try:
+        return Prepared(_as_png(image), f"{image.format} {image.mode}")
+    except Exception as error:  # As above.
+        raise BadImageError(f"it is broken or cut short: {error}") from error
+
+
+def faults(contents: Sequence[bytes]) -> list[str | None]:
+    """Decode pictures in full, with the decoder that training uses, and say what is wrong.
+
+    Args:
+        contents: Encoded pictures that `prepare` let pass.
+
+    Returns:
+        For each, why it cannot be decoded, or None where it can.
+    """
+    import tensorflow as tf
+
+    # One call for many pictures takes a fraction of the time; who it fails for, it cannot say.
+    decode = _decoder_of_group() if len(contents) == GROUP else _decoder_of_any()
+    try:
+        decode(tf.constant(contents, tf.string))
+    except tf.errors.OpError:
+        return [_fault(content) for content in contents]
+    return [None] * len(contents)
+
+
+def _fault(content: bytes) -> str | None:
+    import tensorflow as tf
+
+    try:
+        tf.io.decode_image(content, channels=3, expand_animations=False)
+    except tf.errors.OpError as error:
+        lines = [line.strip() for line in error.message.splitlines() if line.strip()]
+        return f"it is broken or cut short: {_INTERNALS.sub('', lines[0])[:200]}"
+    return None
+
+
+def _pixels(content: Any) -> Any:
+    """Number of values in a picture, a string tensor, after all of its file was decoded.
+
+    An eighth of the size changes what is computed from the coefficients of a JPEG, not which of
+    them are read, so it fails for the same files. PNG files come in full.
+    """
+    import tensorflow as tf
+
+    return tf.size(tf.io.decode_jpeg(content, channels=3, ratio=8))
+
+
+@functools.cache
+def _decoder_of_group() -> Any:
+    """Decodes `GROUP` pictures; an operation each, which costs less than turns of a loop."""
+    import tensorflow as tf
+
+    def sizes(contents: Any) -> Any:
+        found: list[Any] = []
+        for content in tf.unstack(contents, GROUP):
+            with tf.control_dependencies(found[-_AT_ONCE:][:1] if len(found) >= _AT_ONCE else []):
+                found.append(_pixels(content))
+        return tf.stack(found)
+
+    return tf.function(sizes, input_signature=[tf.TensorSpec([GROUP], tf.string)], autograph=False)
+
+
+@functools.cache
+def _decoder_of_any() -> Any:
+    """Decodes any number of pictures."""
+    import tensorflow as tf
+
+    return tf.function(
+        lambda contents: tf.map_fn(
+            _pixels, contents, fn_output_signature=tf.int32, parallel_iterations=_AT_ONCE
+        ),
+        input_signature=[tf.TensorSpec([None], tf.string)],
+        autograph=False,
+    )
+
+
+def _is_served(content: bytes) -> bool:
+    """Whether a served model takes an image, by the very check that is part of it."""
+    import tensorflow as tf
+
+    try:
+        return bool(_taken()(tf.constant([content]))[0])
+    except tf.errors.OpError:
+        # A broken header, for which `faults` has words.
+        return True
+
+
+@functools.cache
+def _taken() -> Any:
+    import tensorflow as tf
+
+    from trainer_module.serving import request
+
+    return tf.function(
+        request.takes, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False
+    )
+
+
+def _may_have_too_many_scans(content: bytes) -> bool:
+    return content.startswith(_JPEG_START) and content.count(_SCAN) > MAX_SCANS
+
+
+def _has_too_many_scans(content: bytes) -> bool:
+    if not _may_have_too_many_scans(content):
+        return False
+    scans, place = 0, len(_SCAN)
+    # What follows the end, such as a video, is no part of the picture.
+    while (found := _MARKER.search(content, place)) and found[0] != _END and scans <= MAX_SCANS:
+        scans += found[0] == _SCAN
+        place = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
+    return scans > MAX_SCANS
+
+
+def as_shown(image: "Image.Image") -> "Image.Image":
+    """Returns an image as a viewer shows it: upright, on white, of mode L or RGB."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        # Pillow clips 16-bit greys to 255 where it should scale.
+        return image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+
+
+def _as_png(image: "Image.Image") -> bytes:
+    from PIL import Image
+
+    image = as_shown(image)
+    png = io.BytesIO()
+    # Nothing but the pixels: a kept orientation or colour profile could be applied once more.
+    Image.frombytes(image.mode, image.size, image.tobytes()).save(png, "PNG")
+    return png.getvalue()
+
+
+def _is_simple_tiff(image: Any) -> bool:
+    tags = image.tag_v2
+    return (
+        _TIFF_TILE_WIDTH not in tags
+        and tags.get(_TIFF_PHOTOMETRIC) != _YCBCR
+        and tags.get(_TIFF_COMPRESSION, 1) in _TIFF_COMPRESSIONS
+    )
+
+
+def _no_picture(content: bytes) -> str:
+    known = {b"<svg": "SVG", b"%PDF": "PDF"}
+    what = known.get(content[:4])
+    if content[4:8] == b"ftyp":
+        what = "HEIC or AVIF"
+    found = f"it is {what}" if what else "its content is no picture"
+    return f"{found} ({', '.join(FORMATS)} can be read)"

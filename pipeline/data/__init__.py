@@ -1,0 +1,1 @@
+"""Data sets: where they are, and checks before a run."""

@@ -1,0 +1,1 @@
+"""ML Metadata as plain values: runs, lineage and pushed versions."""

@@ -1,0 +1,1 @@
+"""Runners: the local one, Kubeflow Pipelines and Vertex AI Pipelines."""

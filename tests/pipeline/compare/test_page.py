@@ -1,0 +1,298 @@
+import dataclasses
+import io
+import json
+import math
+import re
+import shutil
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.ui import WebDriverWait
+
+from pipeline.compare import console
+from pipeline.compare import page as comparison_page
+from pipeline.compare import text as comparison_text
+from pipeline.compare.page import Page
+from pipeline.compare.statistics import Comparison, Trial
+from trainer_module.history import EpochRecord, History
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+HOSTILE = "</script><img src=x onerror=alert(1)>"
+PATIENCE = 120
+
+
+def trial(strategy: str, seed: int, epochs: int, growth: int, test: float) -> Trial:
+    """A run whose batch grows, or whose learning rate falls, after half of its epochs."""
+    records = []
+    updates = 0
+    for epoch in range(1, epochs + 1):
+        late = epoch > epochs // 2
+        updates += 100 // growth if late else 100
+        action = {epochs // 2: "grow_batch" if growth > 1 else "decay_lr", epochs: "stop"}
+        records.append(
+            EpochRecord(
+                epoch=epoch,
+                metrics={"val_accuracy": 0.95 - 0.4 / epoch + 0.01 * seed, "loss": 1 / epoch},
+                learning_rate=0.1 if growth > 1 or not late else 0.025,
+                batch_size=32 * growth if late else 32,
+                noise_scale=10.0 if late else 40.0,
+                gradient_noise=None,
+                updates=updates,
+                examples=3200 * epoch,
+                seconds=4.0 + updates / 100,
+                action=action.get(epoch, "none"),
+                reason=f"no better for 3 epochs {HOSTILE}",
+                best=epoch < epochs,
+            )
+        )
+    history = History({}, "val_accuracy", "max", tuple(records), "no better for 3 epochs")
+    return Trial(strategy, seed, history, test)
+
+
+def comparison(seeds: int = 2, tests: tuple[float, float] = (0.97, 0.975)) -> Comparison:
+    grow = [trial("batch_increase", s, 8 + s, 4, tests[1] - 0.002 * s) for s in range(seeds)]
+    decay = [trial("lr_decay", s, 8 + s, 1, tests[0] + 0.004 * s) for s in range(seeds)]
+    return Comparison((*decay, *grow))
+
+
+def page(made: Comparison, title: str = "digits") -> Page:
+    return Page(
+        title=title,
+        written=datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc),
+        comparison=made,
+        command="plateau compare digits --seeds 2",
+        config={"optimization": {"learning_rate": 0.1}, "classes": [HOSTILE]},
+        cores=2,
+    )
+
+
+class Elements(HTMLParser):
+    """Counts elements, and collects text and addresses."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.text = ""
+        self.addresses: list[str] = []
+        # What follows is for the plots; parsing Plotly itself takes seconds.
+        self.feed(text.partition('<script type="application/json"')[0])
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += f" {data}"
+
+
+def data_of(text: str) -> dict[str, Any]:
+    (found,) = re.findall(r'<script type="application/json" id="page-data">(.*?)</script>', text)
+    parsed: dict[str, Any] = json.loads(found)
+    return parsed
+
+
+def test_every_number_is_in_a_table_and_nothing_is_loaded() -> None:
+    made = comparison()
+    found = Elements(comparison_page.render(page(made)))
+    assert found.tags.count("section") == 7
+    assert all(address.startswith(("#", "data:")) for address in found.addresses)
+    for total in made.totals:
+        assert comparison_text.cost(total.costs["updates"]) in found.text
+        assert comparison_text.share(total.test_accuracy) in found.text
+    for run in made.trials:
+        assert f"All {len(run.history.epochs)} epochs of {run.strategy}, seed {run.seed}" in (
+            found.text
+        )
+    assert "plateau compare digits --seeds 2" in found.text
+    assert comparison_text.verdict(made).headline in found.text
+
+
+def test_hostile_text_is_shown_and_not_run() -> None:
+    text = comparison_page.render(page(comparison(), title=HOSTILE))
+    found = Elements(text)
+    assert "img" not in found.tags
+    assert found.text.count(HOSTILE) >= 3
+    assert text.count("</script>") == 3
+
+
+def test_means_are_solid_while_all_seeds_go_on_and_dotted_after() -> None:
+    data = comparison_page.metric_over(comparison(), "epochs")["data"]
+    lines = [trace for trace in data if trace["name"] == "lr_decay"]
+    assert [trace["line"]["dash"] for trace in lines] == ["solid", "dot"]
+    assert [trace["x"] for trace in lines] == [list(range(1, 9)), [8, 9]]
+    assert ", 1 of 2 seeds" in lines[1]["text"]
+
+
+def test_every_decision_of_every_seed_is_marked() -> None:
+    data = comparison_page.metric_over(comparison(), "updates")["data"]
+    marks = [trace for trace in data if trace["name"].endswith(", decisions")]
+    assert [trace["x"] for trace in marks] == [[400, 800, 400, 900], [400, 500, 400, 525]]
+    assert marks[1]["marker"]["symbol"] == ["circle", "x", "circle", "x"]
+    assert "batch grown" in marks[1]["text"][0]
+
+
+def test_steps_of_the_schedule_are_looked_up_in_their_own_run() -> None:
+    made = comparison()
+    data = data_of(comparison_page.render(page(made)))
+    schedule = data["plots"]["schedule"]
+    runs = len(made.trials)
+    assert len(schedule["data"]) == 3 * runs
+    for unit in ("epochs", "updates"):
+        for place, run in enumerate(made.trials):
+            found = [data["axes"][unit][at] for at in schedule["index"][place]]
+            assert found == [0, *run.axis(unit)]
+    batches = schedule["data"][2 * runs - 1]["y"]
+    assert batches == [32, 32, 32, 32, 32, 128, 128, 128, 128, 128]
+    assert data["axes"]["updates"][-1] == 900
+
+
+def test_one_seed_has_no_band_and_proves_nothing() -> None:
+    made = comparison(seeds=1)
+    data = comparison_page.metric_over(made, "epochs")["data"]
+    assert not any("fill" in trace for trace in data)
+    found = Elements(comparison_page.render(page(made)))
+    assert "one seed cannot tell" in found.text
+    assert comparison_text.verdict(made).kind == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("tests", "kind", "words"),
+    [
+        ((0.970, 0.975), "good", "which 2 seeds cannot tell from chance"),
+        ((0.900, 0.990), "good", "and is more accurate"),
+        ((0.990, 0.900), "bad", "but is less accurate"),
+    ],
+)
+def test_the_verdict_weighs_accuracy_against_the_spread(
+    tests: tuple[float, float], kind: str, words: str
+) -> None:
+    found = comparison_text.verdict(comparison(tests=tests))
+    assert found.kind == kind
+    assert found.headline.startswith("batch_increase took 0.60 of lr_decay's updates and 0.55 of")
+    assert words in f"{found.headline} {found.sentences[0]}"
+    assert not found.caution
+
+
+def test_weights_from_before_the_first_decision_are_no_evidence() -> None:
+    made = comparison()
+    early = [
+        dataclasses.replace(
+            run,
+            history=dataclasses.replace(
+                run.history,
+                epochs=[dataclasses.replace(r, best=r.epoch == 1) for r in run.history.epochs],
+            ),
+        )
+        for run in made.trials
+    ]
+    found = comparison_text.verdict(Comparison(tuple(early)))
+    assert found.kind == "unknown"
+    assert "In every run the best epoch came before the first decision" in found.caution
+
+
+def test_costs_that_are_not_known_have_words() -> None:
+    """Runs of a single epoch have no seconds after it."""
+    runs = [
+        dataclasses.replace(
+            run, history=dataclasses.replace(run.history, epochs=run.history.epochs[:1])
+        )
+        for run in comparison().trials
+    ]
+    made = Comparison(tuple(runs))
+    assert math.isnan(made.totals[1].ratios["seconds"].value)
+    assert "an unknown part of its seconds" in comparison_text.verdict(made).sentences[0]
+    for text in (
+        comparison_page.render(page(made)),
+        comparison_text.markdown(made, "digits", "plateau compare"),
+    ):
+        assert "nan" not in Elements(text).text.split()
+
+
+def test_markdown_has_a_row_for_each_run_and_cannot_be_broken_by_a_reason() -> None:
+    made = comparison()
+    run = made.trials[0]
+    history = dataclasses.replace(run.history, stop_reason="a | b\nc")
+    trials = (dataclasses.replace(run, history=history), *made.trials[1:])
+    text = comparison_text.markdown(Comparison(trials), "digits", "plateau compare digits")
+    rows = [line for line in text.split("## Runs")[1].splitlines() if line.startswith("| lr_decay")]
+    assert "a \\| b c |" in rows[0]
+    totals = text.split("## Totals")[1].split("In parts")[0]
+    widths = {line.count("|") for line in totals.splitlines() if line.startswith("|")}
+    assert widths == {7}
+
+
+def test_the_console_shows_totals_verdict_and_places() -> None:
+    file = io.StringIO()
+    made = comparison()
+    console.print_comparison(
+        Console(file=file, width=120), made, Path("out/comparison.html"), Path("out/1.log"), 3.0
+    )
+    text = file.getvalue()
+    assert "out/comparison.html" in text
+    assert "x 0.60" in text
+    assert comparison_text.verdict(made).headline in " ".join(text.split())
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    if not (CHROMIUM and DRIVER):
+        pytest.skip("needs chromium and chromedriver on the PATH")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--window-size=1200,900",
+        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+    ):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver.set_page_load_timeout(PATIENCE)
+    yield driver
+    driver.quit()
+
+
+@pytest.mark.component
+def test_every_plot_is_drawn_and_fits_a_phone(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    file = tmp_path / "comparison.html"
+    file.write_text(comparison_page.render(page(comparison(), title=HOSTILE)))
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    browser.get(file.as_uri())
+    done = "return document.documentElement.dataset.drawn === 'yes'"
+    WebDriverWait(browser, PATIENCE).until(lambda each: each.execute_script(done))
+    drawn = browser.execute_script(
+        """return [...document.querySelectorAll(".plot")].map((plot) =>
+             [plot.id, plot.querySelectorAll(".trace path, .points path").length])"""
+    )
+    assert [name for name, _ in drawn] == [
+        f"plot-{name}" for name in ("epochs", "updates", "seconds", "accuracy", "schedule")
+    ]
+    assert all(parts > 2 for _, parts in drawn)
+    assert browser.execute_script("return document.documentElement.scrollWidth") == 390
+    problems = browser.execute_script(
+        """return [...document.querySelectorAll(".plot")].flatMap(
+             (plot) => Plotly.validate(plot.data, plot.layout) ?? [])
+           .filter((each) => each.code !== "unused").map((each) => each.msg)"""
+    )
+    assert problems == [], "\n".join(problems)
+    browser.execute_script("document.querySelector(`input[value='updates']`).click()")
+    last = browser.execute_script(
+        "return document.getElementById('plot-schedule').data[1].x.at(-1)"
+    )
+    assert last == 900
+    assert browser.get_log("browser") == []

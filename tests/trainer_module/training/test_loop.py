@@ -1,0 +1,551 @@
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer_module import PlateauConfig, ScheduleConfig, train
+from trainer_module.config import ImageFeatures
+from trainer_module.history import Writer
+from trainer_module.schedule.schedule import NonFiniteError
+from trainer_module.training.data import Split, evaluation_dataset, training_factory
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(size=(120, 5)).astype(np.float32)
+Y = (X[:, 0] * X[:, 1] > 0).astype(np.int64)
+TRAINING, VALIDATION = Split(X[:90], Y[:90]), Split(X[90:], Y[90:])
+
+
+class Recorder(Writer):
+    """Keeps what it is told; stops the run after some epochs, as a killed process would."""
+
+    def __init__(self, die_after=None):
+        self.records, self.notes, self.steps, self.closed = [], [], [], None
+        self.die_after = die_after
+
+    def start(self, history):
+        self.started = history
+
+    def batch(self, done, steps):
+        self.steps.append((done, steps))
+
+    def epoch(self, record):
+        self.records.append(record)
+        if record.epoch == self.die_after:
+            raise KeyboardInterrupt
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def close(self, history):
+        self.closed = history
+
+
+def model_and_optimizer(optimizer=None):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5,))
+    # On some processors ReLU makes 0 of NaN, which has to get through here.
+    x = keras.layers.Dense(8, activation="tanh")(inputs)
+    x = keras.layers.Dropout(0.1)(keras.layers.BatchNormalization()(x))
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    return model, optimizer or keras.optimizers.SGD(0.05, momentum=0.9)
+
+
+def run(config=None, *, writer=None, optimizer=None, **options):
+    model, optimizer = model_and_optimizer(optimizer)
+    defaults = {"num_examples": 90, "batch_size": 8, "steps_per_call": 1}
+    history = train(
+        model,
+        optimizer,
+        training_factory(TRAINING, ImageFeatures(), 0),
+        evaluation_dataset(VALIDATION, 16),
+        config or schedule_config(),
+        writers=[writer or Recorder()],
+        clock=itertools.count().__next__,
+        **(defaults | options),
+    )
+    return model, history
+
+
+def schedule_config(**options):
+    plateau = PlateauConfig(patience=options.pop("patience", 2))
+    defaults = {"factor": 2.0, "max_batch_size": 16, "max_epochs": 30}
+    return ScheduleConfig(plateau=plateau, **(defaults | options))
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """A whole run: what trained, its history, and what the writer was told."""
+    recorder = Recorder()
+    config = schedule_config(strategy="hybrid", actions=2)
+    return *run(config, writer=recorder, steps_per_call=4), recorder
+
+
+def test_acts_at_stalls_and_stops_by_itself(whole):
+    _, history, _ = whole
+    actions = [r.action for r in history.decisions]
+    assert actions == ["grow_batch", "decay_lr", "stop"]
+    assert [r.batch_size for r in history.epochs][:: len(history.epochs) - 1] == [8, 16]
+    assert history.epochs[0].learning_rate == 0.05
+    assert history.epochs[-1].learning_rate == 0.025
+    assert history.stop_reason == history.epochs[-1].reason
+    first = history.decisions[0]
+    after = history.epochs[first.epoch]
+    assert (first.batch_size, after.batch_size) == (8, 16)
+    assert "batch 8 -> 16" in first.reason
+
+
+def test_one_trace_for_the_whole_run(whole):
+    _, history, _ = whole
+    assert len(history.decisions) == 3
+    used = {"train_step", "train_steps", "noise_step", "eval_step"}
+    assert {name for name, count in history.traces.items() if count == 1} == used
+    assert max(history.traces.values()) == 1
+
+
+def test_counts_updates_examples_and_seconds(whole):
+    _, history, _ = whole
+    updates = np.diff([0, *(r.updates for r in history.epochs)])
+    examples = np.diff([0, *(r.examples for r in history.epochs)])
+    for record, update, seen in zip(history.epochs, updates, examples, strict=True):
+        assert update == 90 // record.batch_size
+        assert seen == update * record.batch_size
+    assert np.all(np.diff([r.seconds for r in history.epochs]) > 0)
+
+
+def test_leaves_the_model_with_the_weights_of_the_best_epoch(whole):
+    model, history, _ = whole
+    accuracy = np.mean(model.predict(VALIDATION.x, verbose=0).argmax(1) == VALIDATION.y)
+    assert accuracy == pytest.approx(history.best.metrics["val_accuracy"])
+    assert accuracy == pytest.approx(max(r.metrics["val_accuracy"] for r in history.epochs))
+
+
+def test_writers_see_every_epoch(whole):
+    _, history, recorder = whole
+    assert tuple(recorder.records) == history.epochs
+    assert recorder.closed == history
+    # The noise is measured on the first eight batches of the first epoch, which are then single.
+    assert recorder.steps[:11] == [(step, 11) for step in range(1, 12)]
+    assert recorder.steps[11:16] == [(4, 11), (8, 11), (9, 11), (10, 11), (11, 11)]
+
+
+RESUMABLE = schedule_config(restore="weights_and_slots", actions=2, warmup_epochs=2)
+
+
+@pytest.fixture(scope="module")
+def unbroken():
+    return run(RESUMABLE)
+
+
+def test_the_learning_rate_rises_during_warm_up(unbroken):
+    _, history = unbroken
+    assert [r.learning_rate for r in history.epochs[:3]] == pytest.approx([0.005, 0.0275, 0.05])
+    assert all(r.action == "none" for r in history.epochs[:3])
+
+
+def comparable(history):
+    return [{**r.__dict__, "seconds": None} for r in history.epochs]
+
+
+@pytest.mark.parametrize("die_after", [1, 4])
+def test_a_resumed_run_equals_an_unbroken_one(tmp_path, unbroken, die_after):
+    model, history = unbroken
+    assert len(history.epochs) > die_after + 1
+    with pytest.raises(KeyboardInterrupt):
+        run(RESUMABLE, writer=Recorder(die_after), directory=tmp_path)
+    recorder = Recorder()
+    resumed, continued = run(RESUMABLE, writer=recorder, directory=tmp_path)
+    assert len(recorder.started.epochs) == die_after
+    assert comparable(continued) == comparable(history)
+    for a, b in zip(model.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    config = schedule_config(max_epochs=2)
+    model, history = run(config, directory=tmp_path)
+    recorder = Recorder()
+    again, same = run(config, directory=tmp_path, writer=recorder)
+    assert recorder.records == []
+    assert same.epochs == history.epochs
+    for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_checkpoints_of_another_config_are_refused(tmp_path):
+    run(schedule_config(max_epochs=1), directory=tmp_path)
+    with pytest.raises(ValueError, match="with the config, model and data it was started with"):
+        run(schedule_config(patience=3), directory=tmp_path)
+
+
+def test_micro_batches_follow_the_same_course():
+    config = schedule_config(strategy="batch_increase", actions=1, max_epochs=4)
+    (_, plain), (_, cut) = run(config), run(config, micro_batch=5)
+    assert [r.updates for r in cut.epochs] == [r.updates for r in plain.epochs]
+    assert [r.examples for r in cut.epochs] == [r.examples for r in plain.epochs]
+    assert cut.traces["accumulate_step"] == 1
+
+
+def nan_from(epoch):
+    def make_dataset(batch_size, number):
+        factory = training_factory(TRAINING, ImageFeatures(), 0)
+        scale = np.nan if number == epoch else 1.0
+        return factory(batch_size, number).map(lambda x, y: (x * tf.constant(scale, tf.float32), y))
+
+    return make_dataset
+
+
+def run_on(make_dataset, config):
+    model, optimizer = model_and_optimizer()
+    history = train(
+        model,
+        optimizer,
+        make_dataset,
+        evaluation_dataset(VALIDATION, 16),
+        config,
+        num_examples=90,
+        batch_size=8,
+        steps_per_call=1,
+    )
+    return model, history
+
+
+def test_a_loss_that_is_not_finite_raises_by_default():
+    with pytest.raises(NonFiniteError, match="epoch 2"):
+        run_on(nan_from(2), schedule_config())
+
+
+def test_after_a_nan_the_model_has_the_best_weights_and_the_advice_can_be_followed(tmp_path):
+    model, optimizer = model_and_optimizer()
+    arguments = {"num_examples": 90, "batch_size": 8, "directory": tmp_path}
+    validation = evaluation_dataset(VALIDATION, 16)
+    with pytest.raises(NonFiniteError, match=rf"epoch 3.*empty {tmp_path} first"):
+        train(model, optimizer, nan_from(3), validation, schedule_config(), **arguments)
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+    goes_on = schedule_config(on_nonfinite="rollback_and_reduce", max_epochs=4)
+    with pytest.raises(ValueError, match="only with the config"):
+        train(*model_and_optimizer(), nan_from(3), validation, goes_on, **arguments)
+    goes_on = schedule_config(on_nonfinite="rollback_and_reduce")
+    history = train(*model_and_optimizer(), nan_from(3), validation, goes_on, **arguments)
+    assert history.epochs[2].action == "rollback"
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_rolls_back_to_the_best_weights_and_goes_on(epoch):
+    config = schedule_config(on_nonfinite="rollback_and_reduce", max_epochs=8)
+    model, history = run_on(nan_from(epoch), config)
+    rolled = history.epochs[epoch - 1]
+    assert rolled.action == "rollback"
+    assert history.epochs[epoch].learning_rate == 0.025
+    assert np.isfinite(history.epochs[epoch].metrics["loss"])
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+
+
+@pytest.mark.parametrize("restore", ["weights", "weights_and_slots", "weights_reset_slots"])
+def test_restores_at_a_stall(restore):
+    """Right after the restore, the model is the best epoch's again."""
+    seen = []
+    config = schedule_config(restore=restore, patience=1, actions=1)
+    model, optimizer = model_and_optimizer()
+    factory = training_factory(TRAINING, ImageFeatures(), 0)
+
+    def make_dataset(batch_size, epoch):
+        seen.append([np.array(w) for w in model.get_weights()])
+        return factory(batch_size, epoch)
+
+    history = train(
+        model,
+        optimizer,
+        make_dataset,
+        evaluation_dataset(VALIDATION, 16),
+        config,
+        num_examples=90,
+        batch_size=8,
+    )
+    stall = history.decisions[0]
+    best = max(r.epoch for r in history.epochs[: stall.epoch] if r.best)
+    assert best < stall.epoch
+    # seen[n] holds the weights after n epochs.
+    for a, b in zip(seen[stall.epoch], seen[best], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: keras.optimizers.Adam(0.01),
+        lambda: keras.optimizers.Adagrad(0.01, initial_accumulator_value=0.3),
+        lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.05, momentum=0.9)),
+    ],
+)
+def test_slots_that_are_reset_are_those_of_a_new_optimizer(make):
+    seen = []
+    model, optimizer = model_and_optimizer(make())
+    factory = training_factory(TRAINING, ImageFeatures(), 0)
+
+    def make_dataset(batch_size, epoch):
+        rate = optimizer.learning_rate
+        seen.append([np.array(v) for v in optimizer.variables if v is not rate])
+        return factory(batch_size, epoch)
+
+    config = schedule_config(restore="weights_reset_slots", patience=1, actions=1)
+    validation = evaluation_dataset(VALIDATION, 16)
+    arguments = {"num_examples": 90, "batch_size": 8}
+    history = train(model, optimizer, make_dataset, validation, config, **arguments)
+    new = make()
+    new.build(model.trainable_variables)
+    stall = history.decisions[0].epoch
+    for value, expected in zip(
+        seen[stall],
+        [np.array(v) for v in new.variables if v is not new.learning_rate],
+        strict=True,
+    ):
+        np.testing.assert_array_equal(value, expected)
+    assert any((a != b).any() for a, b in zip(seen[stall - 1], seen[stall], strict=True))
+
+
+def test_a_run_in_pure_bfloat16_is_resumed_bit_for_bit(tmp_path):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("bfloat16")
+    try:
+        config = schedule_config(restore="weights_and_slots", max_epochs=4)
+        model, history = run(config)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, writer=Recorder(2), directory=tmp_path)
+        resumed, continued = run(config, directory=tmp_path)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert comparable(continued) == comparable(history)
+    for a, b in zip(model.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("restore", ["none", "weights"])
+def test_a_run_with_averages_of_the_weights_is_resumed_bit_for_bit(tmp_path, restore):
+    def once(**options):
+        optimizer = keras.optimizers.SGD(0.05, momentum=0.9, use_ema=True, ema_momentum=0.8)
+        config = schedule_config(restore=restore, patience=1, max_epochs=6)
+        return run(config, optimizer=optimizer, **options)
+
+    model, history = once()
+    with pytest.raises(KeyboardInterrupt):
+        once(writer=Recorder(3), directory=tmp_path)
+    resumed, continued = once(directory=tmp_path)
+    assert comparable(continued) == comparable(history)
+    for a, b in zip(model.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    accuracy = np.mean(model.predict(VALIDATION.x, verbose=0).argmax(1) == VALIDATION.y)
+    assert accuracy == pytest.approx(history.best.metrics["val_accuracy"])
+
+
+def test_the_scaling_rule_goes_by_the_class_of_the_optimizer(tmp_path):
+    """At a stall, Adam's learning rate is cut by the square root of the factor."""
+    found = []
+    for optimizer in (
+        keras.optimizers.Adam(0.01, name="mine"),
+        keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01)),
+    ):
+        config = schedule_config(strategy="lr_decay", factor=4.0, patience=1, actions=1)
+        _, history = run(config, optimizer=optimizer)
+        found.append(history.epochs[-1].learning_rate)
+    assert found == [0.005, 0.005]
+
+
+def test_a_run_goes_on_with_an_optimizer_of_another_name(tmp_path):
+    config = schedule_config(max_epochs=1)
+    for name in ("sgd", "sgd_1"):
+        optimizer = keras.optimizers.SGD(0.05, momentum=0.9, name=name)
+        _, history = run(config, optimizer=optimizer, directory=tmp_path)
+    assert len(history.epochs) == 1
+
+
+def test_bad_arguments_are_refused_before_training():
+    with pytest.raises(ValueError, match=r"monitor must be one of .*val_accuracy.*, got 'val_f1'"):
+        run(ScheduleConfig(plateau=PlateauConfig(monitor="val_f1")))
+    with pytest.raises(ValueError, match="batch_size must be"):
+        run(batch_size=91)
+    decay = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
+    with pytest.raises(ValueError, match="learning rate must be a number"):
+        run(optimizer=keras.optimizers.SGD(decay))
+
+
+def test_a_training_set_without_batches_is_refused():
+    empty = tf.data.Dataset.from_tensor_slices((X[:0], Y[:0])).batch(8)
+    with pytest.raises(ValueError, match="at least one batch an epoch"):
+        run_on(lambda batch_size, epoch: empty, schedule_config())
+
+
+def batched(x=X, y=Y, size=8):
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(size)
+
+
+@pytest.mark.parametrize(
+    ("make_dataset", "message"),
+    [
+        (lambda size, epoch: batched().repeat(), "training_data must give one epoch, which ends"),
+        (lambda size, epoch: batched().unbatch(), r"Call \.batch\(batch_size\)"),
+        (lambda size, epoch: (X, Y), "must be a tf.data.Dataset"),
+        (lambda size, epoch: tf.data.Dataset.range(9).batch(3), r"must yield \(x, y\) pairs"),
+        (lambda size, epoch: batched(size=7), "examples in .* of 8"),
+        (lambda size, epoch: batched(size=9), "examples in .* of 8"),
+        (
+            lambda size, epoch: batched(X if epoch == 1 else X.astype(np.float64), size=size),
+            "same types and shapes in every epoch",
+        ),
+    ],
+)
+@pytest.mark.parametrize("micro_batch", [None, 3])
+def test_data_that_cannot_be_trained_on_is_refused(make_dataset, message, micro_batch):
+    model, optimizer = model_and_optimizer()
+    with pytest.raises(ValueError, match=message):
+        train(
+            model,
+            optimizer,
+            make_dataset,
+            evaluation_dataset(VALIDATION, 16),
+            schedule_config(),
+            num_examples=120,
+            batch_size=8,
+            micro_batch=micro_batch,
+        )
+
+
+@pytest.mark.parametrize(
+    ("validation", "message"),
+    [
+        (batched().repeat(), "validation_data must give one epoch, which ends"),
+        (batched().take(0), "validation_data must give at least one batch"),
+        (batched().filter(lambda x, y: False), "validation_data must give at least one batch"),
+        (batched().unbatch(), r"Call \.batch\(batch_size\)"),
+    ],
+)
+def test_validation_that_cannot_be_evaluated_is_refused(validation, message):
+    model, optimizer = model_and_optimizer()
+    factory = training_factory(TRAINING, ImageFeatures(), 0)
+    arguments = {"num_examples": 90, "batch_size": 8}
+    with pytest.raises(ValueError, match=message):
+        train(model, optimizer, factory, validation, schedule_config(), **arguments)
+
+
+def test_validation_may_be_of_another_type():
+    model, optimizer = model_and_optimizer()
+    factory = training_factory(TRAINING, ImageFeatures(), 0)
+    validation = batched(X[90:].astype(np.float64), Y[90:].astype(np.float32))
+    config = schedule_config(max_epochs=1)
+    history = train(model, optimizer, factory, validation, config, num_examples=90, batch_size=8)
+    _, expected = run(config)
+    for name, value in expected.epochs[0].metrics.items():
+        assert history.epochs[0].metrics[name] == pytest.approx(value)
+
+
+class Limited(keras.layers.Layer):
+    """Asks for more memory than any machine has, beyond a batch size in training."""
+
+    def __init__(self, limit, adds_loss=False):
+        super().__init__()
+        self.limit, self.adds_loss = limit, adds_loss
+
+    def call(self, x, training=False):
+        if self.adds_loss:
+            self.add_loss(tf.reduce_mean(tf.square(x)))
+        if not training:
+            return x
+        size = tf.where(tf.shape(x)[0] > self.limit, tf.constant(2**46, tf.int64), 1)
+        return x + tf.reduce_sum(tf.random.uniform([size])) * 0.0
+
+
+def run_limited(limit, recorder, *, adds_loss=False, **options):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(Limited(limit, adds_loss)(inputs)))
+    return train(
+        model,
+        keras.optimizers.SGD(0.05),
+        training_factory(TRAINING, ImageFeatures(), 0),
+        evaluation_dataset(VALIDATION, 8),
+        schedule_config(plan="batch*4", max_batch_size=32, max_epochs=12),
+        num_examples=90,
+        batch_size=8,
+        steps_per_call=1,
+        writers=[recorder],
+        **options,
+    )
+
+
+def notes_of(batch_size, *micro_batches):
+    return [
+        f"batch {batch_size} does not fit in memory: "
+        f"accumulating gradients over micro-batches of {size}"
+        for size in micro_batches
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limit", "notes"),
+    [
+        (32, []),
+        (16, notes_of(32, 16)),
+        (10, notes_of(32, 16, 8)),
+        (3, notes_of(8, 4, 2)),
+        (1, notes_of(8, 4, 2, 1)),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(limit, notes):
+    recorder = Recorder()
+    expected = run_limited(1000, Recorder())
+    history = run_limited(limit, recorder)
+    assert {r.batch_size for r in history.epochs} == {8, 32}
+    assert recorder.notes == notes
+    for mine, its in zip(history.epochs, expected.epochs, strict=True):
+        assert mine.updates == its.updates
+        assert mine.metrics["loss"] == pytest.approx(its.metrics["loss"], rel=1e-4)
+
+
+def test_a_resumed_run_knows_the_micro_batch_that_fitted(tmp_path):
+    unbroken = run_limited(10, Recorder())
+    grown = next(r.epoch for r in unbroken.epochs if r.batch_size == 32)
+    killed, resumed = Recorder(die_after=grown), Recorder()
+    with pytest.raises(KeyboardInterrupt):
+        run_limited(10, killed, directory=tmp_path)
+    assert killed.notes == notes_of(32, 16, 8)
+    history = run_limited(10, resumed, directory=tmp_path)
+    assert resumed.notes == []
+    assert [r.metrics for r in history.epochs] == [r.metrics for r in unbroken.epochs]
+
+
+def test_one_example_that_does_not_fit_is_refused():
+    recorder = Recorder()
+    message = "^batch 8 does not fit in memory, and a micro-batch of one example must fit, got"
+    with pytest.raises(ValueError, match=message):
+        run_limited(0, recorder)
+    assert recorder.notes == notes_of(8, 4, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"adds_loss": True}, "what layers add to the loss"),
+        (
+            {
+                "loss": keras.losses.SparseCategoricalCrossentropy(
+                    from_logits=True, reduction="mean_with_sample_weight"
+                ),
+                "class_weight": {0: 1.0, 1: 2.0},
+            },
+            "a loss that is no mean over examples",
+        ),
+    ],
+)
+def test_a_batch_that_neither_fits_nor_can_be_cut_is_refused(options, rule):
+    with pytest.raises(ValueError, match=f"^batch 32 does not fit in memory, and {rule}") as error:
+        run_limited(16, Recorder(), **options)
+    assert str(error.value).endswith("set batch_size and max_batch_size to what fits in memory.")
+
+
+def test_auto_decides_by_the_noise_it_measured():
+    _, history = run(schedule_config(strategy="auto", actions=2))
+    first = history.decisions[0]
+    assert first.gradient_noise is not None
+    grows = first.action in ("grow_batch", "grow_batch_and_decay_lr")
+    assert grows == (first.gradient_noise > first.batch_size)

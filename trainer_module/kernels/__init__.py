@@ -1,0 +1,1 @@
+"""Faster kernels for the computations of Keras layers and optimizers."""

@@ -1,0 +1,276 @@
+"""What TFX calls: to train, unpack, train, export; to tune, unpack and say how to try.
+
+TFX reloads this module by its dotted name: it holds functions only.
+"""
+
+import contextlib
+import functools
+import hashlib
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from trainer_module import history
+from trainer_module.config import ImageFeatures, Precision, TrainConfig, tuned
+from trainer_module.distributed import agreement, cluster, rendezvous, strategies
+from trainer_module.models import registry
+from trainer_module.run_arguments import files_below
+from trainer_module.schedule.parameters import CHECKPOINTS_KEY, CODE_KEY, TRAIN_CONFIG_KEY
+from trainer_module.serving.signatures import export
+from trainer_module.training import checkpoint, optimizer, precision, warm_start
+from trainer_module.training.data import (
+    Split,
+    evaluation_dataset,
+    read_split,
+    rows,
+    training_factory,
+)
+from trainer_module.training.loop import train
+from trainer_module.util.preemption import Preempted, leaving_on_sigterm
+
+if TYPE_CHECKING:
+    # A worker trains without TFX, whose import takes longer than all others together.
+    from tfx.components.trainer.fn_args_utils import FnArgs
+    from tfx.components.tuner.component import TunerFnResult
+
+TRIALS_KEY = "trials"
+_HASHED_AT_ONCE = 1024
+
+
+def run_fn(fn_args: "FnArgs") -> None:
+    """Train the model of `custom_config["train_config"]` and write it as a SavedModel.
+
+    Args:
+        fn_args: From TFX's Trainer. The model goes to `serving_model_dir`; the history and
+            TensorBoard's events go to `model_run_dir`. If `custom_config["checkpoints"]` names a
+            folder, a run that was ended there goes on, provided that config, code
+            (`custom_config["code"]`, any text), base model and data are the same. Where there is a
+            `base_model`, training starts from its weights. All GPUs of the machine are used, and
+            the workers of TF_CONFIG, each of which must run this.
+    """
+    config = TrainConfig.from_json(fn_args.custom_config[TRAIN_CONFIG_KEY])
+    code = fn_args.custom_config.get(CODE_KEY)
+    fit = functools.partial(
+        fit_and_export,
+        config,
+        transform_graph=fn_args.transform_output,
+        train_files=fn_args.train_files,
+        eval_files=fn_args.eval_files,
+        model_dir=fn_args.serving_model_dir,
+        run_dir=fn_args.model_run_dir,
+        checkpoints=fn_args.custom_config.get(CHECKPOINTS_KEY),
+        code=code,
+        base_model=fn_args.base_model,
+    )
+    place = cluster.locate(os.environ.get(cluster.TF_CONFIG, ""))
+    if place is None:
+        fit()
+        return
+    inputs = {
+        "the training examples": _paths(fn_args.train_files),
+        "the evaluation examples": _paths(fn_args.eval_files),
+        "the transform graph": list(files_below(fn_args.transform_output)),
+        "the base model": list(files_below(fn_args.base_model)) if fn_args.base_model else [],
+    }
+    facts = agreement.facts(config, inputs, code, lambda path: tf.io.gfile.GFile(path, "rb"))
+    print(place, flush=True)
+    with leaving_on_sigterm():
+        party = rendezvous.meet(place, facts, wait=rendezvous.WAIT, say=_say)
+    with rendezvous.guarded(party):
+        strategy, clock = strategies.connect()
+        try:
+            fit(strategy=strategy, clock=clock)
+        except Exception as error:
+            if strategies.is_loss(error):
+                raise Preempted from error
+            raise
+
+
+def fit_and_export(
+    config: TrainConfig,
+    *,
+    transform_graph: str,
+    train_files: Sequence[str],
+    eval_files: Sequence[str],
+    model_dir: str,
+    run_dir: str,
+    checkpoints: str | None = None,
+    code: str | None = None,
+    base_model: str | None = None,
+    run: str | None = None,
+    strategy: tf.distribute.Strategy | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    after_training: Callable[[], object] = lambda: None,
+) -> None:
+    """Train a model and write it as a SavedModel; with several workers, the chief writes.
+
+    Args:
+        config: What to train and how.
+        transform_graph: Folder of the preprocessing graph.
+        train_files: Patterns of the files to train on.
+        eval_files: Patterns of the files that steer the schedule.
+        model_dir: Folder that receives the SavedModel.
+        run_dir: Folder that receives the history and TensorBoard's events.
+        checkpoints: Folder of the checkpoints of many runs; none are written if not given.
+        code: Any text that changes with the code: a run goes on only with its own.
+        base_model: Model to take the first weights from.
+        run: Name of this run's folder in `checkpoints`; a digest of all it depends on if not given.
+        strategy: Strategy to train by; that of all GPUs of this machine if not given.
+        clock: Seconds, monotonic; the same on all workers.
+        after_training: Called once the other workers are no longer needed.
+
+    Raises:
+        ValueError: Config, data or base model are no good.
+        schedule.NonFiniteError: Loss or metric is NaN or infinite and the schedule says raise.
+        preemption.Preempted: SIGTERM arrived; the last finished epoch is in `checkpoints`.
+    """
+    strategy = strategy or strategies.local()
+    chief = strategy is None or strategy.extended.should_checkpoint
+    several = strategy is not None and strategies.has_several_workers(strategy)
+    transform = tft.TFTransformOutput(transform_graph)
+    training = _read(train_files, transform, config)
+    validation = _read(eval_files, transform, config)
+    if config.loop.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    folder = None
+    # Only one of several workers may claim it, which removes others.
+    if checkpoints and chief:
+        name = run or _run_name(code, base_model, config, training, validation)
+        folder = checkpoint.claim(Path(checkpoints), name)
+    make_dataset = training_factory(training, config.features, config.loop.seed)
+
+    def build() -> tuple[keras.Model, keras.optimizers.Optimizer]:
+        return _build(config, training)
+
+    chosen = precision.choose(
+        config.loop.precision,
+        build,
+        lambda: make_dataset(config.loop.batch_size, 1),
+        memory=folder / "precision" if folder else None,
+        # Trials on each machine by itself could come out differently.
+        has_bfloat16=(lambda: False) if several else None,
+    )
+    if several:
+        chosen = cast(Precision, strategies.from_chief(chosen.encode(), strategy).decode())
+    keras.config.set_dtype_policy(chosen)
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        model, descent = build()
+    if base_model:
+        warm_start.restore(model, base_model)
+    record_dir = Path(run_dir)
+    if chief:
+        record_dir.mkdir(parents=True, exist_ok=True)
+    record = train(
+        model,
+        descent,
+        make_dataset,
+        evaluation_dataset(validation, config.loop.eval_batch_size),
+        config.schedule,
+        num_examples=len(training.y),
+        batch_size=config.loop.batch_size,
+        micro_batch=config.loop.micro_batch,
+        steps_per_call=config.loop.steps_per_call,
+        directory=folder,
+        description={"precision": chosen},
+        writers=[history.TensorBoardWriter(record_dir / "tensorboard")],
+        verbose=True,
+        strategy=strategy,
+        clock=clock,
+    )
+    mark = folder / agreement.TRAINED if folder else None
+    if mark:
+        mark.touch()
+    after_training()
+    if chief:
+        history.write(record, record_dir / history.FILE_NAME)
+        export(model, transform, config, model_dir)
+    if mark:
+        mark.unlink()
+
+
+def tuner_fn(fn_args: "FnArgs") -> "TunerFnResult":
+    """Search for hyperparameters, each trial a run of the loop.
+
+    Args:
+        fn_args: From TFX's Tuner. `custom_config` is that of `run_fn`, and "trials", how many to
+            try; a search that was ended goes on from the folder "checkpoints".
+    """
+    from tfx.components.tuner.component import TunerFnResult
+
+    from trainer_module.training.tuner import LoopTuner
+
+    config = TrainConfig.from_json(fn_args.custom_config[TRAIN_CONFIG_KEY])
+    trials = fn_args.custom_config[TRIALS_KEY]
+    transform = tft.TFTransformOutput(fn_args.transform_graph_path)
+    training = _read(fn_args.train_files, transform, config)
+    validation = _read(fn_args.eval_files, transform, config)
+    if config.loop.deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+    def trial(values: Mapping[str, Any]) -> float:
+        tried = tuned(config, values)
+        keras.backend.clear_session()
+        record = train(
+            *_build(tried, training),
+            training_factory(training, tried.features, tried.loop.seed),
+            evaluation_dataset(validation, tried.loop.eval_batch_size),
+            tried.schedule,
+            num_examples=len(training.y),
+            batch_size=tried.loop.batch_size,
+            micro_batch=tried.loop.micro_batch,
+            steps_per_call=tried.loop.steps_per_call,
+            verbose=False,
+        )
+        values_seen = [epoch.metrics[record.monitor] for epoch in record.epochs]
+        return record.best.metrics[record.monitor] if record.best else values_seen[-1]
+
+    directory = fn_args.working_dir
+    if checkpoints := fn_args.custom_config.get(CHECKPOINTS_KEY):
+        code = fn_args.custom_config.get(CODE_KEY)
+        name = _run_name(code, fn_args.base_model, config, training, validation)
+        directory = str(checkpoint.claim(Path(checkpoints), name))
+    search = LoopTuner(config, len(training.y), trial, trials=trials, directory=directory)
+    return TunerFnResult(tuner=search, fit_kwargs={"verbose": 0})
+
+
+def _build(config: TrainConfig, training: Split) -> tuple[keras.Model, keras.optimizers.Optimizer]:
+    keras.utils.set_random_seed(config.loop.seed)
+    model = registry.build(training.x.shape[1:], len(config.classes), config.network)
+    return model, optimizer.build(config.optimization)
+
+
+def _run_name(code: str | None, base_model: str | None, config: TrainConfig, *splits: Split) -> str:
+    """A name by content for the folder of a run: TFX gives every execution new folders."""
+    digest = hashlib.sha256(config.to_json().encode())
+    digest.update(str(code).encode())
+    if base_model:
+        digest.update(warm_start.digest(base_model))
+    for split in splits:
+        digest.update(np.ascontiguousarray(split.y).data)
+        for start in range(0, len(split.x), _HASHED_AT_ONCE):
+            digest.update(rows(split.x, slice(start, start + _HASHED_AT_ONCE)).data)
+    return digest.hexdigest()[:16]
+
+
+def _read(patterns: Sequence[str], transform: tft.TFTransformOutput, config: TrainConfig) -> Split:
+    return read_split(
+        _paths(patterns),
+        transform,
+        picture=isinstance(config.features, ImageFeatures),
+        cache_mib=config.loop.cache_mib,
+    )
+
+
+def _paths(patterns: Sequence[str]) -> list[str]:
+    return [path for pattern in patterns for path in tf.io.gfile.glob(pattern)]
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

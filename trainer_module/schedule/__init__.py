@@ -1,0 +1,1 @@
+"""The plateau schedule: pure decisions on learning rate and batch size."""

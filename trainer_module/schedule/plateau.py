@@ -1,0 +1,258 @@
+"""Has the monitored metric stalled?  Pure: no TensorFlow, no I/O, no clock.
+
+An evaluation improves when it beats the last significant best by more than `min_delta`; a tie does
+not. The `patience`-th evaluation in a row that does not is a stall. Two bests are kept: the
+significant one drives patience, the true one (any finite value better than all before, raw) says
+which epoch is worth a checkpoint.
+
+First two stalls on a flat metric, patience 2, cooldown 0 / 1 / 2, for each rule followed:
+
+    plateau 3,5 / 3,6 / 3,7     keras 3,5 / 3,5 / 3,6     torch 4,7 / 4,8 / 4,9
+"""
+
+import math
+import re
+from ctypes import c_float
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal, NamedTuple
+
+from trainer_module.util.checks import check_fields, require
+
+_SMALLER_IS_BETTER = re.compile("loss|error|crossentropy|(^|_)r?(mse|mae|mape|msle)(_|$)")
+
+
+@dataclass(frozen=True)
+class PlateauConfig:
+    """When a metric counts as stalled.
+
+    Attributes:
+        monitor: Metric that steers the schedule, as the loop names it (val_accuracy, val_loss).
+        mode: Whether a larger (max) or a smaller (min) value of the monitor is better.
+        patience: Evaluations in a row without improvement after which the schedule acts; under the
+            rule of PyTorch it acts on the one after them, so that 0 is possible.
+        min_delta: By how much a value must beat the best to count as an improvement.
+        min_delta_mode: Unit of min_delta: absolute, or relative to the magnitude of the best.
+        cooldown: Evaluations to skip after an action before counting again.
+        smoothing: Filter applied to the metric before it is judged. The median ignores single
+            outliers. The ema approaches a new level ever more slowly, so min_delta should be
+            above 0 with it.
+        smoothing_window: Evaluations the filter spans (median), or its time constant (ema).
+        compatibility: Rule to follow: plateau, or exactly that of Keras or PyTorch.
+    """
+
+    monitor: str = "val_accuracy"
+    mode: Literal["max", "min"] = "max"
+    patience: int = 5
+    min_delta: float = 0.0
+    min_delta_mode: Literal["absolute", "relative"] = "absolute"
+    cooldown: int = 0
+    smoothing: Literal["none", "ema", "median"] = "none"
+    smoothing_window: int = 3
+    compatibility: Literal["plateau", "keras", "torch"] = "plateau"
+
+    def __post_init__(self) -> None:
+        """Check ranges, and that a compatibility rule is asked only for what its library has."""
+        check_fields(self)
+        require(
+            bool(self.monitor),
+            "monitor must name a metric",
+            self.monitor,
+            'Try monitor="val_accuracy".',
+        )
+        # The default mode suits an accuracy; a loss watched the wrong way round would train on
+        # silently until it is worst.
+        require(
+            self.mode == "min" or not _SMALLER_IS_BETTER.search(self.monitor),
+            f"mode must be min where the monitor is a loss or an error ({self.monitor})",
+            self.mode,
+            'Add mode="min".',
+        )
+        # PyTorch acts on the evaluation after `patience` bad ones.
+        least = 0 if self.compatibility == "torch" else 1
+        require(
+            self.patience >= least,
+            f"patience must be at least {least} evaluation{'s' * (least == 0)}",
+            self.patience,
+            "Try patience=5.",
+        )
+        require(
+            0 <= self.min_delta < math.inf,
+            "min_delta must be a finite number of at least 0",
+            self.min_delta,
+            "Try min_delta=0.001.",
+        )
+        require(
+            self.cooldown >= 0,
+            "cooldown must be at least 0 evaluations",
+            self.cooldown,
+            "Try cooldown=0.",
+        )
+        require(
+            self.smoothing_window >= 1,
+            "smoothing_window must be at least 1 evaluation",
+            self.smoothing_window,
+            "Try smoothing_window=3.",
+        )
+        require(
+            self.compatibility == "plateau" or self.smoothing == "none",
+            f"smoothing must be none to follow the rule of {self.compatibility}",
+            self.smoothing,
+            'Leave out smoothing, or take compatibility="plateau".',
+        )
+        require(
+            self.compatibility != "keras" or self.min_delta_mode == "absolute",
+            "min_delta_mode must be absolute to follow the rule of keras",
+            self.min_delta_mode,
+            "Leave out min_delta_mode.",
+        )
+
+
+class PlateauState(NamedTuple):
+    """All that detection remembers between evaluations; every field survives JSON exactly.
+
+    Attributes:
+        best: True best: the best finite raw metric so far.
+        reference: Significant best of the filtered metric, which a value must beat. NaN only under
+            the rule of Keras, where a first NaN stays the best for ever.
+        bad_evaluations: Evaluations in a row without improvement.
+        cooldown_left: What is left of the cooldown, in evaluations.
+        window: Latest finite metrics, oldest first (median).
+        ema: Exponentially weighted mean of the finite metrics (ema).
+        ema_weight: Sum of its weights, below 1 while the filter is young (ema).
+    """
+
+    best: float | None = None
+    reference: float | None = None
+    bad_evaluations: int = 0
+    cooldown_left: int = 0
+    window: tuple[float, ...] = ()
+    ema: float = 0.0
+    ema_weight: float = 0.0
+
+
+class Observation(NamedTuple):
+    """What one evaluation showed.
+
+    Attributes:
+        value: Metric after filtering; None if missing, not finite, or the window is not yet full.
+        improved_best: Whether the raw metric is the true best, worth a checkpoint.
+        improved: Whether it is a significant improvement, which resets patience.
+        stalled: Whether patience has run out.
+        bad_evaluations: Evaluations in a row without improvement, this one included.
+        in_cooldown: Whether this evaluation was skipped for the cooldown.
+        finite: False if the metric was NaN or infinite.
+        in_warmup: Whether this evaluation was skipped for the warm-up.
+    """
+
+    value: float | None
+    improved_best: bool
+    improved: bool
+    stalled: bool
+    bad_evaluations: int
+    in_cooldown: bool
+    finite: bool
+    in_warmup: bool = False
+
+
+def initial_state() -> PlateauState:
+    """The state before the first evaluation."""
+    return PlateauState()
+
+
+def observe(
+    config: PlateauConfig, state: PlateauState, metric: float | None, *, in_warmup: bool = False
+) -> tuple[PlateauState, Observation]:
+    """Take in one evaluation.
+
+    Args:
+        config: When a metric counts as stalled.
+        state: State after the evaluation before.
+        metric: Raw value of the monitor. None (not measured) is no evaluation at all: it neither
+            counts against patience nor uses up cooldown. NaN and infinities never become a best
+            and count as evaluations without improvement.
+        in_warmup: Whether the learning rate is still rising: the evaluation then counts for the
+            best, but not against patience.
+
+    Returns:
+        The next state and what was seen. Call `acted` on that state if the stall is acted on;
+        otherwise the next evaluation without improvement is a stall again.
+    """
+    if metric is None:
+        bad = state.bad_evaluations
+        return state, Observation(None, False, False, False, bad, False, True, in_warmup)
+    finite = math.isfinite(metric)
+    improved_best = finite and (state.best is None or _better(config, metric, state.best))
+    # Keras's cooldown of N skips N - 1 evaluations, since it counts down before it looks.
+    in_cooldown = state.cooldown_left > (1 if config.compatibility == "keras" else 0)
+    state, value = _filter(config, state, metric)
+    judged = value if value is not None or finite else metric
+
+    improved = judged is not None and _significant(config, judged, state.reference)
+    skipped = in_cooldown or in_warmup
+    bad = 0 if improved or skipped else state.bad_evaluations + (judged is not None)
+    # PyTorch tolerates `patience` evaluations and acts on the one after them.
+    stalled = bad >= config.patience + (config.compatibility == "torch")
+    state = state._replace(
+        best=metric if improved_best else state.best,
+        reference=judged if improved else state.reference,
+        bad_evaluations=bad,
+        cooldown_left=max(state.cooldown_left - 1, 0),
+    )
+    return state, Observation(
+        value, improved_best, improved, stalled, bad, in_cooldown, finite, in_warmup
+    )
+
+
+def acted(config: PlateauConfig, state: PlateauState) -> PlateauState:
+    """The state after an action was taken: patience starts again, after the cooldown."""
+    return state._replace(bad_evaluations=0, cooldown_left=config.cooldown)
+
+
+def _better(config: PlateauConfig, value: float, other: float) -> bool:
+    return value > other if config.mode == "max" else value < other
+
+
+def _significant(config: PlateauConfig, value: float, reference: float | None) -> bool:
+    """Whether value beats reference by more than min_delta, under the rule followed."""
+    delta = config.min_delta if config.mode == "max" else -config.min_delta
+    if config.compatibility == "keras":
+        # Keras compares tensors, which hold float32; its first value is taken whatever it is.
+        return reference is None or _better(
+            config, c_float(value - delta).value, c_float(reference).value
+        )
+    if config.compatibility == "torch":
+        if reference is None:
+            reference = -math.inf if config.mode == "max" else math.inf
+        relative = config.min_delta_mode == "relative"
+        return _better(config, value, reference * (1 + delta) if relative else reference + delta)
+    if not math.isfinite(value):
+        return False
+    if reference is None:
+        return True
+    margin = delta * abs(reference) if config.min_delta_mode == "relative" else delta
+    return _better(config, value, reference + margin)
+
+
+def _filter(
+    config: PlateauConfig, state: PlateauState, metric: float
+) -> tuple[PlateauState, float | None]:
+    """The state with metric in the filter, and the filtered value.
+
+    The median says nothing until its window is full: of fewer values, a spike could be the median.
+    The ema of time constant n weighs a value of age t by exp(-t/n), divided by the sum of weights
+    so that the first values are not drawn towards zero (as in Adam, Kingma and Ba 2015). It is
+    updated by its difference to the metric, so that rounding never moves it off a flat metric.
+    """
+    if not math.isfinite(metric):
+        return state, None
+    if config.smoothing == "median":
+        window = (*state.window, metric)[-config.smoothing_window :]
+        full = len(window) == config.smoothing_window
+        return state._replace(window=window), median(window) if full else None
+    if config.smoothing == "ema":
+        decay = math.exp(-1 / config.smoothing_window)
+        weight = decay * state.ema_weight + (1 - decay)
+        value = state.ema + (1 - decay) / weight * (metric - state.ema)
+        return state._replace(ema=value, ema_weight=weight), value
+    return state, metric

@@ -1,0 +1,1 @@
+"""Serving signatures of a trained model."""

@@ -1,0 +1,1 @@
+"""The training loop and what its steps are made of."""

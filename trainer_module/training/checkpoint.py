@@ -1,0 +1,263 @@
+"""Everything needed to go on bit for bit, in files that are whole or not there at all."""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from trainer_module.schedule.schedule import Restore
+from trainer_module.training.optimizer import averages
+from trainer_module.util import files
+
+KEPT = 2
+"""Epochs whose checkpoints stay: the latest, and one to fall back on if that one is damaged."""
+
+KEPT_RUNS = 3
+"""Runs whose checkpoints stay in a folder that many runs share."""
+
+
+class OtherRunError(ValueError):
+    """The checkpoints in a folder are of a run with another config, model or data."""
+
+
+class Snapshot(NamedTuple):
+    """Values of all variables at one moment.
+
+    Attributes:
+        epoch: Epoch after which they were taken; 0 before the first.
+        model: Weights, averages and seed states, in the order of `model.variables`.
+        optimizer: Iterations, learning rate and slots, in the order of `optimizer.variables`.
+    """
+
+    epoch: int
+    model: tuple[npt.NDArray[Any], ...]
+    optimizer: tuple[npt.NDArray[Any], ...]
+
+    @classmethod
+    def take(
+        cls, epoch: int, model: keras.Model, optimizer: keras.optimizers.Optimizer
+    ) -> "Snapshot":
+        """Copy the variables of a model and its optimizer."""
+        return cls(
+            epoch,
+            tuple(np.array(v) for v in model.variables),
+            tuple(np.array(v) for v in optimizer.variables),
+        )
+
+    def restore_model(self, model: keras.Model) -> None:
+        """Assign the model's variables."""
+        _assign(model.variables, self.model)
+
+    def restore_optimizer(self, optimizer: keras.optimizers.Optimizer) -> None:
+        """Assign the optimizer's variables, learning rate and iterations included."""
+        _assign(optimizer.variables, self.optimizer)
+
+    def restore(
+        self,
+        what: Restore,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        start: "Snapshot | None",
+    ) -> None:
+        """Take back what a decision names; `start` has the slots to reset to, if it may ask."""
+        if what == "none":
+            return
+        self.restore_model(model)
+        if what == "weights_and_slots":
+            self.restore_optimizer(optimizer)
+        elif what == "weights_reset_slots":
+            assert start is not None
+            start.restore_optimizer(optimizer)
+        elif of_weights := averages(optimizer):
+            for average, value in zip(of_weights, model.trainable_variables, strict=True):
+                average.assign(value)
+
+
+class Checkpoints:
+    """The checkpoints of one run in one folder."""
+
+    def __init__(self, directory: Path, fingerprint: str) -> None:
+        """Open a folder, making it if need be.
+
+        Args:
+            directory: Where the files are.
+            fingerprint: Text that two runs share only if one may go on from the other's files.
+        """
+        self._directory = directory
+        self._fingerprint = hashlib.sha256(fingerprint.encode()).hexdigest()
+        directory.mkdir(parents=True, exist_ok=True)
+        for leftover in files.unfinished(directory):
+            leftover.unlink(missing_ok=True)
+
+    def save(self, latest: Snapshot, best: Snapshot, state: Mapping[str, Any]) -> None:
+        """Write the state after an epoch; then drop what no kept checkpoint needs.
+
+        Args:
+            latest: Variables now.
+            best: Variables of the best epoch.
+            state: Whatever else the loop needs, as JSON.
+        """
+        best_path = self._path("best", best.epoch)
+        if not best_path.exists():
+            self._write(best_path, best, {})
+        self._write(self._path("epoch", latest.epoch), latest, {**state, "best": best.epoch})
+        epochs = self._epochs()
+        for epoch in epochs[:-KEPT]:
+            self._path("epoch", epoch).unlink()
+        needed = {best_path, *(self._best_of(epoch) for epoch in epochs[-KEPT:])}
+        for path in self._directory.glob("best-*.npz"):
+            if path not in needed:
+                path.unlink()
+
+    def load(self, epoch: int | None = None) -> tuple[Snapshot, Snapshot, dict[str, Any]] | None:
+        """The newest whole checkpoint: variables, best variables, state; None if there is none.
+
+        Args:
+            epoch: Epoch of the checkpoint, if it must be that one.
+
+        Raises:
+            OtherRunError: The files are of a run with another config.
+        """
+        for saved in reversed(self._epochs()):
+            if epoch not in (None, saved):
+                continue
+            try:
+                latest, state = self._read(self._path("epoch", saved))
+                best, _ = self._read(self._path("best", state.pop("best")))
+            except OtherRunError:
+                raise
+            # Zip, NumPy and JSON show damage by nearly any error.
+            except Exception:  # noqa: S112
+                continue
+            return latest, best, state
+        return None
+
+    def discard(self, after: int = -1) -> None:
+        """Remove the checkpoints of later epochs, which the run is going to train again."""
+        for path in self._directory.glob("*-*.npz"):
+            if int(path.stem.split("-")[1]) > after:
+                path.unlink()
+
+    def _path(self, kind: str, epoch: int) -> Path:
+        return self._directory / f"{kind}-{epoch:06d}.npz"
+
+    def _epochs(self) -> list[int]:
+        return sorted(int(path.stem[6:]) for path in self._directory.glob("epoch-*.npz"))
+
+    def _best_of(self, epoch: int) -> Path | None:
+        try:
+            with np.load(self._path("epoch", epoch), allow_pickle=False) as arrays:
+                return self._path("best", _header(arrays)["best"])
+        except Exception:  # As above.
+            return None
+
+    def _write(self, path: Path, snapshot: Snapshot, state: Mapping[str, Any]) -> None:
+        header = json.dumps({**state, "fingerprint": self._fingerprint, "epoch": snapshot.epoch})
+        arrays = {
+            "header": np.frombuffer(header.encode(), np.uint8),
+            **_arrays("", snapshot),
+        }
+        with files.whole(path) as unfinished, unfinished.open("wb") as file:
+            _save(file, arrays)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _read(self, path: Path) -> tuple[Snapshot, dict[str, Any]]:
+        with np.load(path, allow_pickle=False) as arrays:
+            state = _header(arrays)
+            if state.pop("fingerprint") != self._fingerprint:
+                raise OtherRunError(
+                    "a run goes on only with the config, model and data it was started with, got "
+                    f"checkpoints of another run in {self._directory}. "
+                    "Repeat the command that began it, or empty the folder to start anew."
+                )
+            return _snapshot("", state.pop("epoch"), arrays), state
+
+
+def to_bytes(latest: Snapshot, best: Snapshot, state: Mapping[str, Any]) -> bytes:
+    """Everything that a worker needs to train on, for `from_bytes`."""
+    header = {**state, "epochs": [latest.epoch, best.epoch]}
+    arrays = {"header": np.frombuffer(json.dumps(header).encode(), np.uint8)}
+    for name, snapshot in (("latest", latest), ("best", best)):
+        arrays |= _arrays(f"{name}-", snapshot)
+    file = io.BytesIO()
+    _save(file, arrays)
+    return file.getvalue()
+
+
+def from_bytes(content: bytes) -> tuple[Snapshot, Snapshot, dict[str, Any]]:
+    """What was given to `to_bytes`."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        state = _header(arrays)
+        latest, best = state.pop("epochs")
+        return _snapshot("latest-", latest, arrays), _snapshot("best-", best, arrays), state
+
+
+def claim(root: Path, name: str, kept: int = KEPT_RUNS) -> Path:
+    """The folder of a run among those of others, of which the ones used longest ago are removed.
+
+    Args:
+        root: Folder of all runs' folders.
+        name: Name of this run's.
+        kept: Runs whose checkpoints stay, this one included.
+    """
+    folder = root / name
+    folder.mkdir(parents=True, exist_ok=True)
+    os.utime(folder)
+    # Its own is out of the question, though a clock that was set back may make it look the oldest.
+    others = (path for path in root.iterdir() if path.is_dir() and path != folder)
+    for path in sorted(others, key=_last_used, reverse=True)[kept - 1 :]:
+        shutil.rmtree(path)
+    return folder
+
+
+def _last_used(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+def _save(file: BinaryIO, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write what `np.savez` would, which leaves its archive open where a write fails.
+
+    Python then tries to finish the archive whenever it comes to remove it, and prints a traceback.
+    """
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, values in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(  # type: ignore[no-untyped-call]
+                    entry, values, allow_pickle=False
+                )
+
+
+def _arrays(prefix: str, snapshot: Snapshot) -> dict[str, npt.NDArray[Any]]:
+    kinds = (("model", snapshot.model), ("optimizer", snapshot.optimizer))
+    return {f"{prefix}{kind}-{i}": v for kind, values in kinds for i, v in enumerate(values)}
+
+
+def _snapshot(prefix: str, epoch: int, arrays: Any) -> Snapshot:
+    def values(kind: str) -> tuple[npt.NDArray[Any], ...]:
+        start = f"{prefix}{kind}-"
+        return tuple(
+            arrays[f"{start}{i}"] for i in range(sum(n.startswith(start) for n in arrays.files))
+        )
+
+    return Snapshot(epoch, values("model"), values("optimizer"))
+
+
+def _header(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    header: dict[str, Any] = json.loads(arrays["header"].tobytes())
+    return header
+
+
+def _assign(variables: Sequence[Any], values: Sequence[npt.NDArray[Any]]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        # A file holds bfloat16 as two bytes of no type.
+        variable.assign(value.view(np.array(variable).dtype) if value.dtype.kind == "V" else value)

@@ -1,0 +1,234 @@
+"""Datasets: decoded once, cached as uint8 (pictures) or float32 (tables), shuffled by epoch."""
+
+import mmap
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from trainer_module.config import ImageFeatures
+from trainer_module.preprocessing import INPUT, LABEL_INDEX
+from trainer_module.training.batch import DatasetFactory
+from trainer_module.util.checks import require
+
+# Records that are decoded together, and what they may have together, in bytes.
+_READ_BATCH = 256
+_READ_BYTES = 16 * 2**20
+_LOOKED_AT = 16
+# Of 32 x 32 pixels these are 4 pixels, as He et al. (2016) pad CIFAR-10.
+_CROP_PADDING = 1 / 8
+_PARALLEL_CALLS = min(os.cpu_count() or 1, 8)
+
+
+class Split(NamedTuple):
+    """One split, preprocessed.
+
+    Attributes:
+        x: Model inputs [N, ...]: uint8 pictures or float32 vectors; a memory map if large.
+        y: Label indices, int64 [N].
+    """
+
+    x: npt.NDArray[Any]
+    y: npt.NDArray[np.int64]
+
+
+def read_split(
+    files: Sequence[str], transform: tft.TFTransformOutput, *, picture: bool, cache_mib: int
+) -> Split:
+    """Run every record of a split through the preprocessing graph, once.
+
+    Args:
+        files: GZIP-compressed TFRecord files of tf.Examples.
+        transform: The preprocessing graph.
+        picture: Whether x is pictures (kept as uint8) or vectors (float32).
+        cache_mib: Largest x kept in memory, in MiB; a larger one stays a file.
+
+    Returns:
+        The split, in the order of the files.
+
+    Raises:
+        ValueError: The split is empty, or a label is no class.
+    """
+    layer = transform.transform_features_layer()
+    spec = transform.raw_feature_spec()
+
+    def preprocess(records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        features = layer(tf.io.parse_example(records, spec))
+        x = features[INPUT]
+        return tf.cast(x, tf.uint8) if picture else x, features[LABEL_INDEX][:, 0]
+
+    records = tf.data.TFRecordDataset(sorted(files), compression_type="GZIP")
+    batches = (
+        records.batch(records_at_once(map(len, records.take(_LOOKED_AT).as_numpy_iterator())))
+        # AutoGraph would read the layer's whole source, for seconds and nothing.
+        .map(
+            tf.autograph.experimental.do_not_convert(preprocess),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+        .prefetch(1)
+    )
+    split = _cache(batches.as_numpy_iterator(), cache_mib * 2**20)
+    unknown = int(np.count_nonzero(split.y < 0))
+    require(
+        unknown == 0,
+        "every training label must be one of the classes",
+        f"{unknown} of {len(split.y)} examples with another label",
+        "Add the missing class to the schema, or take those examples out.",
+    )
+    return split
+
+
+def records_at_once(sizes: Iterable[int]) -> int:
+    """How many records to decode together: many small ones, few large ones.
+
+    Args:
+        sizes: Bytes of some of them.
+    """
+    return max(min(_READ_BATCH, _READ_BYTES // max(sizes, default=1)), 1)
+
+
+def _cache(batches: Iterable[tuple[npt.NDArray[Any], npt.NDArray[np.int64]]], budget: int) -> Split:
+    """Stream batches into a file, then into memory if `budget` bytes hold it."""
+    labels: list[npt.NDArray[np.int64]] = []
+    shape: tuple[int, ...] = ()
+    dtype: np.dtype[Any] = np.dtype(np.float32)
+    # Unlinked when closed; on POSIX a memory map keeps the data until it is garbage.
+    with tempfile.NamedTemporaryFile(prefix="plateau-cache-") as file:
+        for x, y in batches:
+            shape, dtype = x.shape[1:], x.dtype
+            file.write(np.ascontiguousarray(x).data)
+            labels.append(y)
+        file.flush()
+        require(
+            bool(labels),
+            "a split must hold at least one example",
+            0,
+            "Add examples, or check how the data is split.",
+        )
+        y = np.concatenate(labels)
+        x = np.memmap(file.name, dtype, "r", shape=(len(y), *shape))
+        return Split(np.array(x) if x.nbytes <= budget else x, y)
+
+
+def rows(x: npt.NDArray[Any], index: Any) -> npt.NDArray[Any]:
+    """A copy of some rows of a split's inputs.
+
+    Args:
+        x: The inputs; of a memory map, no page stays in the memory of the process.
+        index: What numpy takes for an index.
+    """
+    copied = np.array(x[index])
+    # numpy's types know no such base.
+    mapped: Any = x.base
+    if isinstance(mapped, mmap.mmap):
+        # Pages that were read would stay until all of the file is in memory.
+        mapped.madvise(mmap.MADV_DONTNEED)
+    return copied
+
+
+def _gather(split: Split) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """A function from indices [B] to (x [B, ...], y [B]), for use inside tf.data."""
+    with tf.device("CPU"):
+        labels = tf.constant(split.y)
+        if not isinstance(split.x, np.memmap):
+            inputs = tf.constant(split.x)
+            return lambda index: (tf.gather(inputs, index), tf.gather(labels, index))
+
+    def from_file(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        x = tf.numpy_function(lambda i: rows(split.x, i), [index], split.x.dtype)
+        x.set_shape([None, *split.x.shape[1:]])
+        return x, tf.gather(labels, index)
+
+    return from_file
+
+
+def training_factory(split: Split, features: object, seed: int) -> DatasetFactory:
+    """Make the factory of training batches.
+
+    The order is a permutation of the whole split, fixed by (seed, epoch). What is left after the
+    last whole batch is dropped, so no batch is ever smaller (a tiny one would ruin BatchNorm's
+    averages); another permutation drops other examples in each epoch. A split smaller than the
+    batch is one batch. Augmentation depends on (seed, epoch, example) only, not on the batch an
+    example falls into, so resumed runs and runs with another batch size see the same pictures.
+
+    Args:
+        split: The training split.
+        features: Its features; `ImageFeatures.augment` names the augmentations.
+        seed: Seed of order and augmentation.
+
+    Returns:
+        The factory; each batch is (x [B, ...] of the split's dtype, y int64 [B]).
+    """
+    gather = _gather(split)
+    count = len(split.y)
+    augment = features.augment if isinstance(features, ImageFeatures) else ()
+
+    def make_dataset(batch_size: int, epoch: int) -> tf.data.Dataset:
+        random = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+        order = random.permutation(count)
+        used = order[: max(count // batch_size * batch_size, min(count, batch_size))]
+        dataset = tf.data.Dataset.from_tensor_slices(used).batch(batch_size)
+        if not augment:
+            return _in_parallel(dataset, gather)
+        flips = tf.constant(random.random(count) < 0.5)
+        most = 2 * np.array(_padding(split.x), np.int32)
+        shifts = tf.constant(random.integers(0, most, (count, 2), np.int32, endpoint=True))
+
+        def augmented(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            x, y = gather(index)
+            if "crop" in augment:
+                x = _shift(x, tf.gather(shifts, index))
+            if "flip" in augment:
+                flip = tf.gather(flips, index)[:, None, None, None]
+                x = tf.where(flip, tf.reverse(x, [2]), x)
+            return x, y
+
+        return _in_parallel(dataset, augmented)
+
+    return make_dataset
+
+
+def evaluation_dataset(split: Split, batch_size: int) -> tf.data.Dataset:
+    """Every example of a split once, in order: (x [B, ...], y int64 [B])."""
+    index = tf.data.Dataset.range(len(split.y)).batch(batch_size)
+    return _in_parallel(index, _gather(split))
+
+
+def _in_parallel(
+    dataset: tf.data.Dataset, function: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+) -> tf.data.Dataset:
+    options = tf.data.Options()
+    # Ending an autotuned iterator waits for its tuner: as long as a small epoch takes.
+    options.autotune.enabled = False
+    function = tf.autograph.experimental.do_not_convert(function)
+    mapped = dataset.map(function, num_parallel_calls=_PARALLEL_CALLS, deterministic=True)
+    return mapped.prefetch(_PARALLEL_CALLS).with_options(options)
+
+
+def _padding(x: Any) -> tuple[int, int]:
+    """Returns the zeros above and beside images [N, H, W, C] before they are cropped, in pixels."""
+    height, width = x.shape[1:3]
+    return round(height * _CROP_PADDING), round(width * _CROP_PADDING)
+
+
+def _shift(x: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
+    """Crops each image at its own offset out of itself padded with zeros.
+
+    Args:
+        x: Images [B, H, W, C].
+        shift: Offsets (rows, columns) into the padded images, int32 [B, 2].
+
+    Returns:
+        Images [B, H, W, C].
+    """
+    height, width = x.shape[1:3]
+    around = ([size, size] for size in _padding(x))
+    padded = tf.pad(x, [[0, 0], *around, [0, 0]])
+    rows = shift[:, :1] + tf.range(height)[None, :]
+    columns = shift[:, 1:] + tf.range(width)[None, :]
+    return tf.gather(tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)

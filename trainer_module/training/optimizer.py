@@ -1,0 +1,75 @@
+"""The optimizer: of a config, and what the loop must know of any other."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from trainer_module.config import OptimizerConfig
+from trainer_module.util.checks import require
+
+
+def build(config: OptimizerConfig) -> keras.optimizers.Optimizer:
+    """Make the Keras optimizer, its learning rate a number that can be assigned."""
+    if config.optimizer == "sgd":
+        return keras.optimizers.SGD(
+            config.learning_rate,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            weight_decay=config.weight_decay or None,
+        )
+    kind = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[config.optimizer]
+    return kind(config.learning_rate, weight_decay=config.weight_decay or None)
+
+
+def inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """Returns the optimizer that makes the updates, where another one scales the loss for it."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def kind(optimizer: keras.optimizers.Optimizer) -> str:
+    """Returns the name of the Keras class whose rule an optimizer follows, such as Adam.
+
+    A subclass follows the rule of Keras's; a class that has a rule of its own has its own name.
+    """
+    own = type(inner(optimizer))
+    of_keras = next(base for base in own.__mro__ if base.__module__.startswith("keras."))
+    followed = own if of_keras is keras.optimizers.Optimizer else of_keras
+    return str(followed.__name__)
+
+
+def describe(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+    """Returns class and arguments of an optimizer, as JSON.
+
+    Its name is left out: Keras numbers names by how many optimizers the process has made.
+    """
+    config = {k: v for k, v in optimizer.get_config().items() if k != "name"}
+    if inner(optimizer) is not optimizer:
+        config["inner_optimizer"] = describe(inner(optimizer))
+    return {"class": type(optimizer).__name__, **config}
+
+
+def averages(optimizer: keras.optimizers.Optimizer) -> Sequence[Any]:
+    """Returns the averages of the weights (`use_ema`), if an optimizer has some."""
+    optimizer = inner(optimizer)
+    if not optimizer.use_ema or int(optimizer.iterations.numpy()) == 0:
+        return ()
+    variables: Sequence[Any] = optimizer._model_variables_moving_average
+    return variables
+
+
+def first_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    """Returns the float that prints like the optimizer's float32: 0.05, not 0.0500000007.
+
+    Raises:
+        ValueError: The optimizer has a LearningRateSchedule.
+    """
+    rate = optimizer.learning_rate
+    require(
+        hasattr(rate, "assign"),
+        "the optimizer's learning rate must be a number, which the schedule then changes",
+        rate,
+        "Give the optimizer its first learning rate instead of a LearningRateSchedule.",
+    )
+    return float(str(np.float32(rate.numpy())))
