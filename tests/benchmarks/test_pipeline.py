@@ -29,7 +29,7 @@ def rounds(own: float = 12.0, smallest: float = 16.0) -> list[Round]:
 
 
 def row(what: str, *turns: Round) -> pipeline.Comparison:
-    (found,) = [row for row in pipeline.compare.run(turns) if row.what == what]
+    (found,) = [row for row in pipeline.compare(turns) if row.what == what]
     return found
 
 

@@ -17,7 +17,7 @@ from pipeline.metadata import versions
 from pipeline.metadata.runs import short_id
 from pipeline.runners import lock
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TAXI = ROOT / "schemas" / "taxi.pbtxt"
 
 

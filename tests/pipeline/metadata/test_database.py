@@ -22,7 +22,7 @@ from pipeline.metadata import store as metadata
 from pipeline.metadata.database import Database, MetadataConfig
 from pipeline.runners import cache
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SECRET = "s3cret"
 NOWHERE = Database("ana", "127.0.0.1", 1, "plateau", "0a1b2c3d")
 

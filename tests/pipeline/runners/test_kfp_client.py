@@ -18,7 +18,7 @@ from pipeline.runners import kubeflow, submit
 
 pytestmark = pytest.mark.component
 
-PYTHON = Path(__file__).parents[2] / ".venv-kfp" / "bin" / "python"
+PYTHON = Path(__file__).parents[3] / ".venv-kfp" / "bin" / "python"
 CLIENT = """
 import json, sys
 import kfp

@@ -9,12 +9,12 @@ import pytest
 
 from pipeline.runners import lock
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 HOLDER = """
 import sys, time
 from collections.abc import Iterator
 from pathlib import Path
-from pipeline.runners import lock as run_lock
+from pipeline.runners import lock
 with lock.hold(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -42,7 +42,7 @@ def start(event: str) -> tuple[subprocess.Popen, int]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     )
     word, pid = process.stdout.readline().split()
     assert word == "ready"
