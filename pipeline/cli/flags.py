@@ -63,7 +63,11 @@ def spell(message: str, config: Any) -> str:
         name = found["argument"]
         return "--" + (f"{name} " if name else found[0]).replace("_", "-")
 
-    return re.sub(pattern, flag, message)
+    def marked(field: re.Match[str]) -> str:
+        value = f" {field[2]}" if field[2] else ""
+        return f"--{field[1].replace('_', '-')}{value}"
+
+    return re.sub(pattern, flag, re.sub(rf"`({any_name})(?:=([^`]*))?`", marked, message))
 
 
 def _parse(default: T, args: Sequence[str], prog: str, description: str) -> T:

@@ -144,7 +144,7 @@ def test_torch_with_patience_zero_acts_on_the_first_bad_evaluation():
     config = PlateauConfig(patience=0, compatibility="torch")
     assert firings(config, [0.1, 0.2, 0.2, 0.3, 0.1, 0.1]) == [2, 4, 5]
     for compatibility in ("plateau", "keras"):
-        with pytest.raises(ValueError, match="patience must be at least 1"):
+        with pytest.raises(ValueError, match="`patience` must be at least 1"):
             PlateauConfig(patience=0, compatibility=compatibility)
 
 

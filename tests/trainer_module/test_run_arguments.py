@@ -79,7 +79,7 @@ def test_a_killed_run_is_resumed_and_another_one_starts_anew(tmp_path):
     ("schedule", "message"),
     [
         ({"pateince": 3}, r"fields among .*patience.*got \['pateince'\]"),
-        ({"patience": 0}, "patience must be at least 1"),
+        ({"patience": 0}, "`patience` must be at least 1"),
     ],
 )
 def test_a_bad_schedule_is_refused(tmp_path, schedule, message):

@@ -15,7 +15,9 @@ import re
 from ctypes import c_float
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
+
+from annotated_types import Ge
 
 from trainer_module.util.checks import check_fields, require
 
@@ -24,87 +26,63 @@ _SMALLER_IS_BETTER = re.compile("loss|error|crossentropy|(^|_)r?(mse|mae|mape|ms
 
 @dataclass(frozen=True)
 class PlateauConfig:
-    """When a metric counts as stalled.
-
-    Attributes:
-        monitor: Metric that steers the schedule, as the loop names it (val_accuracy, val_loss).
-        mode: Whether a larger (max) or a smaller (min) value of the monitor is better.
-        patience: Evaluations in a row without improvement after which the schedule acts; under the
-            rule of PyTorch it acts on the one after them, so that 0 is possible.
-        min_delta: By how much a value must beat the best to count as an improvement.
-        min_delta_mode: Unit of min_delta: absolute, or relative to the magnitude of the best.
-        cooldown: Evaluations to skip after an action before counting again.
-        smoothing: Filter applied to the metric before it is judged. The median ignores single
-            outliers. The ema approaches a new level ever more slowly, so min_delta should be
-            above 0 with it.
-        smoothing_window: Evaluations the filter spans (median), or its time constant (ema).
-        compatibility: Rule to follow: plateau, or exactly that of Keras or PyTorch.
-    """
+    """When the monitored metric has reached a plateau."""
 
     monitor: str = "val_accuracy"
+    """Metric that steers the schedule, as the loop names it (val_accuracy, val_loss)."""
     mode: Literal["max", "min"] = "max"
-    patience: int = 5
-    min_delta: float = 0.0
+    """Whether a larger (max) or a smaller (min) value of the monitor is better."""
+    patience: Annotated[int, Ge(0)] = 5
+    """Evaluations in a row without improvement after which the schedule acts; under the rule of
+    PyTorch it acts on the one after them, so that 0 is possible."""
+    min_delta: Annotated[float, Ge(0)] = 0.0
+    """By how much a value must beat the best to count as an improvement."""
     min_delta_mode: Literal["absolute", "relative"] = "absolute"
-    cooldown: int = 0
+    """Unit of min_delta: absolute, or relative to the magnitude of the best."""
+    cooldown: Annotated[int, Ge(0)] = 0
+    """Evaluations to skip after an action before counting again."""
     smoothing: Literal["none", "ema", "median"] = "none"
-    smoothing_window: int = 3
+    """Filter applied to the metric before it is judged. The median ignores single outliers. The ema
+    approaches a new level ever more slowly, so min_delta should be above 0 with it."""
+    smoothing_window: Annotated[int, Ge(1)] = 3
+    """Evaluations the filter spans (median), or its time constant (ema)."""
     compatibility: Literal["plateau", "keras", "torch"] = "plateau"
+    """Rule to follow: plateau, or exactly that of Keras or PyTorch."""
 
     def __post_init__(self) -> None:
-        """Check ranges, and that a compatibility rule is asked only for what its library has."""
+        """Checks ranges, and that the rule of a library gets only what the library has."""
         check_fields(self)
         require(
             bool(self.monitor),
-            "monitor must name a metric",
+            "`monitor` must name a metric",
             self.monitor,
-            'Try monitor="val_accuracy".',
+            "Try `monitor=val_accuracy`.",
         )
-        # The default mode suits an accuracy; a loss watched the wrong way round would train on
-        # silently until it is worst.
+        # The default mode suits an accuracy; a loss maximised by mistake would train on silently
+        # until it is worst.
         require(
             self.mode == "min" or not _SMALLER_IS_BETTER.search(self.monitor),
-            f"mode must be min where the monitor is a loss or an error ({self.monitor})",
+            f"`mode` must be min where the monitor is a loss or an error ({self.monitor})",
             self.mode,
-            'Add mode="min".',
+            "Add `mode=min`.",
         )
-        # PyTorch acts on the evaluation after `patience` bad ones.
-        least = 0 if self.compatibility == "torch" else 1
         require(
-            self.patience >= least,
-            f"patience must be at least {least} evaluation{'s' * (least == 0)}",
+            self.patience >= 1 or self.compatibility == "torch",
+            "`patience` must be at least 1",
             self.patience,
-            "Try patience=5.",
-        )
-        require(
-            0 <= self.min_delta < math.inf,
-            "min_delta must be a finite number of at least 0",
-            self.min_delta,
-            "Try min_delta=0.001.",
-        )
-        require(
-            self.cooldown >= 0,
-            "cooldown must be at least 0 evaluations",
-            self.cooldown,
-            "Try cooldown=0.",
-        )
-        require(
-            self.smoothing_window >= 1,
-            "smoothing_window must be at least 1 evaluation",
-            self.smoothing_window,
-            "Try smoothing_window=3.",
+            "Try `patience=5`.",
         )
         require(
             self.compatibility == "plateau" or self.smoothing == "none",
-            f"smoothing must be none to follow the rule of {self.compatibility}",
+            f"`smoothing` must be none under the rule of {self.compatibility}",
             self.smoothing,
-            'Leave out smoothing, or take compatibility="plateau".',
+            "Leave out `smoothing`, or set `compatibility=plateau`.",
         )
         require(
             self.compatibility != "keras" or self.min_delta_mode == "absolute",
-            "min_delta_mode must be absolute to follow the rule of keras",
+            "`min_delta_mode` must be absolute under the rule of keras",
             self.min_delta_mode,
-            "Leave out min_delta_mode.",
+            "Leave out `min_delta_mode`.",
         )
 
 

@@ -9,7 +9,9 @@ at which nothing can change any more, or the end of the epochs or of the time al
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Interval
 
 from trainer_module.schedule import plateau
 from trainer_module.schedule.decision import (
@@ -75,84 +77,46 @@ class NonFiniteError(ValueError):
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """The plan of actions and the one stop rule.
-
-    Attributes:
-        plateau: When the metric counts as stalled.
-        strategy: Which of learning rate and batch carries the drop of the noise scale.
-        plan: One action for each stall, such as "batch*5, lr/5, lr/5"; overrides the strategy.
-        factor: By how much the gradient noise scale drops at each stall.
-        actions: Stalls to act on; the stall after the last one stops the run.
-        max_batch_size: Global batch size never exceeded; a tenth of the examples if not given.
-        min_learning_rate: Learning rate never gone below.
-        restore: What to take back from the best epoch when acting on a stall.
-        on_nonfinite: What to do when loss or metric is NaN or infinite.
-        warmup_epochs: Epochs in which the learning rate rises linearly, before the first stall is
-            looked for. Their evaluations count for the best, but not against patience.
-        warmup_fraction: Share of the learning rate that the first epoch of the warm-up has.
-        max_epochs: Epochs after which the run stops whatever the metric does.
-        time_budget: Seconds of training after which the run stops; no limit if not given.
-    """
+    """What to do at each plateau, and when to stop."""
 
     plateau: PlateauConfig = field(default_factory=PlateauConfig)
+    """When the metric has reached a plateau."""
     strategy: Literal["lr_decay", "batch_increase", "hybrid", "auto"] = "hybrid"
+    """Which of learning rate and batch carries the drop of the noise scale."""
     plan: str | None = None
-    factor: float = 4.0
-    actions: int = 2
-    max_batch_size: int | None = None
-    min_learning_rate: float = 1e-6
+    """One action for each plateau, such as "batch*5, lr/5, lr/5"; overrides the strategy."""
+    factor: Annotated[float, Gt(1)] = 4.0
+    """How many times smaller the noise scale becomes at each plateau, above 1. Keras's
+    ReduceLROnPlateau multiplies the learning rate by its factor, below 1: with SGD and lr_decay,
+    its factor is 1 / this one."""
+    actions: Annotated[int, Ge(0)] = 2
+    """Plateaus to act on; the plateau after the last one stops the run."""
+    max_batch_size: Annotated[int | None, Ge(1)] = None
+    """Global batch size never exceeded; a tenth of the examples if not given."""
+    min_learning_rate: Annotated[float, Ge(0)] = 1e-6
+    """Learning rate never gone below."""
     restore: Restore = "none"
+    """What to take back from the best epoch when acting on a plateau."""
     on_nonfinite: Literal["raise", "bad_epoch", "rollback_and_reduce"] = "raise"
-    warmup_epochs: int = 0
-    warmup_fraction: float = 0.1
-    max_epochs: int = 100
-    time_budget: float | None = None
+    """What to do when loss or metric is NaN or infinite."""
+    warmup_epochs: Annotated[int, Ge(0)] = 0
+    """Epochs in which the learning rate rises linearly, before the first plateau is looked for.
+    Their evaluations count for the best, but not against patience."""
+    warmup_fraction: Annotated[float, Interval(gt=0, le=1)] = 0.1
+    """Share of the learning rate that the first epoch of the warm-up has."""
+    max_epochs: Annotated[int, Ge(1)] = 100
+    """Epochs after which the run stops whatever the metric does."""
+    time_budget: Annotated[float | None, Gt(0)] = None
+    """Seconds of training after which the run stops; no limit if not given."""
 
     def __post_init__(self) -> None:
-        """Check ranges, and that the plan can be read."""
+        """Checks ranges, and that the plan can be read."""
         check_fields(self)
         require(
-            1 < self.factor < math.inf,
-            "factor must be a finite number above 1",
-            self.factor,
-            "Try factor=4, which divides the noise scale by 4 at each plateau.",
-        )
-        require(self.actions >= 0, "actions must be at least 0", self.actions, "Try actions=2.")
-        require(
-            self.max_batch_size is None or self.max_batch_size >= 1,
-            "max_batch_size must be at least 1 example",
-            self.max_batch_size,
-            "Leave out max_batch_size for a tenth of the examples.",
-        )
-        require(
-            0 <= self.min_learning_rate < math.inf,
-            "min_learning_rate must be a finite number of at least 0",
-            self.min_learning_rate,
-            "Try min_learning_rate=1e-6.",
-        )
-        require(
-            self.max_epochs >= 1,
-            "max_epochs must be at least 1",
-            self.max_epochs,
-            "Try max_epochs=100.",
-        )
-        require(
-            0 <= self.warmup_epochs < self.max_epochs,
-            f"warmup_epochs must be at least 0 and below max_epochs ({self.max_epochs})",
+            self.warmup_epochs < self.max_epochs,
+            f"`warmup_epochs` must be below `max_epochs` ({self.max_epochs})",
             self.warmup_epochs,
-            "Lower warmup_epochs, or raise max_epochs.",
-        )
-        require(
-            0 < self.warmup_fraction <= 1,
-            "warmup_fraction must be in (0, 1]",
-            self.warmup_fraction,
-            "Try warmup_fraction=0.1.",
-        )
-        require(
-            self.time_budget is None or 0 < self.time_budget < math.inf,
-            "time_budget must be a finite number of seconds above 0",
-            self.time_budget,
-            "Leave out time_budget for no limit.",
+            "Lower `warmup_epochs`, or raise `max_epochs`.",
         )
         if self.plan is not None:
             parse_plan(self.plan)

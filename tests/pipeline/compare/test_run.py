@@ -62,7 +62,7 @@ def test_a_comparison_keeps_apart_from_the_runs_of_its_preset() -> None:
         (("--plan", "lr/2"), "--plan must be left out of a comparison"),
         (("--warm-start",), "--warm-start must be left out of a comparison"),
         (("--tune", "3"), "--tune must be left out of a comparison"),
-        (("--patience", "0"), "--patience must be at least 1 evaluation, got 0"),
+        (("--patience", "0"), "--patience must be at least 1, got 0"),
         (("--model", "gpt"), "--model must be one of"),
     ],
 )

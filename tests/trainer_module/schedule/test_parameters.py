@@ -25,7 +25,7 @@ def test_kubeflow_gives_whole_numbers_as_floats():
 
 
 def test_a_value_out_of_range_is_refused():
-    with pytest.raises(ValueError, match="patience must be at least 1"):
+    with pytest.raises(ValueError, match="`patience` must be at least 0"):
         parameters.schedule({"patience": -1})
 
 

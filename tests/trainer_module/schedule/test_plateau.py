@@ -39,38 +39,14 @@ def last(config: PlateauConfig, metrics: Sequence[float | None]) -> Observation:
 
 
 class TestConfig:
-    @pytest.mark.parametrize(
-        ("field", "value"),
-        [
-            ("monitor", ""),
-            ("mode", "auto"),
-            ("patience", 0),
-            ("patience", -3),
-            ("min_delta", -0.1),
-            ("min_delta", math.nan),
-            ("min_delta", math.inf),
-            ("min_delta_mode", "percent"),
-            ("cooldown", -1),
-            ("smoothing", "mean"),
-            ("smoothing_window", 0),
-            ("compatibility", "optax"),
-        ],
-    )
-    def test_a_bad_value_is_named_with_its_remedy(self, field, value):
-        with pytest.raises(ValueError, match=field) as error:
-            PlateauConfig(**{field: value})
-        assert f"got {value!r}" in str(error.value)
-        assert f"{field}=" in str(error.value)
-
-    def test_says_what_patience_must_be(self):
-        with pytest.raises(ValueError) as error:
-            PlateauConfig(patience=0)
-        assert str(error.value) == (
-            "patience must be at least 1 evaluation, got 0. Try patience=5."
-        )
+    @pytest.mark.parametrize("field", ["monitor", "mode", "patience", "min_delta"])
+    def test_a_bad_value_is_named_with_its_remedy(self, field):
+        bad = {"monitor": "", "mode": "auto", "patience": 0, "min_delta": math.nan}[field]
+        with pytest.raises(ValueError, match=f"`{field}` must .*, got {bad!r}. Try `{field}="):
+            PlateauConfig(**{field: bad})
 
     def test_refuses_a_loss_watched_the_wrong_way_round(self):
-        with pytest.raises(ValueError, match=r'mode="min"'):
+        with pytest.raises(ValueError, match="`mode=min`"):
             PlateauConfig(monitor="val_loss")
 
     def test_refuses_what_the_library_followed_does_not_have(self):
