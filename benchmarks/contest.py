@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from typing import Any, Literal, get_args
+from typing import Any
 
 import keras
 import numpy as np
@@ -29,13 +29,13 @@ from trainer_module import train
 from trainer_module.config import ImageFeatures, Precision, TrainConfig
 from trainer_module.history import EpochRecord, History
 from trainer_module.models import registry
-from trainer_module.schedule.scaling import Problem
+from trainer_module.schedule.scaling import TrainingSpec
+from trainer_module.schedule.strategy import StrategyName
 from trainer_module.training import optimizer, precision
 from trainer_module.training.data import Split, evaluation_dataset, training_factory
 
 KERAS = "Keras ReduceLROnPlateau"
-Strategy = Literal["lr_decay", "batch_increase", "hybrid"]
-STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+STRATEGIES: tuple[StrategyName, ...] = ("lr_decay", "batch_increase", "hybrid")
 _CURVE_IMAGES = 1_000
 _MIN_DELTA = 0.01
 PART = "contest"
@@ -63,10 +63,10 @@ class Course:
         return Split(self.test.x[:_CURVE_IMAGES], self.test.y[:_CURVE_IMAGES])
 
     @property
-    def problem(self) -> Problem:
-        """What the noise scale depends on beside learning rate and batch."""
+    def spec(self) -> TrainingSpec:
+        """What the update noise depends on beside learning rate and batch."""
         optimization = self.config.optimization
-        return Problem(len(self.training.y), optimization.optimizer, optimization.momentum)
+        return TrainingSpec(len(self.training.y), optimization.optimizer, optimization.momentum)
 
     def settings(self, settings: Settings) -> dict[str, Any]:
         """What two runs must have in common to be compared."""
@@ -181,7 +181,7 @@ def draw(
     """
     lines = "mean and s.d. over seeds" if _seeds(settings) > 1 else "one run of each"
     title = f"{what}, {len(course.training.y):,} CIFAR-10 images; {lines}"
-    side_by_side = runs.comparison(finished, course.problem)
+    side_by_side = runs.comparison(finished, course.spec)
     plot.draw(side_by_side, runs.TEST, settings.output / figure_file(part), title)
     return side_by_side
 
@@ -271,7 +271,7 @@ class _Curve:
 
 
 def plateau(
-    course: Course, model: keras.Model, judge: Judge, seed: int, *, strategy: Strategy
+    course: Course, model: keras.Model, judge: Judge, seed: int, *, strategy: StrategyName
 ) -> tuple[list[Epoch], str]:
     """Train with our loop; the epochs, and why it stopped."""
     config, curve = course.config, _Curve(judge)
@@ -364,7 +364,7 @@ class _KerasCurve(keras.callbacks.Callback):  # type: ignore[misc]
     def marked(self) -> list[Epoch]:
         """The epochs with what the callbacks did after each, seen from the rates."""
         rates = [epoch.learning_rate for epoch in self.epochs]
-        actions = ["decay_lr" if b < a else "none" for a, b in itertools.pairwise(rates)]
+        actions = ["lr_decay" if b < a else "none" for a, b in itertools.pairwise(rates)]
         return [
             replace(epoch, action=action)
             for epoch, action in zip(self.epochs, [*actions, "stop"], strict=True)

@@ -5,11 +5,11 @@ from typing import Any
 
 from pipeline.compare.statistics import Comparison, Trial, Unit, curve
 
-_MARKS = {"decay_lr": "v", "grow_batch": "^", "grow_batch_and_decay_lr": "D", "stop": "X"}
+_MARKS = {"lr_decay": "v", "batch_increase": "^", "batch_increase_and_lr_decay": "D", "stop": "X"}
 
 
 def draw(comparison: Comparison, metric: str, path: Path, title: str) -> None:
-    """Draw a metric, mean and standard deviation over seeds, and the noise scale of each run.
+    """Draw a metric, mean and standard deviation over seeds, and the update noise of each run.
 
     Args:
         comparison: The runs; a colour a strategy.
@@ -36,13 +36,13 @@ def draw(comparison: Comparison, metric: str, path: Path, title: str) -> None:
         for trial in comparison.of(strategy):
             records = trial.history.epochs
             x = trial.axis("epochs")
-            noise = [record.noise_scale for record in records]
+            noise = [record.update_noise for record in records]
             places["noise"].step(x, noise, where="mid", color=color, alpha=0.6)
             batch = [record.batch_size for record in records]
             places["batch"].step(x, batch, where="mid", color=color, alpha=0.6)
     for unit in ("epochs", "updates"):
         places[unit].set(xlabel=unit, ylabel=metric)
-    places["noise"].set(xlabel="epochs", ylabel="noise scale", yscale="log")
+    places["noise"].set(xlabel="epochs", ylabel="update noise", yscale="log")
     places["batch"].set(xlabel="epochs", ylabel="batch size", yscale="log")
     for axis in places.values():
         axis.grid(alpha=0.3)

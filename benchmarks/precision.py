@@ -58,7 +58,7 @@ def _method(course: Course, settings: Settings) -> str:
         f"VGG16 at width {config.network.width_multiplier:g} on {len(course.training.y):,} of "
         f"CIFAR-10's 50,000 training images in batches of {config.loop.batch_size}, SGD with "
         f"momentum {optimization.momentum:g} and learning rate {optimization.learning_rate:g}, "
-        f"which lr_decay divides by {schedule.factor:g} at a stall (patience "
+        f"which lr_decay divides by {schedule.factor:g} at a plateau (patience "
         f"{schedule.plateau.patience}, {schedule.actions} actions, at most {schedule.max_epochs} "
         f"epochs); {len(course.validation.y):,} others steer the schedule, "
         f"{len(course.test.y):,} test images judge the kept weights, the first "

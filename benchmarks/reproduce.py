@@ -107,7 +107,7 @@ def write(
     page = folder / f"{name}.md"
     page.write_text(
         f"{verdict}{method}\n\n{report.hardware_line(machine)}\n\n"
-        f"![{metric}, noise scale and batch of each strategy]({figure.name})\n\n{totals}{tables}"
+        f"![{metric}, update noise and batch of each strategy]({figure.name})\n\n{totals}{tables}"
     )
     print(page)
     return page

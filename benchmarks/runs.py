@@ -13,7 +13,8 @@ from benchmarks.comparison import Comparison
 from pipeline.compare.statistics import Comparison as SideBySide
 from pipeline.compare.statistics import Trial
 from trainer_module.history import EpochRecord, History
-from trainer_module.schedule.scaling import Problem, noise_scale
+from trainer_module.schedule.scaling import TrainingSpec
+from trainer_module.schedule.strategy import FORMER_ACTIONS
 
 MONITOR, TEST = "val_accuracy", "test_accuracy"
 
@@ -154,7 +155,7 @@ def compare_on_the_way(runs: Sequence[Run], own: str, other: str) -> list[Compar
                 other,
                 tuple(values),
                 "at most",
-                note="to the highest accuracy that both came to; alike until the first stall",
+                note="to the highest accuracy that both came to; alike until the first plateau",
             )
         )
     return rows
@@ -195,35 +196,33 @@ def pooled_spread(a: Sequence[float], b: Sequence[float]) -> float:
     return math.sqrt(mean(variances))
 
 
-def comparison(runs: Sequence[Run], problem: Problem) -> SideBySide:
+def comparison(runs: Sequence[Run], spec: TrainingSpec) -> SideBySide:
     """The runs as `plateau compare` shows them.
 
     Args:
         runs: Runs of all contestants over the same seeds.
-        problem: What the noise scale depends on beside learning rate and batch.
+        spec: What the update noise depends on beside learning rate and batch.
     """
-    return SideBySide(tuple(_trial(run, problem) for run in runs))
+    return SideBySide(tuple(_trial(run, spec) for run in runs))
 
 
-def _trial(run: Run, problem: Problem) -> Trial:
+def _trial(run: Run, spec: TrainingSpec) -> Trial:
     records: list[EpochRecord] = []
-    updates = examples = 0
     best = -math.inf
     for epoch in run.epochs:
-        examples += (epoch.updates - updates) * epoch.batch_size
-        updates = epoch.updates
+        past = records[-1] if records else None
+        updates = epoch.updates - (past.updates if past else 0)
         records.append(
-            EpochRecord(
-                epoch=epoch.epoch,
+            EpochRecord.after(
+                past,
+                spec,
                 metrics={MONITOR: epoch.val_accuracy, TEST: epoch.test_accuracy},
                 learning_rate=epoch.learning_rate,
                 batch_size=epoch.batch_size,
-                noise_scale=noise_scale(epoch.learning_rate, epoch.batch_size, problem),
-                gradient_noise=None,
                 updates=updates,
-                examples=examples,
+                examples=updates * epoch.batch_size,
                 seconds=epoch.seconds,
-                action=epoch.action,
+                action=FORMER_ACTIONS.get(epoch.action, epoch.action),
                 reason="" if epoch.action == "none" else f"no better {MONITOR}",
                 best=epoch.val_accuracy > best,
             )

@@ -18,7 +18,9 @@ from trainer_module.config import (
     TableFeatures,
     TrainConfig,
 )
-from trainer_module.schedule.schedule import Problem, ScheduleConfig, Stage, forecast
+from trainer_module.schedule.scaling import TrainingSpec
+from trainer_module.schedule.schedule import ScheduleConfig, forecast
+from trainer_module.schedule.state import Stage
 from trainer_module.util.checks import require
 
 from .evaluation import GateConfig
@@ -56,7 +58,7 @@ class RunConfig:
         verbose: Show the log on the console too.
         network: The model.
         optimization: The optimizer.
-        schedule: What happens at a stall.
+        schedule: What happens at a plateau.
         loop: How the loop runs.
         gates: What a model must reach to be pushed.
         beam: Where Apache Beam runs the data steps.
@@ -134,7 +136,7 @@ class RunConfig:
         return Path("runs") / (name or self.name)
 
     def forecast(self, num_examples: int) -> tuple[Stage, ...]:
-        """What the schedule will do at each stall.
+        """What the schedule will do at each plateau.
 
         Args:
             num_examples: Training examples in an epoch.
@@ -143,8 +145,8 @@ class RunConfig:
             ValueError: Learning rate or batch size do not fit the schedule's bounds or the data.
         """
         optimization = self.optimization
-        problem = Problem(num_examples, optimization.optimizer, optimization.momentum)
-        return forecast(self.schedule, problem, optimization.learning_rate, self.loop.batch_size)
+        spec = TrainingSpec(num_examples, optimization.optimizer, optimization.momentum)
+        return forecast(self.schedule, spec, optimization.learning_rate, self.loop.batch_size)
 
     def train_config(self) -> TrainConfig:
         """The part that the Trainer reads.

@@ -82,7 +82,7 @@ def cifar10() -> RunConfig:
 
 
 def cifar10_vgg16() -> RunConfig:
-    """The published experiment: VGG16 on CIFAR-10, learning rate / 4 at two stalls, then stop."""
+    """The published experiment: VGG16 on CIFAR-10, learning rate / 4 at two plateaus, then stop."""
     return RunConfig(
         name="cifar10-vgg16",
         features=ImageFeatures(height=32, width=32, channels=3),

@@ -31,6 +31,8 @@ OPEN_TO_COMPONENTS = {
     "trainer_module.util.preemption",
     "trainer_module.serving.request",
     "trainer_module.schedule.schedule",
+    "trainer_module.schedule.state",
+    "trainer_module.schedule.strategy",
 }
 # The pipeline is compiled without loading a model, or TensorFlow.
 OPEN_TO_PIPELINE = {
@@ -39,15 +41,15 @@ OPEN_TO_PIPELINE = {
     "trainer_module.distributed.cluster",
     "trainer_module.util.collector",
     "trainer_module.config",
-    "trainer_module.schedule.decision",
     "trainer_module.util.environment",
     "trainer_module.util.files",
     "trainer_module.history",
-    "trainer_module.schedule.plan",
     "trainer_module.schedule.plateau",
     "trainer_module.util.preemption",
     "trainer_module.schedule.scaling",
     "trainer_module.schedule.schedule",
+    "trainer_module.schedule.state",
+    "trainer_module.schedule.strategy",
 }
 
 

@@ -13,7 +13,10 @@ import tensorflow as tf
 
 from trainer_module.history import EpochRecord, History, measured
 from trainer_module.schedule import schedule
-from trainer_module.schedule.schedule import Problem, ScheduleConfig, Stage
+from trainer_module.schedule.scaling import TrainingSpec
+from trainer_module.schedule.schedule import ScheduleConfig
+from trainer_module.schedule.state import ScheduleState, Stage
+from trainer_module.schedule.strategy import STRATEGIES
 from trainer_module.training.checkpoint import Checkpoints, Snapshot
 from trainer_module.training.optimizer import first_learning_rate, inner, kind
 from trainer_module.util.checks import require
@@ -49,7 +52,7 @@ class PlateauCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
         Args:
             config: What happens at a plateau, and when to stop.
-            num_examples: Training examples in an epoch, N of the noise scale.
+            num_examples: Training examples in an epoch, N of the update noise.
             batch_size: Global batch size of the first epoch, in examples.
             directory: Folder of checkpoints, for a run that `keras.callbacks.BackupAndRestore`
                 resumes. That callback must come after this one in the list.
@@ -60,16 +63,16 @@ class PlateauCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """
         super().__init__()
         require(
-            config.strategy != "auto" or config.plan is not None,
-            "the strategy must need no measurement of the gradient noise, which fit does not make",
+            config.plan is not None or not STRATEGIES[config.strategy].is_measured,
+            "`strategy` must need no simple noise scale, which fit does not measure",
             config.strategy,
-            "Choose lr_decay, batch_increase or hybrid, or train with trainer_module.train.",
+            "Choose another strategy, or train with trainer_module.train.",
         )
         self.num_examples = num_examples
         with tf.device("CPU"):
             self.batch_size = tf.Variable(batch_size, trainable=False, dtype=tf.int64)
         self.forecast: tuple[Stage, ...] = ()
-        self._state: schedule.ScheduleState
+        self._state: ScheduleState
         self._first: float
         self._started: float
         self._config = config
@@ -104,7 +107,7 @@ class PlateauCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if not optimizer.built:
             optimizer.build(self.model.trainable_variables)
         momentum = float(getattr(inner(optimizer), "momentum", 0.0))
-        self._problem = Problem(self.num_examples, kind(optimizer), momentum)
+        self._spec = TrainingSpec(self.num_examples, kind(optimizer), momentum)
         self._description = {
             "schedule": asdict(self._config),
             "batch_size": self._first_batch_size,
@@ -118,9 +121,7 @@ class PlateauCallback(keras.callbacks.Callback):  # type: ignore[misc]
             Checkpoints(self._directory, json.dumps(self._description)) if self._directory else None
         )
         rate = first_learning_rate(optimizer)
-        self._begin(
-            schedule.initial_state(self._config, self._problem, rate, self._first_batch_size)
-        )
+        self._begin(schedule.initial_state(self._config, self._spec, rate, self._first_batch_size))
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Set learning rate and batch size, after resuming if `fit` starts at a later epoch."""
@@ -155,7 +156,7 @@ class PlateauCallback(keras.callbacks.Callback):  # type: ignore[misc]
         seconds = self._clock() - self._started
         self._state, decision = schedule.step(
             self._config,
-            self._problem,
+            self._spec,
             before,
             metric=values[monitor],
             loss=values["loss"],
@@ -164,17 +165,15 @@ class PlateauCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if decision.observation.improved_best:
             self._best = Snapshot.take(decision.epoch, self.model, optimizer)
         self._best.restore(decision.restore, self.model, optimizer, self._start)
-        past = self._records[-1] if self._records else None
         self._records.append(
-            EpochRecord(
-                epoch=decision.epoch,
+            EpochRecord.after(
+                self._records[-1] if self._records else None,
+                self._spec,
                 metrics=values,
                 learning_rate=self._rate,
                 batch_size=before.batch_size,
-                noise_scale=schedule.noise_scale(self._rate, before.batch_size, self._problem),
-                gradient_noise=None,
-                updates=updates + (past.updates if past else 0),
-                examples=updates * before.batch_size + (past.examples if past else 0),
+                updates=updates,
+                examples=updates * before.batch_size,
                 seconds=seconds,
                 action=decision.action,
                 reason=decision.reason,
@@ -186,7 +185,7 @@ class PlateauCallback(keras.callbacks.Callback):  # type: ignore[misc]
             latest = Snapshot.take(decision.epoch, self.model, optimizer)
             memory = {
                 "first": self._first,
-                "schedule": schedule.state_to_json(self._state),
+                "schedule": self._state.to_json(),
                 "records": [asdict(record) for record in self._records],
             }
             self._checkpoints.save(latest, self._best, memory)
@@ -195,11 +194,11 @@ class PlateauCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """Leave the model with the weights of the best epoch."""
         self._best.restore_model(self.model)
 
-    def _begin(self, state: schedule.ScheduleState) -> None:
+    def _begin(self, state: ScheduleState) -> None:
         self._state, self._first = state, state.learning_rate
         self._started = self._clock()
         self.forecast = schedule.forecast(
-            self._config, self._problem, self._first, self._first_batch_size
+            self._config, self._spec, self._first, self._first_batch_size
         )
 
     def _resume(self, epoch: int) -> None:
@@ -214,8 +213,8 @@ class PlateauCallback(keras.callbacks.Callback):  # type: ignore[misc]
         latest, self._best, memory = saved
         latest.restore_model(self.model)
         latest.restore_optimizer(self.model.optimizer)
-        self._records = [EpochRecord(**record) for record in memory["records"]]
-        state = schedule.state_from_json(memory["schedule"])
+        self._records = [EpochRecord.from_dict(record) for record in memory["records"]]
+        state = ScheduleState.from_json(memory["schedule"])
         self._begin(state._replace(learning_rate=memory["first"]))
         self._state = state
         self._started -= self._records[-1].seconds

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from trainer_module.schedule.scaling import TrainingSpec, update_noise
+from trainer_module.schedule.strategy import FORMER_ACTIONS
 from trainer_module.util import files
 from trainer_module.util.checks import require
 
@@ -20,7 +22,8 @@ FILE_NAME = "history.jsonl"
 MAX_BYTES = 256 * 1024**2
 """Size of a file that is read; an epoch takes about half a KiB."""
 
-_SHOWN = 300
+_FORMER_FIELDS = {"noise_scale": "update_noise", "gradient_noise": "simple_noise_scale"}
+_EXCERPT = 300
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,14 @@ class EpochRecord:
         metrics: Training and validation values by name, such as loss, accuracy, val_accuracy.
         learning_rate: Learning rate during the epoch.
         batch_size: Global batch size during the epoch, in examples.
-        noise_scale: Gradient noise scale eps (N/B - 1) / (1 - m) during the epoch.
-        gradient_noise: B_simple in examples (McCandlish et al. 2018), the batch size at which
+        update_noise: Update noise g of the schedule during the epoch (schedule/scaling.py).
+        simple_noise_scale: B_simple in examples (McCandlish et al. 2018), the batch size at which
             noise and signal of the gradient are equal, as last measured; None while not measured,
             infinity where noise hid the signal.
         updates: Optimizer updates since the start of the run.
         examples: Training examples seen since the start of the run.
         seconds: Seconds of training since the start of the run, resumed parts added up.
-        action: What the schedule did after the epoch: none, decay_lr, grow_batch, stop, ...
+        action: What the schedule did after the epoch: none, lr_decay, batch_increase, stop, ...
         reason: Why, in words.
         best: Whether the monitored value is the best so far.
     """
@@ -48,14 +51,53 @@ class EpochRecord:
     metrics: Mapping[str, float]
     learning_rate: float
     batch_size: int
-    noise_scale: float
-    gradient_noise: float | None
+    update_noise: float
+    simple_noise_scale: float | None
     updates: int
     examples: int
     seconds: float
     action: str
     reason: str
     best: bool
+
+    @classmethod
+    def after(
+        cls,
+        past: "EpochRecord | None",
+        spec: TrainingSpec,
+        *,
+        metrics: Mapping[str, float],
+        learning_rate: float,
+        batch_size: int,
+        updates: int,
+        examples: int,
+        seconds: float,
+        best: bool,
+        action: str = "none",
+        reason: str = "",
+        simple_noise_scale: float | None = None,
+    ) -> "EpochRecord":
+        """Returns the record of the epoch after `past`; updates and examples are its own."""
+        return cls(
+            epoch=past.epoch + 1 if past else 1,
+            metrics=metrics,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            update_noise=update_noise(learning_rate, batch_size, spec),
+            simple_noise_scale=simple_noise_scale,
+            updates=updates + (past.updates if past else 0),
+            examples=examples + (past.examples if past else 0),
+            seconds=seconds,
+            action=action,
+            reason=reason,
+            best=best,
+        )
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "EpochRecord":
+        """Returns the record of `asdict`, also of version 0.1, which had other names."""
+        fields = {_FORMER_FIELDS.get(name, name): value for name, value in fields.items()}
+        return cls(**fields | {"action": FORMER_ACTIONS.get(fields["action"], fields["action"])})
 
 
 @dataclass(frozen=True)
@@ -137,7 +179,7 @@ def read(path: Path) -> History:
         known = header["format"] == FORMAT and header["version"] == VERSION
         if not known:
             raise ValueError(f"format {header['format']!r}, version {header['version']!r}")
-        epochs = tuple(asdict(EpochRecord(**record)) for record in records)
+        epochs = tuple(asdict(EpochRecord.from_dict(record)) for record in records)
         found = {**header, **end, "epochs": epochs}
         del found["format"], found["version"]
         try:
@@ -148,7 +190,7 @@ def read(path: Path) -> History:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"a training history must be a {FORMAT} file of version {VERSION}, "
-            f"got {path} ({str(error)[:_SHOWN]}). Train again to write a new one."
+            f"got {path} ({str(error)[:_EXCERPT]}). Train again to write a new one."
         ) from error
 
 
@@ -243,11 +285,11 @@ class TensorBoardWriter:
             **record.metrics,
             "learning_rate": record.learning_rate,
             "batch_size": record.batch_size,
-            "noise_scale": record.noise_scale,
+            "update_noise": record.update_noise,
             "updates": record.updates,
         }
-        if record.gradient_noise is not None:
-            scalars["gradient_noise"] = record.gradient_noise
+        if record.simple_noise_scale is not None:
+            scalars["simple_noise_scale"] = record.simple_noise_scale
         with self._writer.as_default(step=record.epoch):
             for name, value in scalars.items():
                 tf.summary.scalar(f"plateau/{name}", value)

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import tensorflow as tf
 
 from trainer_module import history
 from trainer_module.history import EpochRecord, History
+from trainer_module.schedule.scaling import TrainingSpec
+from trainer_module.training.optimizer import inner, kind
 from trainer_module.util.checks import require
 
 
@@ -45,11 +48,11 @@ class HistoryRecorder(tf.keras.callbacks.Callback):  # type: ignore[misc]
             ValueError: An argument is out of its range.
         """
         super().__init__()
-        require(batch_size > 0, "batch_size must be positive", batch_size, "Try 32.")
-        require(mode in ("min", "max"), "mode must be min or max", mode, "Try min.")
+        require(batch_size > 0, "`batch_size` must be above 0", batch_size, "Try `batch_size=32`.")
+        require(mode in ("min", "max"), "`mode` must be min or max", mode, "Try `mode=min`.")
         require(
             "://" not in str(directory),
-            "directory must be a local folder",
+            "`directory` must be a local folder",
             str(directory),
             "Record to a local folder and copy history.jsonl from there.",
         )
@@ -79,22 +82,19 @@ class HistoryRecorder(tf.keras.callbacks.Callback):  # type: ignore[misc]
         values = history.measured(logs, monitor)
         past = self.history.epochs
         best = max((self._sign * e.metrics[monitor] for e in past), default=-math.inf)
-        updates = int(self.model.optimizer.iterations.numpy()) - self._updates
+        optimizer = self.model.optimizer
         before = past[-1].updates if past else 0
-        momentum = getattr(self.model.optimizer, "momentum", 0.0) or 0.0
-        record = EpochRecord(
-            epoch=len(past) + 1,
+        updates = int(optimizer.iterations.numpy()) - self._updates - before
+        momentum = float(getattr(inner(optimizer), "momentum", 0.0) or 0.0)
+        record = EpochRecord.after(
+            past[-1] if past else None,
+            TrainingSpec(max(updates, 1) * self._batch_size, kind(optimizer), momentum),
             metrics=values,
             learning_rate=self._rate,
             batch_size=self._batch_size,
-            # N / B of the noise scale is the number of updates in an epoch.
-            noise_scale=self._rate * (updates - before - 1) / (1 - float(momentum)),
-            gradient_noise=None,
             updates=updates,
             examples=updates * self._batch_size,
             seconds=time.monotonic() - self._begin,
-            action="none",
-            reason="",
             best=self._sign * values[monitor] > best,
         )
         self._write((*past, record), "")
@@ -105,6 +105,5 @@ class HistoryRecorder(tf.keras.callbacks.Callback):  # type: ignore[misc]
         self._write(epochs, f"fit ended after {len(epochs)} epochs")
 
     def _write(self, epochs: Sequence[EpochRecord], stop_reason: str) -> None:
-        made = self.history
-        self.history = History(made.config, made.monitor, made.mode, epochs, stop_reason)
+        self.history = replace(self.history, epochs=epochs, stop_reason=stop_reason)
         history.write(self.history, self._path)

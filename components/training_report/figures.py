@@ -35,14 +35,6 @@ class Key(NamedTuple):
     shape: str
 
 
-ACTIONS: Mapping[str, str] = {
-    "decay_lr": "learning rate decayed",
-    "grow_batch": "batch grown",
-    "grow_batch_and_decay_lr": "batch grown, learning rate decayed",
-    "rollback": "rolled back to the best weights",
-    "stop": "stopped",
-}
-
 _GAP = 0.06
 _NAME_SHOWN = 18
 _LOG_RATIO = 15
@@ -113,10 +105,10 @@ def training(history: History) -> Figure:
 
 
 def noise(history: History) -> Figure:
-    """Batch size beside B_simple, and the noise scale, over the same x axis."""
+    """Batch size beside B_simple, and the update noise, over the same x axis."""
     records = history.epochs
-    figure = stack(["examples", "noise scale"], [1.4, 1.0])
-    measured = [record.gradient_noise for record in records]
+    figure = stack(["examples", "update noise"], [1.4, 1.0])
+    measured = [record.simple_noise_scale for record in records]
     batches = [record.batch_size for record in records]
     figure["key"] = [Key("batch size", "--batch", "line")]
     add_steps(figure, 0, batches, "batch size", "--batch")
@@ -125,8 +117,8 @@ def noise(history: History) -> Figure:
         _add(figure, 0, _after(records), measured, "B_simple", style)
         figure["key"].append(Key("B_simple", "--noise", "line"))
     log_if_wide(figure, 0, [*measured, *batches], ratio=4)
-    scales = [record.noise_scale for record in records]
-    add_steps(figure, 1, scales, "noise scale", "--rate")
+    scales = [record.update_noise for record in records]
+    add_steps(figure, 1, scales, "update noise", "--rate")
     log_if_wide(figure, 1, scales, ratio=4)
     _mark_decisions(figure, history)
     figure["layout"]["height"] = 380

@@ -23,6 +23,7 @@ from components.training_report.mistakes import Mistakes
 from components.training_report.serving import Serving
 from schemas.columns import Input
 from trainer_module.history import EpochRecord, History
+from trainer_module.schedule.strategy import ACTIONS
 
 FILE_NAME = "report.html"
 
@@ -104,7 +105,7 @@ def render(report: Report) -> str:
         verdict=_verdict(report),
         tiles=_tiles(report),
         pairs=figures.pairs(history),
-        actions=figures.ACTIONS,
+        actions=ACTIONS,
         gates=_Gates.of(evaluation.gates),
         metric_names=list(evaluation.candidate.values),
         worst=evaluation.classes[:_WORST],

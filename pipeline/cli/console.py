@@ -20,7 +20,7 @@ from components.evaluation.interval import Interval
 from components.evaluation.results import ACCURACY, CROSSENTROPY
 from components.gate import Check
 from components.text import visible
-from trainer_module.schedule.schedule import Action
+from trainer_module.schedule.strategy import ACTIONS
 
 from ..metadata.bless import Blessing
 from ..metadata.lineage import Detail, Origin
@@ -31,12 +31,6 @@ from ..presets import PRESETS
 from .forecast import Plan
 
 WORST_SHOWN = 3
-_CHANGES: dict[Action, str] = {
-    "none": "",
-    "decay_lr": "learning rate",
-    "grow_batch": "batch",
-    "grow_batch_and_decay_lr": "both",
-}
 _COLOURS = {
     "finished": "green",
     "complete": "green",
@@ -76,16 +70,16 @@ def error(message: str) -> Text:
 def plan(plan: Plan) -> RenderableType:
     """A forecast as a table, with what it rests on."""
     table = Table("from", "changes", title=f"Plan of {plan.name}", title_justify="left")
-    for name in ("learning rate", "batch", "steps/epoch", "noise scale"):
+    for name in ("learning rate", "batch", "steps/epoch", "update noise"):
         table.add_column(name, justify="right")
     for row, stage in enumerate(plan.stages):
         table.add_row(
-            f"stall {stage.index}" if stage.index else "end of warm-up" if row else "start",
-            _CHANGES[stage.action],
+            f"plateau {stage.index}" if stage.index else "end of warm-up" if row else "start",
+            ACTIONS[stage.action],
             _decimal(stage.learning_rate),
             f"{stage.batch_size:,}",
             f"{stage.steps_per_epoch:,}",
-            f"{stage.noise_scale:.4g}",
+            f"{stage.update_noise:.4g}",
         )
     assumed = f"Assumes {plan.size} training examples ({plan.size.source})."
     return Group(table, *map(Text, (plan.stop, plan.rule, assumed, *plan.notes)))

@@ -1,8 +1,11 @@
-"""What the schedule would do at each stall, known before training."""
+"""What the schedule would do at each plateau, known before training."""
 
 from dataclasses import dataclass
 
-from trainer_module.schedule.schedule import ScheduleConfig, Stage, update_rule
+from trainer_module.schedule.scaling import scaling_rule
+from trainer_module.schedule.schedule import ScheduleConfig
+from trainer_module.schedule.state import Stage
+from trainer_module.schedule.strategy import STRATEGIES
 from trainer_module.util.checks import require
 
 from ..config import RunConfig
@@ -39,7 +42,7 @@ class Plan:
 
     Attributes:
         name: Name of the preset.
-        stages: From the start, and from each stall, to the next.
+        stages: From the start, and from each plateau, to the next.
         rule: How learning rate trades against batch size, a sentence.
         stop: What ends the run, a sentence.
         size: Training examples it assumes.
@@ -67,36 +70,35 @@ def make_plan(config: PlanConfig) -> Plan:
         size = TrainingSize(config.examples, config.examples, "--examples")
     stages = run.forecast(size.count)
     notes = []
-    if run.schedule.strategy == "auto" and run.schedule.plan is None:
-        notes.append(
-            "Strategy auto chooses by measurement; shown is hybrid, which it follows without one."
-        )
+    strategy = STRATEGIES[run.schedule.strategy]
+    if strategy.is_measured and run.schedule.plan is None:
+        notes.append(f"Without a measurement: strategy {run.schedule.strategy} {strategy.words}.")
     last = stages[-1].index + 1
     if last <= run.schedule.num_actions:
         notes.append(
-            f"Stall {last} can change nothing: learning rate and batch are at their limits."
+            f"Plateau {last} can change nothing: learning rate and batch are at their limits."
         )
     if run.schedule.warmup_epochs:
         notes.append(
             f"The learning rate rises linearly from the start to epoch "
-            f"{run.schedule.warmup_epochs + 1}; no stall is looked for before."
+            f"{run.schedule.warmup_epochs + 1}; no plateau is looked for before."
         )
     return Plan(
         name=run.name,
         stages=stages,
-        rule=update_rule(run.optimization.optimizer).text,
+        rule=scaling_rule(run.optimization.optimizer).text,
         stop=_stop(run.schedule, last),
         size=size,
         notes=tuple(notes),
     )
 
 
-def _stop(schedule: ScheduleConfig, stall: int) -> str:
+def _stop(schedule: ScheduleConfig, plateau: int) -> str:
     """The stop rule in words."""
     watched = schedule.plateau
     span = "an epoch" if watched.patience == 1 else f"{watched.patience} epochs in a row"
     budget = "" if schedule.time_budget is None else f" or {schedule.time_budget:g} s of training"
     return (
-        f"A stall is {span} without a better {watched.monitor}; stall {stall} stops the run, "
+        f"A plateau is {span} without a better {watched.monitor}; plateau {plateau} stops the run, "
         f"and so do {schedule.max_epochs} epochs{budget}."
     )

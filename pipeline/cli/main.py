@@ -416,7 +416,7 @@ def _report(args: list[str]) -> int:
 COMMANDS = {
     "run": Command(_run, "[PRESET] [flags]", "train, evaluate, push the model if it passes"),
     "compare": Command(_compare, "[PRESET] [flags]", "train the strategies side by side"),
-    "plan": Command(_plan, "[PRESET] [flags]", "say what the schedule would do at each stall"),
+    "plan": Command(_plan, "[PRESET] [flags]", "say what the schedule would do at each plateau"),
     "presets": Command(_presets, "", "list the presets"),
     "runs": Command(_runs, "[PRESET]", "list earlier runs, and which model is served"),
     "runs show": Command(_runs_show, "[ID]", "one run: its steps, and what its model is made from"),

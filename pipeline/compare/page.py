@@ -15,17 +15,10 @@ from components.training_report import figures
 from components.training_report import page as report
 from components.training_report.figures import Figure, Key
 from trainer_module.history import EpochRecord
+from trainer_module.schedule.strategy import ACTIONS, STRATEGIES
 
 from . import text as comparison_text
 from .statistics import UNITS, Comparison, Curve, Trial, Unit
-
-COLOURS: Mapping[str, str] = {
-    "lr_decay": "--rate",
-    "batch_increase": "--batch",
-    "hybrid": "--noise",
-    "auto": "--validation",
-}
-"""CSS variable of each strategy, as the training report draws what the strategy acts on."""
 
 _SYMBOLS = {"stop": "x", "rollback": "star-triangle-down"}
 _TITLES: Mapping[Unit, str] = {
@@ -74,7 +67,7 @@ def render(page: Page) -> str:
         verdict=comparison_text.verdict(comparison),
         units=UNITS,
         key=[Key(name, colour(name), "line") for name in comparison.strategies],
-        actions=figures.ACTIONS,
+        actions=ACTIONS,
         symbols=_SYMBOLS,
         colour=colour,
         text=comparison_text,
@@ -89,7 +82,7 @@ def render(page: Page) -> str:
 
 def colour(strategy: str) -> str:
     """CSS variable of a strategy."""
-    return COLOURS.get(strategy, "--train")
+    return STRATEGIES[strategy].colour if strategy in STRATEGIES else "--train"
 
 
 def axes(comparison: Comparison) -> dict[str, list[float]]:
@@ -204,11 +197,11 @@ def accuracies(comparison: Comparison) -> Figure:
 
 
 def schedule(comparison: Comparison) -> Figure:
-    """Learning rate, batch and noise scale of every run as steps, one pane each."""
+    """Learning rate, batch and update noise of every run as steps, one pane each."""
     panes: tuple[tuple[str, Callable[[EpochRecord], float]], ...] = (
         ("learning rate", lambda record: record.learning_rate),
         ("batch", lambda record: float(record.batch_size)),
-        ("noise scale", lambda record: record.noise_scale),
+        ("update noise", lambda record: record.update_noise),
     )
     figure = figures.stack([title for title, _ in panes], [1.0] * len(panes))
     for pane, (title, value) in enumerate(panes):
@@ -340,7 +333,7 @@ def _decisions(trials: Sequence[Trial], monitor: str, unit: Unit, shade: str) ->
             "y": [figures.finite(record.metrics.get(monitor)) for _, record, _ in rows],
             "text": [
                 f"{strategy}, seed {trial.seed}, epoch {record.epoch}: "
-                + figures.ACTIONS.get(record.action, figures.plain(record.action))
+                + ACTIONS.get(record.action, figures.plain(record.action))
                 for _, record, trial in rows
             ],
             "marker": {

@@ -7,12 +7,13 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
 from components.evaluation.results import ACCURACY
 from trainer_module import history
+from trainer_module.schedule.strategy import StrategyName
 from trainer_module.util import files
 from trainer_module.util.checks import require
 
@@ -39,7 +40,7 @@ class CompareConfig:
     """
 
     run: RunConfig
-    strategies: tuple[Literal["lr_decay", "batch_increase", "hybrid", "auto"], ...] = (
+    strategies: tuple[StrategyName, ...] = (
         "lr_decay",
         "batch_increase",
         "hybrid",

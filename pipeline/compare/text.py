@@ -3,7 +3,7 @@
 import math
 from typing import Literal, NamedTuple
 
-from components.training_report.figures import ACTIONS
+from trainer_module.schedule.strategy import ACTIONS
 
 from .statistics import UNITS, Comparison, Ratio, Spread, Total
 

@@ -73,7 +73,7 @@ class Run:
         pipeline: Name of the pipeline.
         state: finished, failed, interrupted (its process died) or running.
         data: Short fingerprint of the examples; empty while there are none.
-        strategy: What the schedule did at a stall; empty if not recorded.
+        strategy: What the schedule did at a plateau; empty if not recorded.
         monitor: Validation metric that steered the schedule; empty if not recorded.
         best_value: Its best value; None if not recorded.
         test_accuracy: Share of the test split classified correctly; None if not recorded.

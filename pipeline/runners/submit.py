@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import quote
 
 import tyro
 from rich.console import Console
 from rich.text import Text
 
+from trainer_module.schedule.strategy import StrategyName
 from trainer_module.util.checks import require
 
 from . import kfp_client, kubeflow_checks
@@ -45,7 +46,7 @@ class SubmitConfig:
         experiment: Experiment to put the run in; it is created if it is not there.
         namespace: Kubernetes namespace of the run, on a server of many users.
         data: Folder of the data as the cluster sees it; if not given, as compiled.
-        strategy: What a stall does; if not given, as compiled.
+        strategy: What happens at a plateau; if not given, as compiled.
         patience: Evaluations in a row without improvement after which the schedule acts; if not
             given, as compiled.
         max_epochs: Most epochs to train; if not given, as compiled.
@@ -69,7 +70,7 @@ class SubmitConfig:
     experiment: str = "plateau"
     namespace: str | None = None
     data: str | None = None
-    strategy: Literal["lr_decay", "batch_increase", "hybrid", "auto"] | None = None
+    strategy: StrategyName | None = None
     patience: int | None = None
     max_epochs: int | None = None
     pushed: str | None = None

@@ -3,7 +3,7 @@ from PIL import Image
 
 from benchmarks import plot, runs
 from benchmarks.runs import Epoch, Run
-from trainer_module.schedule.scaling import Problem
+from trainer_module.schedule.scaling import TrainingSpec
 
 
 def test_draws_every_contestant_with_its_decisions(tmp_path):
@@ -15,7 +15,7 @@ def test_draws_every_contestant_with_its_decisions(tmp_path):
             {},
             tuple(
                 Epoch(i, i * 10, i / 2, 0.5, 0.1 * i, 0.1, 32, action)
-                for i, action in enumerate(("none", "decay_lr", "stop"), 1)
+                for i, action in enumerate(("none", "lr_decay", "stop"), 1)
             ),
             0.5,
             "plateau",
@@ -24,7 +24,7 @@ def test_draws_every_contestant_with_its_decisions(tmp_path):
         for seed in (0, 1)
     ]
     path = tmp_path / "new" / "plot.png"
-    plot.draw(runs.comparison(found, Problem(100, "sgd", 0.9)), runs.TEST, path, "title")
+    plot.draw(runs.comparison(found, TrainingSpec(100, "sgd", 0.9)), runs.TEST, path, "title")
     with Image.open(path) as image:
         colors = image.convert("RGB").getcolors(2**24)
     assert colors is not None

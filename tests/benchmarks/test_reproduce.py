@@ -2,7 +2,7 @@ import pytest
 
 from benchmarks import reproduce, runs
 from benchmarks.runs import Epoch, Run
-from trainer_module.schedule.scaling import Problem
+from trainer_module.schedule.scaling import TrainingSpec
 
 
 def test_a_page_has_verdict_method_figure_and_tables_in_that_order(tmp_path, hardware):
@@ -14,7 +14,7 @@ def test_a_page_has_verdict_method_figure_and_tables_in_that_order(tmp_path, har
             {},
             tuple(
                 Epoch(i, i * step, i / 2.0, 0.5 + i / 10, 0.5 + i / 20, 0.1, 32, action)
-                for i, action in enumerate(("decay_lr", "none", "stop"), 1)
+                for i, action in enumerate(("lr_decay", "none", "stop"), 1)
             ),
             0.7 + seed / 100,
             "plateau",
@@ -22,7 +22,7 @@ def test_a_page_has_verdict_method_figure_and_tables_in_that_order(tmp_path, har
         for name, step in (("lr_decay", 100), ("batch_increase", 30))
         for seed in (0, 1)
     ]
-    side_by_side = runs.comparison(found, Problem(1000, "sgd", 0.9))
+    side_by_side = runs.comparison(found, TrainingSpec(1000, "sgd", 0.9))
     page = reproduce.write(
         tmp_path, "data", "Data", "So it was done.", side_by_side, runs.TEST, hardware
     )

@@ -2,7 +2,7 @@ import pytest
 
 from benchmarks import runs
 from benchmarks.runs import Epoch, Run
-from trainer_module.schedule.scaling import Problem
+from trainer_module.schedule.scaling import TrainingSpec
 
 SETTINGS = {"images": 100}
 
@@ -18,7 +18,7 @@ def run(contestant, seed, accuracies, steps=10, final=0.8, settings=SETTINGS, de
             value,
             0.1,
             32,
-            "decay_lr" if i in decided else "none",
+            "lr_decay" if i in decided else "none",
         )
         for i, value in enumerate(accuracies, 1)
     )
@@ -118,14 +118,16 @@ def test_one_seed_shows_no_spread_to_judge_by():
 def test_runs_side_by_side_have_noise_scale_examples_and_a_best_epoch():
     epochs = (
         Epoch(1, 10, 1.0, 0.5, 0.4, 0.1, 10, "none"),
-        Epoch(2, 20, 2.0, 0.7, 0.6, 0.1, 10, "grow_batch"),
+        Epoch(2, 20, 2.0, 0.7, 0.6, 0.1, 10, "batch_increase"),
         Epoch(3, 22, 3.0, 0.6, 0.5, 0.1, 50, "stop"),
     )
-    found = runs.comparison([Run("own", 0, {}, epochs, 0.6, "plateau")], Problem(100, "sgd", 0.0))
+    found = runs.comparison(
+        [Run("own", 0, {}, epochs, 0.6, "plateau")], TrainingSpec(100, "sgd", 0.0)
+    )
     (trial,) = found.trials
     assert [record.examples for record in trial.history.epochs] == [100, 200, 300]
     # Smith & Le 2018: eps (N/B - 1).
-    assert [r.noise_scale for r in trial.history.epochs] == pytest.approx([0.9, 0.9, 0.1])
+    assert [r.update_noise for r in trial.history.epochs] == pytest.approx([0.9, 0.9, 0.1])
     assert trial.best.epoch == 2
     assert [record.epoch for record in trial.history.decisions] == [2, 3]
     assert found.totals[0].costs["updates"].values == (22,)

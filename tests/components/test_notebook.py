@@ -17,8 +17,8 @@ def test_decisions_are_drawn_at_their_epochs() -> None:
         metrics={"loss": 1.0, "val_loss": 1.0},
         learning_rate=0.1,
         batch_size=8,
-        noise_scale=1.0,
-        gradient_noise=None,
+        update_noise=1.0,
+        simple_noise_scale=None,
         updates=10,
         examples=80,
         seconds=1.0,
@@ -26,7 +26,7 @@ def test_decisions_are_drawn_at_their_epochs() -> None:
         reason="",
         best=True,
     )
-    actions = ("none", "grow_batch", "none", "decay_lr", "stop")
+    actions = ("none", "batch_increase", "none", "lr_decay", "stop")
     epochs = [replace(first, epoch=n, action=a) for n, a in enumerate(actions, 1)]
     page = html.unescape(notebook.plot(History({}, "val_loss", "min", epochs)))
     made = json.loads(re.search(r"const made = (.*); Plotly\.newPlot", page)[1])

@@ -53,7 +53,7 @@ def test_runs_of_a_seed_are_alike_until_the_schedule_acts(compared):
     runs = {(run["strategy"], run["seed"]): run["epochs"] for run in result(compared)["runs"]}
     for seed in (0, 1):
         decay, grow = runs["lr_decay", seed], runs["batch_increase", seed]
-        assert [epoch["action"] for epoch in decay] == ["none", "decay_lr", "stop"]
+        assert [epoch["action"] for epoch in decay] == ["none", "lr_decay", "stop"]
         for epoch in (0, 1):
             assert decay[epoch]["metrics"] == grow[epoch]["metrics"]
         assert decay[2]["metrics"] != grow[2]["metrics"]

@@ -309,7 +309,7 @@ def test_an_example_of_tfx_trains_and_is_evaluated_as_before(name, tmp_path):
         record = history.read(run / history.FILE_NAME)
         assert list((run / "tensorboard").iterdir())
         assert record.monitor == example.monitor
-        assert [r.action for r in record.epochs][1] == "decay_lr"
+        assert [r.action for r in record.epochs][1] == "lr_decay"
         assert record.epochs[2].learning_rate < record.epochs[1].learning_rate
         answers = predictions(only(root / trainer / "model") / "Format-Serving", raw)
         assert answers.shape == (len(raw), {"penguin": 3, "mnist": 10}.get(name, 1))

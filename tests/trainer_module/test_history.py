@@ -16,8 +16,8 @@ def record(epoch, action="none", best=False):
         metrics={"accuracy": 0.2 * epoch, "val_accuracy": 0.1 * epoch},
         learning_rate=0.05,
         batch_size=64,
-        noise_scale=12.5,
-        gradient_noise=99.0 if epoch > 1 else None,
+        update_noise=12.5,
+        simple_noise_scale=99.0 if epoch > 1 else None,
         updates=10 * epoch,
         examples=640 * epoch,
         seconds=1.5 * epoch,
@@ -31,7 +31,7 @@ HISTORY = History(
     config={"batch_size": 64},
     monitor="val_accuracy",
     mode="max",
-    epochs=(record(1, best=True), record(2, best=True), record(3, "grow_batch")),
+    epochs=(record(1, best=True), record(2, best=True), record(3, "batch_increase")),
     stop_reason="enough",
     traces={"train_step": 1},
 )
@@ -43,13 +43,31 @@ def test_reads_what_it_wrote(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["h.jsonl"]
 
 
+def test_reads_a_file_of_version_0_1(tmp_path):
+    write(HISTORY, tmp_path / "h.jsonl")
+    text = (tmp_path / "h.jsonl").read_text()
+    for new, old in (
+        ("update_noise", "noise_scale"),
+        ("simple_noise_scale", "gradient_noise"),
+        ("batch_increase", "grow_batch"),
+    ):
+        assert f'"{new}"' in text
+        text = text.replace(f'"{new}"', f'"{old}"')
+    (tmp_path / "h.jsonl").write_text(text)
+    assert read(tmp_path / "h.jsonl") == HISTORY
+
+
 def test_a_history_is_plain_values_and_a_table():
     values = json.loads(json.dumps(HISTORY.to_dict()))
     epochs = tuple(EpochRecord(**epoch) for epoch in values.pop("epochs"))
     assert History(**values, epochs=epochs) == HISTORY
     table = pandas.DataFrame(HISTORY.rows())
     assert table["val_accuracy"].tolist() == [r.metrics["val_accuracy"] for r in HISTORY.epochs]
-    assert table.set_index("epoch")["action"].to_dict() == {1: "none", 2: "none", 3: "grow_batch"}
+    assert table.set_index("epoch")["action"].to_dict() == {
+        1: "none",
+        2: "none",
+        3: "batch_increase",
+    }
 
 
 def test_best_and_decisions():

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from trainer_module.schedule.plateau import PlateauConfig, acted, initial_state, observe
+from trainer_module.schedule.plateau import PlateauConfig, PlateauState, acted, observe
 
 TRACES = Path(__file__).parents[3] / "shared" / "data" / "plateau_traces.json"
 
 
 def firings(config: PlateauConfig, metrics: list[float | None]) -> list[int]:
     """Evaluations (from 0) at which our detection says to act."""
-    state, found = initial_state(), []
+    state, found = PlateauState(), []
     for index, metric in enumerate(metrics):
         state, seen = observe(config, state, metric)
-        if seen.stalled:
+        if seen.is_plateau:
             found.append(index)
             state = acted(config, state)
     return found

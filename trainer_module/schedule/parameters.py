@@ -1,9 +1,9 @@
 """The schedule as flat parameters: what execution properties and `custom_config` hold."""
 
-import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from types import NoneType
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
 from trainer_module.schedule.plateau import PlateauConfig
 from trainer_module.schedule.schedule import ScheduleConfig
@@ -19,44 +19,43 @@ with the training code, and the `TrainConfig` of Plateau's own `run_fn`."""
 
 
 def parameter_types() -> dict[str, tuple[type[Value], bool]]:
-    """Each parameter of the schedule: int, float or str, and whether it may be missing.
+    """Returns each parameter of the schedule: int, float or str, and whether it may be missing.
 
     Component parameters know no Literal: a choice is its word.
     """
-    return {
-        name: _parameter_type(hint)
-        for owner in (PlateauConfig, ScheduleConfig)
-        for name, hint in typing.get_type_hints(owner).items()
-        if name != "plateau"
-    }
+    return dict(_types(PlateauConfig)) | dict(_types(ScheduleConfig))
 
 
 def parameters(schedule: ScheduleConfig) -> dict[str, Value]:
-    """A schedule as flat parameters; those that are None are left out."""
-    values = {**vars(schedule.plateau), **vars(schedule)}
-    kinds = parameter_types()
-    return {name: kinds[name][0](values[name]) for name in kinds if values[name] is not None}
+    """Returns a schedule as flat parameters; those that are None are left out."""
+    values = vars(schedule.plateau) | vars(schedule)
+    types = parameter_types()
+    return {name: types[name][0](values[name]) for name in types if values[name] is not None}
 
 
-def schedule(given: Mapping[str, Any]) -> ScheduleConfig:
-    """The schedule of flat parameters, those of no schedule ignored; None stands for missing.
+def schedule(values: Mapping[str, Any]) -> ScheduleConfig:
+    """Returns the schedule of flat parameters, others ignored; None stands for missing.
 
     Raises:
-        ValueError: A value is out of range.
+        UserError: A value is out of range.
     """
-    kinds = parameter_types()
 
-    def fields(owner: type) -> dict[str, Any]:
-        hints = typing.get_type_hints(owner)
-        names = [name for name in hints if name in kinds and given.get(name) is not None]
+    def arguments(owner: type[Any]) -> dict[str, Any]:
         # Kubeflow gives whole numbers as floats.
-        return {name: kinds[name][0](given[name]) for name in names}
+        return {n: kind(values[n]) for n, (kind, _) in _types(owner) if values.get(n) is not None}
 
-    return ScheduleConfig(plateau=PlateauConfig(**fields(PlateauConfig)), **fields(ScheduleConfig))
+    return ScheduleConfig(PlateauConfig(**arguments(PlateauConfig)), **arguments(ScheduleConfig))
 
 
-def _parameter_type(hint: Any) -> tuple[type[Value], bool]:
-    choice = typing.get_origin(hint) is Literal
-    options = [hint] if choice else list(typing.get_args(hint)) or [hint]
-    (kind,) = (option for option in options if option is not NoneType)
-    return str if choice else kind, NoneType in options
+def _types(owner: type[Any]) -> Iterator[tuple[str, tuple[type[Value], bool]]]:
+    """Yields the fields of a config but for the plateau's, with their types."""
+    for field in fields(owner):
+        hint: Any = field.type
+        if get_origin(hint) is Annotated:
+            hint = get_args(hint)[0]
+        if get_origin(hint) is Literal:
+            yield field.name, (str, False)
+        elif field.name != "plateau":
+            options = get_args(hint) or (hint,)
+            (kind,) = (option for option in options if option is not NoneType)
+            yield field.name, (kind, NoneType in options)

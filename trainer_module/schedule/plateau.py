@@ -1,11 +1,11 @@
-"""Has the monitored metric stalled?  Pure: no TensorFlow, no I/O, no clock.
+"""Plateau detection: patience, cooldown and smoothing of a monitored metric.
 
 An evaluation improves when it beats the last significant best by more than `min_delta`; a tie does
-not. The `patience`-th evaluation in a row that does not is a stall. Two bests are kept: the
+not. The `patience`-th evaluation in a row that does not is a plateau. Two bests are kept: the
 significant one drives patience, the true one (any finite value better than all before, raw) says
 which epoch is worth a checkpoint.
 
-First two stalls on a flat metric, patience 2, cooldown 0 / 1 / 2, for each rule followed:
+First two plateaus of a flat metric, patience 2, cooldown 0 / 1 / 2, for each rule followed:
 
     plateau 3,5 / 3,6 / 3,7     keras 3,5 / 3,5 / 3,6     torch 4,7 / 4,8 / 4,9
 """
@@ -87,7 +87,7 @@ class PlateauConfig:
 
 
 class PlateauState(NamedTuple):
-    """All that detection remembers between evaluations; every field survives JSON exactly.
+    """State of plateau detection between evaluations, before the first one by default.
 
     Attributes:
         best: True best: the best finite raw metric so far.
@@ -110,41 +110,34 @@ class PlateauState(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """What one evaluation showed.
+    """Result of one evaluation.
 
     Attributes:
         value: Metric after filtering; None if missing, not finite, or the window is not yet full.
         improved_best: Whether the raw metric is the true best, worth a checkpoint.
         improved: Whether it is a significant improvement, which resets patience.
-        stalled: Whether patience has run out.
+        is_plateau: Whether patience has run out.
         bad_evaluations: Evaluations in a row without improvement, this one included.
         in_cooldown: Whether this evaluation was skipped for the cooldown.
-        finite: False if the metric was NaN or infinite.
         in_warmup: Whether this evaluation was skipped for the warm-up.
     """
 
-    value: float | None
-    improved_best: bool
-    improved: bool
-    stalled: bool
-    bad_evaluations: int
-    in_cooldown: bool
-    finite: bool
+    value: float | None = None
+    improved_best: bool = False
+    improved: bool = False
+    is_plateau: bool = False
+    bad_evaluations: int = 0
+    in_cooldown: bool = False
     in_warmup: bool = False
-
-
-def initial_state() -> PlateauState:
-    """The state before the first evaluation."""
-    return PlateauState()
 
 
 def observe(
     config: PlateauConfig, state: PlateauState, metric: float | None, *, in_warmup: bool = False
 ) -> tuple[PlateauState, Observation]:
-    """Take in one evaluation.
+    """Takes in one evaluation.
 
     Args:
-        config: When a metric counts as stalled.
+        config: When a metric has reached a plateau.
         state: State after the evaluation before.
         metric: Raw value of the monitor. None (not measured) is no evaluation at all: it neither
             counts against patience nor uses up cooldown. NaN and infinities never become a best
@@ -153,12 +146,11 @@ def observe(
             best, but not against patience.
 
     Returns:
-        The next state and what was seen. Call `acted` on that state if the stall is acted on;
-        otherwise the next evaluation without improvement is a stall again.
+        The next state and the result. Call `acted` on that state if the plateau is acted on;
+        otherwise the next evaluation without improvement is a plateau again.
     """
     if metric is None:
-        bad = state.bad_evaluations
-        return state, Observation(None, False, False, False, bad, False, True, in_warmup)
+        return state, Observation(bad_evaluations=state.bad_evaluations, in_warmup=in_warmup)
     finite = math.isfinite(metric)
     improved_best = finite and (state.best is None or _better(config, metric, state.best))
     # Keras's cooldown of N skips N - 1 evaluations, since it counts down before it looks.
@@ -170,7 +162,7 @@ def observe(
     skipped = in_cooldown or in_warmup
     bad = 0 if improved or skipped else state.bad_evaluations + (judged is not None)
     # PyTorch tolerates `patience` evaluations and acts on the one after them.
-    stalled = bad >= config.patience + (config.compatibility == "torch")
+    is_plateau = bad >= config.patience + (config.compatibility == "torch")
     state = state._replace(
         best=metric if improved_best else state.best,
         reference=judged if improved else state.reference,
@@ -178,13 +170,40 @@ def observe(
         cooldown_left=max(state.cooldown_left - 1, 0),
     )
     return state, Observation(
-        value, improved_best, improved, stalled, bad, in_cooldown, finite, in_warmup
+        value, improved_best, improved, is_plateau, bad, in_cooldown, in_warmup
     )
 
 
 def acted(config: PlateauConfig, state: PlateauState) -> PlateauState:
-    """The state after an action was taken: patience starts again, after the cooldown."""
+    """Returns the state after an action: patience starts again, after the cooldown."""
     return state._replace(bad_evaluations=0, cooldown_left=config.cooldown)
+
+
+def describe(
+    config: PlateauConfig, observation: Observation, metric: float | None, nonfinite: str
+) -> str:
+    """Returns an observation in words; nonfinite names the values that were not finite, if any."""
+    bad = observation.bad_evaluations
+    if observation.is_plateau:
+        return f"no better {config.monitor} for {bad} epoch{'s' * (bad != 1)}"
+    if nonfinite:
+        skipped = observation.in_warmup
+        counted = "in the warm-up" if skipped else "counted as an epoch without improvement"
+        return f"{nonfinite}, {counted}"
+    if metric is None:
+        return f"no {config.monitor} this epoch"
+    value = f"{config.monitor} {metric:.6g}"
+    if observation.improved_best:
+        return f"{value}, the best so far"
+    if observation.in_warmup:
+        return f"{value}, in the warm-up"
+    if observation.in_cooldown:
+        return f"{value}, in the cooldown after an action"
+    if observation.improved:
+        return f"{value}, improving"
+    if observation.value is None:
+        return f"{value}, too early for the {config.smoothing} filter"
+    return f"no better {config.monitor} for {bad} of {config.patience} epochs"
 
 
 def _better(config: PlateauConfig, value: float, other: float) -> bool:
@@ -192,7 +211,7 @@ def _better(config: PlateauConfig, value: float, other: float) -> bool:
 
 
 def _significant(config: PlateauConfig, value: float, reference: float | None) -> bool:
-    """Whether value beats reference by more than min_delta, under the rule followed."""
+    """Returns whether value beats reference by more than min_delta, under the rule followed."""
     delta = config.min_delta if config.mode == "max" else -config.min_delta
     if config.compatibility == "keras":
         # Keras compares tensors, which hold float32; its first value is taken whatever it is.
@@ -215,7 +234,7 @@ def _significant(config: PlateauConfig, value: float, reference: float | None) -
 def _filter(
     config: PlateauConfig, state: PlateauState, metric: float
 ) -> tuple[PlateauState, float | None]:
-    """The state with metric in the filter, and the filtered value.
+    """Returns the state with metric in the filter, and the filtered value.
 
     The median says nothing until its window is full: of fewer values, a spike could be the median.
     The ema of time constant n weighs a value of age t by exp(-t/n), divided by the sum of weights

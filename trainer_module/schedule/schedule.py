@@ -1,78 +1,45 @@
-"""What to do at a stall: decay the learning rate, grow the batch, or both, until nothing helps.
+"""Plateau schedule: decays the learning rate or grows the batch at each plateau, then stops.
 
 Pure: no TensorFlow, no I/O, no clock. The loop calls `step` once after each epoch's evaluation and
-does what the decision says. Each stall lowers the noise scale by `factor` (see scaling.py for what
-that means and where it comes from); the strategy or plan says whether the learning rate or the
-batch carries the drop (plan.py). One rule stops: the stall after the last action, or the first one
-at which nothing can change any more, or the end of the epochs or of the time allowed.
+does what the decision says. Each plateau lowers the update noise by `factor` (scaling.py); the
+strategy or plan says whether the learning rate or the batch carries the drop (strategy.py). One
+rule stops: the plateau after the last action, or the first one at which nothing can change any
+more, or the end of the epochs or of the time allowed.
 """
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from annotated_types import Ge, Gt, Interval
 
 from trainer_module.schedule import plateau
-from trainer_module.schedule.decision import (
+from trainer_module.schedule.plateau import Observation, PlateauConfig, PlateauState
+from trainer_module.schedule.scaling import TrainingSpec, scaling_rule, update_noise
+from trainer_module.schedule.state import Decision, Restore, ScheduleState, Stage, StopReason
+from trainer_module.schedule.strategy import (
+    STRATEGIES,
     Action,
-    Decision,
-    Restore,
-    ScheduleState,
-    Stage,
-    StopReason,
-    describe_change,
-    describe_observation,
-    name_action,
-    nonfinite,
-    state_from_json,
-    state_to_json,
-    verify,
-)
-from trainer_module.schedule.plan import (
+    Change,
     Limits,
-    Split,
-    apply_split,
-    decay_split,
+    StrategyName,
+    apply_change,
+    make_change,
     parse_plan,
-    strategy_plan,
 )
-from trainer_module.schedule.plateau import Observation, PlateauConfig
-from trainer_module.schedule.scaling import Problem, check_problem, noise_scale, update_rule
 from trainer_module.util.checks import check_fields, require
-
-__all__ = [
-    "HYSTERESIS",
-    "MAX_ROLLBACKS",
-    "Action",
-    "Decision",
-    "NonFiniteError",
-    "Problem",
-    "Restore",
-    "ScheduleConfig",
-    "ScheduleState",
-    "Stage",
-    "StopReason",
-    "forecast",
-    "initial_state",
-    "next_learning_rate",
-    "noise_scale",
-    "state_from_json",
-    "state_to_json",
-    "step",
-    "update_rule",
-    "verify",
-]
 
 MAX_ROLLBACKS = 3
 """Rollbacks in a row before the run is given up: at factor 4, a learning rate 64 times smaller."""
 
 HYSTERESIS = 1.5
-"""How far the gradient noise must be on the other side of the batch for auto to change its mind."""
+"""How far the simple noise scale must be on the other side of the batch for auto to change its
+choice."""
 
 
 class NonFiniteError(ValueError):
-    """Loss or metric is NaN or infinite and the schedule was told to raise."""
+    """Loss or metric is NaN or infinite and `on_nonfinite` is raise."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +48,12 @@ class ScheduleConfig:
 
     plateau: PlateauConfig = field(default_factory=PlateauConfig)
     """When the metric has reached a plateau."""
-    strategy: Literal["lr_decay", "batch_increase", "hybrid", "auto"] = "hybrid"
-    """Which of learning rate and batch carries the drop of the noise scale."""
+    strategy: StrategyName = "hybrid"
+    """Which of learning rate and batch carries the drop of the update noise."""
     plan: str | None = None
     """One action for each plateau, such as "batch*5, lr/5, lr/5"; overrides the strategy."""
     factor: Annotated[float, Gt(1)] = 4.0
-    """How many times smaller the noise scale becomes at each plateau, above 1. Keras's
+    """How many times smaller the update noise becomes at each plateau, above 1. Keras's
     ReduceLROnPlateau multiplies the learning rate by its factor, below 1: with SGD and lr_decay,
     its factor is 1 / this one."""
     actions: Annotated[int, Ge(0)] = 2
@@ -123,67 +90,60 @@ class ScheduleConfig:
 
     @property
     def num_actions(self) -> int:
-        """Stalls acted on: the length of the plan where there is one, else `actions`."""
+        """Plateaus acted on: the length of the plan where there is one, else `actions`."""
         return self.actions if self.plan is None else len(parse_plan(self.plan))
 
 
 def initial_state(
-    config: ScheduleConfig, problem: Problem, learning_rate: float, batch_size: int
+    config: ScheduleConfig, spec: TrainingSpec, learning_rate: float, batch_size: int
 ) -> ScheduleState:
-    """The state before the first epoch.
+    """Returns the state before the first epoch.
 
     Raises:
-        ValueError: Learning rate or batch size out of its bounds, or problem out of range.
+        UserError: Learning rate or batch size out of its bounds.
     """
-    check_problem(problem)
     require(
         config.min_learning_rate <= learning_rate < math.inf and learning_rate > 0,
-        f"learning_rate must be finite, above 0 and at least min_learning_rate"
+        f"`learning_rate` must be finite, above 0 and at least `min_learning_rate`"
         f" ({config.min_learning_rate:g})",
         learning_rate,
-        "Raise learning_rate, or lower min_learning_rate.",
+        "Raise `learning_rate`, or lower `min_learning_rate`.",
     )
-    require(
-        1 <= batch_size <= problem.num_examples,
-        f"batch_size must be 1 to the number of training examples ({problem.num_examples})",
-        batch_size,
-        "Lower batch_size.",
-    )
-    require(
-        config.max_batch_size is None or batch_size <= config.max_batch_size,
-        f"batch_size must be at most max_batch_size ({config.max_batch_size})",
-        batch_size,
-        "Lower batch_size, or raise max_batch_size.",
-    )
-    require(
-        problem.max_batch_size is None or batch_size <= problem.max_batch_size,
-        f"batch_size must fit in memory (at most {problem.max_batch_size})",
-        batch_size,
-        "Lower batch_size.",
-    )
-    return ScheduleState(plateau.initial_state(), 0, float(learning_rate), batch_size)
+    require(batch_size >= 1, "`batch_size` must be at least 1", batch_size, "Raise `batch_size`.")
+    for name, limit in (
+        ("the number of training examples", spec.num_examples),
+        ("`max_batch_size`", config.max_batch_size),
+        ("what fits in memory", spec.max_batch_size),
+    ):
+        require(
+            limit is None or batch_size <= limit,
+            f"`batch_size` must be at most {name} ({limit})",
+            batch_size,
+            "Lower `batch_size`.",
+        )
+    return ScheduleState(PlateauState(), 0, float(learning_rate), batch_size)
 
 
 def step(
     config: ScheduleConfig,
-    problem: Problem,
+    spec: TrainingSpec,
     state: ScheduleState,
     *,
     metric: float | None,
     loss: float | None,
     elapsed_seconds: float,
-    gradient_noise: float | None = None,
+    simple_noise_scale: float | None = None,
 ) -> tuple[ScheduleState, Decision]:
-    """Decide what to do after an epoch.
+    """Decides what to do after an epoch.
 
     Args:
-        config: The plan and the stop rule.
-        problem: What is trained.
+        config: What to do at a plateau, and the stop rule.
+        spec: What is trained.
         state: State after the epoch before.
         metric: Monitored metric of this epoch's evaluation; None if there was none.
         loss: Training loss of this epoch; None if unknown.
         elapsed_seconds: Training time of the whole run so far, resumed parts included.
-        gradient_noise: B_simple in examples (McCandlish et al. 2018, arXiv:1812.06162), for
+        simple_noise_scale: B_simple in examples (McCandlish et al. 2018, arXiv:1812.06162), for
             strategy auto; None if not measured, infinity where noise hides the signal.
 
     Returns:
@@ -191,7 +151,7 @@ def step(
 
     Raises:
         NonFiniteError: Loss or metric is NaN or infinite and on_nonfinite is raise.
-        ValueError: The schedule had already stopped.
+        UserError: The schedule had already stopped.
     """
     require(
         state.stop_reason is None,
@@ -200,66 +160,90 @@ def step(
         "Start a new run to train on.",
     )
     state = state._replace(epoch=state.epoch + 1)
-    broken = nonfinite(**{"loss": loss, config.plateau.monitor: metric})
-    if broken and config.on_nonfinite == "raise":
+    nonfinite = _nonfinite({"loss": loss, config.plateau.monitor: metric})
+    if nonfinite and config.on_nonfinite == "raise":
         raise NonFiniteError(
-            f"loss and metric must be finite, got {broken} in epoch {state.epoch}."
+            f"loss and metric must be finite, got {nonfinite} in epoch {state.epoch}."
             ' Lower learning_rate, or try on_nonfinite="rollback_and_reduce".'
         )
     limit = _limit(config, state, elapsed_seconds)
-    if broken and config.on_nonfinite == "rollback_and_reduce":
-        return _roll_back(config, problem, state, broken, limit)
-
-    # A loss that is not finite voids the metric; a metric that is not is judged as it is.
-    void = broken and (metric is None or math.isfinite(metric))
-    seen, observation = plateau.observe(
-        config.plateau,
-        state.plateau,
-        math.nan if void else metric,
-        in_warmup=state.epoch <= config.warmup_epochs,
+    if nonfinite and config.on_nonfinite == "rollback_and_reduce":
+        outcome = _roll_back(config, spec, state, nonfinite, limit)
+    else:
+        # A loss that is not finite voids the metric; a metric that is not is judged as it is.
+        void = nonfinite and (metric is None or math.isfinite(metric))
+        detection, observation = plateau.observe(
+            config.plateau,
+            state.plateau,
+            math.nan if void else metric,
+            in_warmup=state.epoch <= config.warmup_epochs,
+        )
+        state = state._replace(plateau=detection, rollbacks=0)
+        reason = plateau.describe(config.plateau, observation, metric, nonfinite)
+        outcome = _act(config, spec, state, observation, reason, limit, simple_noise_scale)
+    after = outcome.state
+    return after, Decision(
+        epoch=after.epoch,
+        action=outcome.action,
+        learning_rate=next_learning_rate(config, after),
+        batch_size=after.batch_size,
+        reason=outcome.reason,
+        observation=outcome.observation,
+        restore=outcome.restore,
+        stop_reason=after.stop_reason,
     )
-    state = state._replace(plateau=seen, rollbacks=0)
-    why = describe_observation(config.plateau, observation, metric, broken)
-    if observation.stalled and state.actions_taken >= config.num_actions:
-        why += f", after {state.actions_taken} of {config.num_actions} actions"
-        return _stop(config, problem, state, "plateau", why, observation)
-    if limit is not None:
-        return _stop(config, problem, state, *limit, observation)
-    if not observation.stalled:
-        return state, _decision(config, problem, state, state, why, observation)
-
-    after = _advance(config, problem, state, gradient_noise)
-    if name_action(state, after) == "none":
-        why += "; learning rate and batch are at their limits"
-        return _stop(config, problem, state, "exhausted", why, observation)
-    after = after._replace(plateau=plateau.acted(config.plateau, after.plateau))
-    why += f"; {describe_change(state, after)}"
-    return after, _decision(config, problem, state, after, why, observation, config.restore)
 
 
 def forecast(
-    config: ScheduleConfig, problem: Problem, learning_rate: float, batch_size: int
+    config: ScheduleConfig, spec: TrainingSpec, learning_rate: float, batch_size: int
 ) -> tuple[Stage, ...]:
-    """The stages the run will pass through, if it neither ends early nor rolls back.
+    """Returns the stages of a run that neither ends early nor rolls back.
 
-    When each begins is for the metric to say. Strategy auto, which decides by measurement, is
-    forecast as hybrid, which it follows without one.
+    When each begins depends on the metric. Strategy auto, which decides by measurement, is forecast
+    as hybrid, which it follows without one.
     """
-    before = after = initial_state(config, problem, learning_rate, batch_size)
-    stages = [_stage(config, problem, before, after)]
+    before = after = initial_state(config, spec, learning_rate, batch_size)
+    stages = [_stage(config, spec, before, after)]
     if config.warmup_epochs:
         before = after = after._replace(epoch=config.warmup_epochs)
-        stages.append(_stage(config, problem, before, after))
+        stages.append(_stage(config, spec, before, after))
     while after.actions_taken < config.num_actions:
-        before, after = after, _advance(config, problem, after, None)
-        if name_action(before, after) == "none":
+        before, after = after, _advance(config, spec, after, None)
+        if _action(before, after) == "none":
             break
-        stages.append(_stage(config, problem, before, after))
+        stages.append(_stage(config, spec, before, after))
     return tuple(stages)
 
 
+def verify(
+    stages: Sequence[Stage], changes: Iterable[tuple[int, str, float, int]]
+) -> tuple[str, ...]:
+    """Returns where a run left its forecast, as sentences.
+
+    A run that ended before the last stage has not left it. A rollback leaves it, and so may auto.
+
+    Args:
+        stages: The forecast.
+        changes: Epoch, action, and learning rate and batch size of the next epoch.
+    """
+    expected = [
+        _describe(stage.action, stage.learning_rate, stage.batch_size)
+        for stage in stages
+        if stage.index > 0
+    ]
+    differences = []
+    for epoch, action, learning_rate, batch_size in changes:
+        if action in ("none", "stop"):
+            continue
+        change = _describe(action, learning_rate, batch_size)
+        wanted = expected.pop(0) if expected else "no further action"
+        if change != wanted:
+            differences.append(f"epoch {epoch}: {change}, but the forecast was {wanted}")
+    return tuple(differences)
+
+
 def next_learning_rate(config: ScheduleConfig, state: ScheduleState) -> float:
-    """Learning rate of the next epoch.
+    """Returns the learning rate of the next epoch.
 
     In the warm-up, epoch i of n has f + (1 - f) (i - 1) / n of the learning rate, f being
     warmup_fraction; the floor holds then too.
@@ -272,49 +256,61 @@ def next_learning_rate(config: ScheduleConfig, state: ScheduleState) -> float:
 
 
 def _advance(
-    config: ScheduleConfig, problem: Problem, state: ScheduleState, gradient_noise: float | None
+    config: ScheduleConfig,
+    spec: TrainingSpec,
+    state: ScheduleState,
+    simple_noise_scale: float | None,
 ) -> ScheduleState:
-    """The state after the next action of the plan."""
-    rule = update_rule(problem.optimizer)
-    if config.plan is not None:
-        split = parse_plan(config.plan)[state.actions_taken]
-    elif config.strategy == "auto" and gradient_noise is not None and gradient_noise >= 0:
-        grow = _noise_dominates(state, gradient_noise)
-        split = Split(batch=config.factor) if grow else decay_split(config.factor, rule)
-        state = state._replace(auto_choice="batch" if grow else "learning_rate")
-    else:
-        plan = strategy_plan(config.strategy, config.factor, config.actions, rule)
-        split = plan[state.actions_taken]
-    learning_rate, batch_size = apply_split(
-        split, state.learning_rate, state.batch_size, rule, _limits(config, problem)
-    )
+    """Returns the state after the next action."""
+    strategy = STRATEGIES[config.strategy]
+    grows = strategy.grows_batch(state.actions_taken)
+    is_measured = strategy.is_measured and config.plan is None
+    if is_measured and simple_noise_scale is not None and simple_noise_scale >= 0:
+        grows = _noise_dominates(state, simple_noise_scale)
+        state = state._replace(auto_choice="batch" if grows else "learning_rate")
+    change = parse_plan(config.plan)[state.actions_taken] if config.plan is not None else None
+    learning_rate, batch_size = _apply(config, spec, state, grows, change)
     return state._replace(
         learning_rate=learning_rate, batch_size=batch_size, actions_taken=state.actions_taken + 1
     )
 
 
-def _noise_dominates(state: ScheduleState, gradient_noise: float) -> bool:
-    """Whether a bigger batch would still buy a better gradient.
+def _apply(
+    config: ScheduleConfig,
+    spec: TrainingSpec,
+    state: ScheduleState,
+    grows_batch: bool,
+    change: Change | None = None,
+) -> tuple[float, int]:
+    """Returns learning rate and batch size after a change, by default the strategy's."""
+    exponent = scaling_rule(spec.optimizer).exponent
+    # Beyond a tenth of the examples N / B - 1 is no longer close to N / B (Smith et al. 2018).
+    cap = config.max_batch_size or max(spec.num_examples // 10, 1)
+    largest = min(cap, spec.max_batch_size or cap, spec.num_examples)
+    return apply_change(
+        change or make_change(grows_batch, config.factor, exponent),
+        state.learning_rate,
+        state.batch_size,
+        exponent,
+        Limits(largest, config.min_learning_rate),
+    )
+
+
+def _noise_dominates(state: ScheduleState, simple_noise_scale: float) -> bool:
+    """Returns whether a bigger batch would still buy a better gradient.
 
     Below B_simple the gradient is mostly noise and a bigger batch is nearly free; above it, it is
     nearly wasted (McCandlish et al. 2018). Once a side is chosen the measurement, itself noisy,
     has to cross by HYSTERESIS to change it.
     """
     lean = {None: 1.0, "batch": 1 / HYSTERESIS, "learning_rate": HYSTERESIS}[state.auto_choice]
-    return gradient_noise > state.batch_size * lean
-
-
-def _limits(config: ScheduleConfig, problem: Problem) -> Limits:
-    # Beyond a tenth of the examples N / B - 1 is no longer close to N / B (Smith et al. 2018).
-    cap = config.max_batch_size or max(problem.num_examples // 10, 1)
-    memory = problem.max_batch_size or cap
-    return Limits(min(cap, memory, problem.num_examples), config.min_learning_rate)
+    return simple_noise_scale > state.batch_size * lean
 
 
 def _limit(
     config: ScheduleConfig, state: ScheduleState, elapsed_seconds: float
 ) -> tuple[StopReason, str] | None:
-    """Why the run must end after this epoch whatever the metric does, if it must."""
+    """Returns why the run must end after this epoch whatever the metric does, if it must."""
     if state.epoch >= config.max_epochs:
         return "max_epochs", f"{state.epoch} epochs done, as many as allowed"
     if config.time_budget is not None and elapsed_seconds >= config.time_budget:
@@ -322,85 +318,111 @@ def _limit(
     return None
 
 
+class _Outcome(NamedTuple):
+    state: ScheduleState
+    action: Action
+    reason: str
+    observation: Observation
+    restore: Restore = "none"
+
+
+def _stop(state: ScheduleState, code: StopReason, reason: str, *more: Any) -> _Outcome:
+    return _Outcome(state._replace(stop_reason=code), "stop", reason, *more)
+
+
+def _act(
+    config: ScheduleConfig,
+    spec: TrainingSpec,
+    state: ScheduleState,
+    observation: Observation,
+    reason: str,
+    limit: tuple[StopReason, str] | None,
+    simple_noise_scale: float | None,
+) -> _Outcome:
+    """Acts on a plateau, or stops."""
+    if observation.is_plateau and state.actions_taken >= config.num_actions:
+        reason += f", after {state.actions_taken} of {config.num_actions} actions"
+        return _stop(state, "plateau", reason, observation)
+    if limit is not None:
+        return _stop(state, *limit, observation)
+    if not observation.is_plateau:
+        return _Outcome(state, "none", reason, observation)
+    after = _advance(config, spec, state, simple_noise_scale)
+    action = _action(state, after)
+    if action == "none":
+        reason += "; learning rate and batch are at their limits"
+        return _stop(state, "exhausted", reason, observation)
+    after = after._replace(plateau=plateau.acted(config.plateau, after.plateau))
+    reason += f"; {_describe_change(state, after)}"
+    return _Outcome(after, action, reason, observation, config.restore)
+
+
 def _roll_back(
     config: ScheduleConfig,
-    problem: Problem,
+    spec: TrainingSpec,
     state: ScheduleState,
-    broken: str,
+    nonfinite: str,
     limit: tuple[StopReason, str] | None,
-) -> tuple[ScheduleState, Decision]:
-    """Back to the best weights with a smaller learning rate; the epoch's evaluation is void."""
-    void = Observation(None, False, False, False, state.plateau.bad_evaluations, False, False)
-    rule = update_rule(problem.optimizer)
-    learning_rate, _ = apply_split(
-        decay_split(config.factor, rule),
-        state.learning_rate,
-        state.batch_size,
-        rule,
-        _limits(config, problem),
-    )
+) -> _Outcome:
+    """Returns to the best weights with a smaller learning rate; the evaluation is void."""
+    void = Observation(bad_evaluations=state.plateau.bad_evaluations)
+    learning_rate, _ = _apply(config, spec, state, grows_batch=False)
     if limit is None and state.rollbacks >= MAX_ROLLBACKS:
-        limit = "nonfinite", f"{broken} again after {MAX_ROLLBACKS} rollbacks in a row"
+        limit = "nonfinite", f"{nonfinite} again after {MAX_ROLLBACKS} rollbacks in a row"
     if limit is None and learning_rate == state.learning_rate:
-        limit = "nonfinite", f"{broken}, with the learning rate already at its floor"
+        limit = "nonfinite", f"{nonfinite}, with the learning rate already at its floor"
     if limit is not None:
-        return _stop(config, problem, state, *limit, void, "weights_and_slots")
+        return _stop(state, *limit, void, "weights_and_slots")
     after = state._replace(
         plateau=plateau.acted(config.plateau, state.plateau),
         learning_rate=learning_rate,
         rollbacks=state.rollbacks + 1,
     )
-    why = f"{broken}; back to the best weights, {describe_change(state, after)}"
-    decision = _decision(config, problem, state, after, why, void, "weights_and_slots")
-    return after, decision._replace(action="rollback")
-
-
-def _stop(
-    config: ScheduleConfig,
-    problem: Problem,
-    state: ScheduleState,
-    code: StopReason,
-    why: str,
-    observation: Observation,
-    restore: Restore = "none",
-) -> tuple[ScheduleState, Decision]:
-    state = state._replace(stop_reason=code)
-    decision = _decision(config, problem, state, state, why, observation, restore)
-    return state, decision._replace(action="stop")
-
-
-def _decision(
-    config: ScheduleConfig,
-    problem: Problem,
-    before: ScheduleState,
-    after: ScheduleState,
-    why: str,
-    observation: Observation,
-    restore: Restore = "none",
-) -> Decision:
-    rate = next_learning_rate(config, after)
-    return Decision(
-        epoch=after.epoch,
-        action=name_action(before, after),
-        learning_rate=rate,
-        batch_size=after.batch_size,
-        noise_scale=noise_scale(rate, after.batch_size, problem),
-        reason=why,
-        observation=observation,
-        restore=restore,
-        stop_reason=after.stop_reason,
-    )
+    reason = f"{nonfinite}; back to the best weights, {_describe_change(state, after)}"
+    return _Outcome(after, "rollback", reason, void, "weights_and_slots")
 
 
 def _stage(
-    config: ScheduleConfig, problem: Problem, before: ScheduleState, after: ScheduleState
+    config: ScheduleConfig, spec: TrainingSpec, before: ScheduleState, after: ScheduleState
 ) -> Stage:
     rate = next_learning_rate(config, after)
     return Stage(
         index=after.actions_taken,
-        action=name_action(before, after),
+        action=_action(before, after),
         learning_rate=rate,
         batch_size=after.batch_size,
-        steps_per_epoch=max(problem.num_examples // after.batch_size, 1),
-        noise_scale=noise_scale(rate, after.batch_size, problem),
+        steps_per_epoch=max(spec.num_examples // after.batch_size, 1),
+        update_noise=update_noise(rate, after.batch_size, spec),
+    )
+
+
+def _action(before: ScheduleState, after: ScheduleState) -> Action:
+    """Returns the name of a change of learning rate, batch size or both."""
+    grew = after.batch_size > before.batch_size
+    decayed = after.learning_rate < before.learning_rate
+    if grew and decayed:
+        return "batch_increase_and_lr_decay"
+    return "batch_increase" if grew else "lr_decay" if decayed else "none"
+
+
+def _describe_change(before: ScheduleState, after: ScheduleState) -> str:
+    """Returns what changed, as in "batch 64 -> 256, learning rate 0.05 -> 0.025"."""
+    changes = []
+    if after.batch_size != before.batch_size:
+        changes.append(f"batch {before.batch_size} -> {after.batch_size}")
+    if after.learning_rate != before.learning_rate:
+        changes.append(f"learning rate {before.learning_rate:.6g} -> {after.learning_rate:.6g}")
+    return ", ".join(changes)
+
+
+def _describe(action: str, learning_rate: float, batch_size: int) -> str:
+    return f"{action} to learning rate {learning_rate!r} and batch {batch_size}"
+
+
+def _nonfinite(values: Mapping[str, float | None]) -> str:
+    """Returns which values are not finite, as in "loss nan and val_loss inf"."""
+    return " and ".join(
+        f"{name} {value}"
+        for name, value in values.items()
+        if value is not None and not math.isfinite(value)
     )

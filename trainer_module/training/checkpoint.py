@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from trainer_module.schedule.schedule import Restore
+from trainer_module.schedule.state import Restore
 from trainer_module.training.optimizer import averages
 from trainer_module.util import files
 

@@ -21,7 +21,9 @@ from trainer_module.distributed import strategies
 from trainer_module.history import EpochRecord, History, Writer, Writers
 from trainer_module.schedule import schedule
 from trainer_module.schedule.plateau import PlateauConfig
-from trainer_module.schedule.schedule import NonFiniteError, Problem, ScheduleConfig
+from trainer_module.schedule.scaling import TrainingSpec
+from trainer_module.schedule.schedule import NonFiniteError, ScheduleConfig
+from trainer_module.schedule.state import ScheduleState
 from trainer_module.training import noise
 from trainer_module.training.batch import DatasetFactory, check_batches, distributed, size_of
 from trainer_module.training.checkpoint import Checkpoints, Snapshot, from_bytes, to_bytes
@@ -70,7 +72,7 @@ def train(
         config: What happens at a plateau, and when to stop. Without metrics, the default monitor
             is val_loss.
         batch_size: Global batch size of the first epoch, in examples.
-        num_examples: Training examples in an epoch, N of the noise scale; compared with what an
+        num_examples: Training examples in an epoch, N of the update noise; compared with what an
             epoch gives. If not given, they are counted in a pass over the first epoch's batches.
         micro_batch: Largest batch a replica computes at once; bigger ones accumulate gradients.
         steps_per_call: Steps run by one call of the traced function.
@@ -137,10 +139,8 @@ def train(
         strategy=strategy,
     )
     momentum = float(getattr(inner(optimizer), "momentum", 0.0))
-    problem = Problem(num_examples, kind(optimizer), momentum)
-    run = _Run(
-        model, optimizer, config, steps, problem, strategy, batch_size, micro_batch, is_counted
-    )
+    spec = TrainingSpec(num_examples, kind(optimizer), momentum)
+    run = _Run(model, optimizer, config, steps, spec, strategy, batch_size, micro_batch, is_counted)
     run.description = {
         "schedule": asdict(config),
         "batch_size": batch_size,
@@ -205,7 +205,7 @@ class _Run:
         optimizer: keras.optimizers.Optimizer,
         config: ScheduleConfig,
         steps: Steps,
-        problem: Problem,
+        spec: TrainingSpec,
         strategy: tf.distribute.Strategy,
         batch_size: int,
         micro_batch: int | None,
@@ -233,16 +233,16 @@ class _Run:
         self._optimizer = optimizer
         self._config = config
         self._steps = steps
-        self._problem = problem
+        self._spec = spec
         self._strategy = strategy
         self._micro_batch = micro_batch
         self._is_counted = is_counted
         self._fitting_batch = 0
         self._noise = noise.NoiseState()
         self._records: list[EpochRecord] = []
-        self.state = schedule.initial_state(config, problem, rate, batch_size)
+        self.state = schedule.initial_state(config, spec, rate, batch_size)
         self._forecast = schedule.forecast(
-            config, problem, self.state.learning_rate, self.state.batch_size
+            config, spec, self.state.learning_rate, self.state.batch_size
         )
         self.best = Snapshot.take(0, model, optimizer)
         # Another one costs memory, so it is kept only where it may be asked for.
@@ -262,16 +262,16 @@ class _Run:
             latest, self.best, memory = saved
             latest.restore_model(self._model)
             latest.restore_optimizer(self._optimizer)
-            self.state = schedule.state_from_json(memory["schedule"])
+            self.state = ScheduleState.from_json(memory["schedule"])
             self._noise = noise.NoiseState(*memory["noise"])
             self._micro_batch = memory["micro_batch"]
-            self._records = [EpochRecord(**record) for record in memory["records"]]
+            self._records = [EpochRecord.from_dict(record) for record in memory["records"]]
 
     def memory(self) -> tuple[Snapshot, Snapshot, dict[str, Any]]:
         """What `resume` takes to go on as if nothing had happened."""
         latest = Snapshot.take(self.state.epoch, self._model, self._optimizer)
         memory = {
-            "schedule": schedule.state_to_json(self.state),
+            "schedule": self.state.to_json(),
             "noise": list(self._noise),
             "micro_batch": self._micro_batch,
             "records": [asdict(record) for record in self._records],
@@ -291,7 +291,7 @@ class _Run:
     def differences(self) -> tuple[str, ...]:
         """Where the schedule did something else than was forecast."""
         changes = [
-            replace(record, learning_rate=after.learning_rate, batch_size=after.batch_size)
+            (record.epoch, record.action, after.learning_rate, after.batch_size)
             for record, after in itertools.pairwise(self._records)
         ]
         return schedule.verify(self._forecast, changes)
@@ -317,26 +317,25 @@ class _Run:
             seconds = elapsed()
             self.state, decision = schedule.step(
                 self._config,
-                self._problem,
+                self._spec,
                 before,
                 metric=values[self._config.plateau.monitor],
                 loss=values["loss"],
                 elapsed_seconds=seconds,
-                gradient_noise=self._noise.b_simple,
+                simple_noise_scale=self._noise.b_simple,
             )
             if decision.observation.improved_best:
                 self.best = Snapshot.take(decision.epoch, self._model, self._optimizer)
         self.best.restore(decision.restore, self._model, self._optimizer, self._start)
-        past = self._records[-1] if self._records else None
-        record = EpochRecord(
-            epoch=decision.epoch,
+        record = EpochRecord.after(
+            self._records[-1] if self._records else None,
+            self._spec,
             metrics=values,
             learning_rate=rate,
             batch_size=before.batch_size,
-            noise_scale=schedule.noise_scale(rate, before.batch_size, self._problem),
-            gradient_noise=self._noise.b_simple,
-            updates=updates + (past.updates if past else 0),
-            examples=examples + (past.examples if past else 0),
+            simple_noise_scale=self._noise.b_simple,
+            updates=updates,
+            examples=examples,
             seconds=seconds,
             action=decision.action,
             reason=decision.reason,
@@ -456,7 +455,7 @@ class _Run:
 
     def _check_num_examples(self, examples: int) -> None:
         """Raises ValueError unless an epoch had num_examples, but for a last batch dropped."""
-        num_examples = self._problem.num_examples
+        num_examples = self._spec.num_examples
         require(
             self._is_counted or num_examples - self.state.batch_size < examples <= num_examples,
             "num_examples must be the number of training examples in an epoch",

@@ -34,7 +34,7 @@ def test_the_summary_of_a_run():
     found = logic.summary(
         history(
             record(1, 0.5, best=True),
-            record(2, 0.75, best=True, action="decay_lr"),
+            record(2, 0.75, best=True, action="lr_decay"),
             record(3, 0.7, best=False, action="stop"),
         )
     )

@@ -36,8 +36,8 @@ def epoch(number: int, **changes: Any) -> EpochRecord:
         },
         learning_rate=0.05,
         batch_size=64,
-        noise_scale=16.3,
-        gradient_noise=20.0 + number,
+        update_noise=16.3,
+        simple_noise_scale=20.0 + number,
         updates=100 * number,
         examples=6400 * number,
         seconds=1.7 * number,
@@ -58,12 +58,12 @@ def make_history(epochs: int = 6, **changes: Any) -> History:
             record,
             learning_rate=0.05 if not later else 0.005,
             batch_size=64 if not later else 256,
-            noise_scale=16.3 if not later else 0.4,
+            update_noise=16.3 if not later else 0.4,
         )
     if epochs > 1:
         records[half - 1] = dataclasses.replace(
             records[half - 1],
-            action="grow_batch_and_decay_lr",
+            action="batch_increase_and_lr_decay",
             reason="no better val_accuracy for 3 epochs; batch 64 -> 256",
             best=False,
         )

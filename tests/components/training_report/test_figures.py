@@ -77,7 +77,7 @@ def test_values_that_cannot_be_drawn_are_gaps(trained: Trained) -> None:
 def test_noise_that_was_not_measured_is_not_drawn(trained: Trained) -> None:
     history = trained(3)
     assert "B_simple" in traces(figures.noise(history))
-    epochs = tuple(dataclasses.replace(e, gradient_noise=None) for e in history.epochs)
+    epochs = tuple(dataclasses.replace(e, simple_noise_scale=None) for e in history.epochs)
     assert "B_simple" not in traces(figures.noise(dataclasses.replace(history, epochs=epochs)))
 
 

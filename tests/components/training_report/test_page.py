@@ -289,7 +289,7 @@ def test_every_value_of_the_plots_is_in_a_table(report: Make) -> None:
     for record in made.history.epochs:
         for value in record.metrics.values():
             assert f"{value:.4f}" in text
-        assert f"{record.gradient_noise:,.4g}" in text
+        assert f"{record.simple_noise_scale:,.4g}" in text
         assert f"{record.updates:,}" in text
     for _, metrics in made.evaluation.classes:
         assert f"{metrics['accuracy']:.4f}" in text

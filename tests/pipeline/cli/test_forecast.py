@@ -36,7 +36,7 @@ def test_stop_rule_in_words() -> None:
     watched = PlateauConfig(monitor="val_loss", mode="min", patience=1)
     text = plan(plateau=watched, actions=3, max_epochs=70, time_budget=60.0).stop
     assert text == (
-        "A stall is epoch without a better val_loss; stall 4 stops the run, "
+        "A plateau is epoch without a better val_loss; plateau 4 stops the run, "
         "and so do 70 epochs or 60 s of training."
     ).replace("is epoch", "is an epoch")
 
@@ -44,8 +44,8 @@ def test_stop_rule_in_words() -> None:
 def test_a_plan_that_ends_at_its_limits_says_so() -> None:
     found = plan(strategy="lr_decay", actions=3, min_learning_rate=0.005)
     assert [stage.learning_rate for stage in found.stages] == [0.025, 0.00625, 0.005]
-    assert "Stall 3 can change nothing" in found.notes[0]
-    assert "stall 3 stops" in found.stop
+    assert "Plateau 3 can change nothing" in found.notes[0]
+    assert "plateau 3 stops" in found.stop
 
 
 def test_auto_says_that_it_measures() -> None:

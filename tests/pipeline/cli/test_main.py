@@ -62,7 +62,7 @@ def outcome(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str]:
         (("run", "digits", "extra"), "Unrecognized options: extra"),
         (("run", "digits", "--patience", "0"), "--patience must be at least 1, got 0"),
         (("run", "digits", "--factor", "0.5"), "--factor must be a finite number above 1, got 0.5"),
-        (("run", "digits", "--plan", "batch^2"), "got 'batch^2'. Give one action for each stall"),
+        (("run", "digits", "--plan", "batch^2"), "got 'batch^2'. Give one action for each plateau"),
         (("run", "digits", "--plan", ""), "--plan must hold at least one action"),
         (("run", "digits", "--min-accuracy", "2"), "--min-accuracy must be a share from 0 to 1"),
         (("run", "digits", "--monitor", "f1"), "--monitor must be one of loss, accuracy, val_loss"),
@@ -321,11 +321,11 @@ def test_plan_prints_each_stage(
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table.splitlines()]
     assert [row for row in rows if row] == [
         ["start", "", "0.001", "128", "390", "3.896"],
-        ["stall 1", "learning rate", "0.00025", "128", "390", "0.9741"],
-        ["stall 2", "learning rate", "0.0000625", "128", "390", "0.2435"],
+        ["plateau 1", "learning rate decayed", "0.00025", "128", "390", "0.9741"],
+        ["plateau 2", "learning rate decayed", "0.0000625", "128", "390", "0.2435"],
     ]
     text = " ".join(table.split())
-    assert "5 epochs in a row without a better val_accuracy; stall 3 stops the run" in text
+    assert "5 epochs in a row without a better val_accuracy; plateau 3 stops the run" in text
     assert "learning rate / k equals batch * k" in text
     assert "Assumes 50,000 training examples (--examples)" in text
 

@@ -35,15 +35,15 @@ def trial(strategy: str, seed: int, epochs: int, growth: int, test: float) -> Tr
     for epoch in range(1, epochs + 1):
         late = epoch > epochs // 2
         updates += 100 // growth if late else 100
-        action = {epochs // 2: "grow_batch" if growth > 1 else "decay_lr", epochs: "stop"}
+        action = {epochs // 2: "batch_increase" if growth > 1 else "lr_decay", epochs: "stop"}
         records.append(
             EpochRecord(
                 epoch=epoch,
                 metrics={"val_accuracy": 0.95 - 0.4 / epoch + 0.01 * seed, "loss": 1 / epoch},
                 learning_rate=0.1 if growth > 1 or not late else 0.025,
                 batch_size=32 * growth if late else 32,
-                noise_scale=10.0 if late else 40.0,
-                gradient_noise=None,
+                update_noise=10.0 if late else 40.0,
+                simple_noise_scale=None,
                 updates=updates,
                 examples=3200 * epoch,
                 seconds=4.0 + updates / 100,

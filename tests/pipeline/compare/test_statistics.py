@@ -30,8 +30,8 @@ def trial(
                 metrics={monitor: value, "loss": 1 - value},
                 learning_rate=0.1,
                 batch_size=320 // steps,
-                noise_scale=1.0,
-                gradient_noise=None,
+                update_noise=1.0,
+                simple_noise_scale=None,
                 updates=steps * epoch,
                 examples=320 * epoch,
                 seconds=5.0 + epoch,
@@ -140,7 +140,7 @@ def test_a_strategy_had_a_part_in_its_best_epoch_only_after_a_decision() -> None
     run = trial("hybrid", accuracies=(0.5, 0.7, 0.9))
     assert not run.decided_before_best
     records = list(run.history.epochs)
-    records[1] = dataclasses.replace(records[1], action="grow_batch")
+    records[1] = dataclasses.replace(records[1], action="batch_increase")
     history = dataclasses.replace(run.history, epochs=tuple(records))
     assert dataclasses.replace(run, history=history).decided_before_best
 

@@ -14,24 +14,23 @@ from trainer_module.schedule.plateau import (
     PlateauConfig,
     PlateauState,
     acted,
-    initial_state,
     observe,
 )
 
 
-def stalls(config: PlateauConfig, metrics: Sequence[float | None]) -> list[int]:
-    """Evaluations (from 1) that are stalls, each acted on."""
-    state, found = initial_state(), []
+def plateaus(config: PlateauConfig, metrics: Sequence[float | None]) -> list[int]:
+    """Evaluations (from 1) that are plateaus, each acted on."""
+    state, found = PlateauState(), []
     for number, metric in enumerate(metrics, start=1):
         state, seen = observe(config, state, metric)
-        if seen.stalled:
+        if seen.is_plateau:
             found.append(number)
             state = acted(config, state)
     return found
 
 
 def last(config: PlateauConfig, metrics: Sequence[float | None]) -> Observation:
-    state, seen = initial_state(), None
+    state, seen = PlateauState(), None
     for metric in metrics:
         state, seen = observe(config, state, metric)
     assert seen is not None
@@ -57,18 +56,18 @@ class TestConfig:
 
 
 class TestSingleTransitions:
-    def test_the_patience_th_bad_evaluation_is_the_stall(self):
+    def test_the_patience_th_bad_evaluation_is_the_plateau(self):
         config = PlateauConfig(patience=3)
         state = PlateauState(best=0.8, reference=0.8, bad_evaluations=1)
         state, seen = observe(config, state, 0.7)
-        assert (seen.stalled, seen.bad_evaluations) == (False, 2)
+        assert (seen.is_plateau, seen.bad_evaluations) == (False, 2)
         state, seen = observe(config, state, 0.7)
-        assert (seen.stalled, seen.bad_evaluations) == (True, 3)
+        assert (seen.is_plateau, seen.bad_evaluations) == (True, 3)
 
     def test_an_improvement_resets_patience(self):
         state = PlateauState(best=0.8, reference=0.8, bad_evaluations=2)
         state, seen = observe(PlateauConfig(patience=3), state, 0.81)
-        assert seen == Observation(0.81, True, True, False, 0, False, True)
+        assert seen == Observation(0.81, improved_best=True, improved=True)
         assert (state.best, state.reference, state.bad_evaluations) == (0.81, 0.81, 0)
 
     def test_a_tie_is_no_improvement(self):
@@ -88,7 +87,7 @@ class TestSingleTransitions:
         state = PlateauState(best=0.8, reference=0.8, bad_evaluations=4, cooldown_left=1)
         after, seen = observe(PlateauConfig(patience=5), state, None)
         assert after == state
-        assert seen == Observation(None, False, False, False, 4, False, True)
+        assert seen == Observation(bad_evaluations=4)
 
     def test_acting_restarts_patience_after_the_cooldown(self):
         state = PlateauState(best=0.8, reference=0.8, bad_evaluations=5)
@@ -101,12 +100,12 @@ class TestSingleTransitions:
         assert seen.in_cooldown and seen.improved and seen.improved_best
         assert (state.best, state.reference, state.cooldown_left) == (0.9, 0.9, 1)
 
-    def test_a_stall_not_acted_on_is_a_stall_again(self):
+    def test_a_plateau_not_acted_on_is_a_plateau_again(self):
         config = PlateauConfig(patience=2)
         state = PlateauState(best=0.8, reference=0.8, bad_evaluations=1)
         state, first = observe(config, state, 0.7)
         _, second = observe(config, state, 0.7)
-        assert first.stalled and second.stalled
+        assert first.is_plateau and second.is_plateau
 
 
 class TestMinDelta:
@@ -119,7 +118,7 @@ class TestMinDelta:
 
     def test_small_gains_add_up_against_the_significant_best(self):
         config = PlateauConfig(min_delta=0.01, patience=3)
-        assert stalls(config, [0.800, 0.806, 0.812, 0.818, 0.824, 0.830]) == []
+        assert plateaus(config, [0.800, 0.806, 0.812, 0.818, 0.824, 0.830]) == []
 
     def test_a_gain_of_exactly_min_delta_is_no_improvement(self):
         state = PlateauState(best=0.5, reference=0.5)
@@ -147,13 +146,13 @@ class TestCooldown:
     def test_skips_exactly_that_many_evaluations(self, patience, cooldown):
         config = PlateauConfig(patience=patience, cooldown=cooldown)
         first = 1 + patience
-        assert stalls(config, [0.5] * 40)[:2] == [first, first + cooldown + patience]
+        assert plateaus(config, [0.5] * 40)[:2] == [first, first + cooldown + patience]
 
     def test_a_missing_metric_uses_none_of_it_up(self):
         config = PlateauConfig(patience=2, cooldown=2)
         # The evaluations that count: 1 best, 2 and 3 bad, then 4 and 5 skipped, 6 and 7 bad.
         metrics = [0.5, 0.5, 0.5, None, 0.5, None, 0.5, 0.5, None, 0.5]
-        assert stalls(config, metrics) == [3, 10]
+        assert plateaus(config, metrics) == [3, 10]
 
 
 class TestNotFinite:
@@ -162,8 +161,8 @@ class TestNotFinite:
     @pytest.mark.parametrize("smoothing", ["none", "ema", "median"])
     def test_first_or_later_it_is_never_a_best(self, bad, mode, smoothing):
         config = PlateauConfig(mode=mode, smoothing=smoothing, smoothing_window=1)
-        state, seen = observe(config, initial_state(), bad)
-        assert not seen.finite and not seen.improved and not seen.improved_best
+        state, seen = observe(config, PlateauState(), bad)
+        assert not seen.improved and not seen.improved_best
         assert seen.bad_evaluations == 1
         assert (state.best, state.reference) == (None, None)
         state, seen = observe(config, state, 0.5)
@@ -172,13 +171,13 @@ class TestNotFinite:
         assert not seen.improved and seen.bad_evaluations == 1
         assert (state.best, state.reference) == (0.5, 0.5)
 
-    def test_a_run_of_them_is_a_stall(self):
-        assert stalls(PlateauConfig(patience=3), [math.nan] * 7) == [3, 6]
+    def test_a_run_of_them_is_a_plateau(self):
+        assert plateaus(PlateauConfig(patience=3), [math.nan] * 7) == [3, 6]
 
     @pytest.mark.parametrize("compatibility", ["keras", "torch"])
     def test_the_true_best_stays_finite_under_the_rule_of_a_library(self, compatibility):
         config = PlateauConfig(mode="min", compatibility=compatibility)
-        state = initial_state()
+        state = PlateauState()
         for metric in (math.nan, 2.0, -math.inf, 1.0):
             state, _ = observe(config, state, metric)
         assert state.best == 1.0
@@ -187,7 +186,7 @@ class TestNotFinite:
 class TestSmoothing:
     def test_the_median_says_nothing_until_its_window_is_full(self):
         config = PlateauConfig(smoothing="median", smoothing_window=3, patience=1)
-        state, first = observe(config, initial_state(), 0.9)
+        state, first = observe(config, PlateauState(), 0.9)
         state, second = observe(config, state, 0.5)
         assert (first.value, second.value) == (None, None)
         assert first.improved_best and not first.improved
@@ -216,7 +215,7 @@ class TestSmoothing:
         # Patience 1 would act on the tie of two medians as the outlier leaves the window.
         config = PlateauConfig(patience=patience, smoothing="median")
         metrics = [0.50, 0.55, 0.90, 0.60, 0.64, 0.67, 0.70, 0.73, 0.76]
-        assert stalls(config, metrics) == []
+        assert plateaus(config, metrics) == []
 
     @given(
         st.floats(allow_nan=False, allow_infinity=False),
@@ -230,7 +229,7 @@ class TestSmoothing:
         )
         plain = PlateauConfig(mode=mode, patience=patience)
         assert last(config, [metric] * 30).value == metric
-        assert stalls(config, [metric] * 30) == stalls(plain, [metric] * 30)
+        assert plateaus(config, [metric] * 30) == plateaus(plain, [metric] * 30)
 
     @given(
         st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=10),
@@ -238,7 +237,7 @@ class TestSmoothing:
         st.integers(1, 5),
     )
     def test_the_ema_never_passes_the_level_it_approaches(self, before, level, window):
-        config, state = PlateauConfig(smoothing="ema", smoothing_window=window), initial_state()
+        config, state = PlateauConfig(smoothing="ema", smoothing_window=window), PlateauState()
         values = []
         for metric in [*before, *[level] * 20]:
             state, seen = observe(config, state, metric)
@@ -249,13 +248,13 @@ class TestSmoothing:
 
 def third_plateau_of_noise(config: PlateauConfig, seed: int) -> tuple[int, int]:
     """The third plateau of a stationary noisy metric: ours, and that of the plain rule."""
-    state = initial_state()
+    state = PlateauState()
     metrics = random.Random(seed)
     best, bad, ours, plain = -math.inf, 0, [], []
     for number in itertools.count(1):
         metric = metrics.random()
         state, seen = observe(config, state, metric)
-        if seen.stalled:
+        if seen.is_plateau:
             state = acted(config, state)
             ours.append(number)
         best, bad = (metric, 0) if metric > best else (best, bad + 1)
@@ -308,7 +307,7 @@ CONFIGS = st.one_of(
 class TestProperties:
     @given(CONFIGS, METRICS)
     def test_the_true_best_is_the_best_finite_metric(self, config, metrics):
-        state = initial_state()
+        state = PlateauState()
         for metric in metrics:
             state, _ = observe(config, state, metric)
         finite = [m for m in metrics if m is not None and math.isfinite(m)]
@@ -316,8 +315,8 @@ class TestProperties:
         assert state.best == (pick(finite) if finite else None)
 
     @given(CONFIGS, METRICS)
-    def test_two_stalls_are_patience_and_cooldown_apart(self, config, metrics):
-        found = stalls(config, [m for m in metrics if m is not None])
+    def test_two_plateaus_are_patience_and_cooldown_apart(self, config, metrics):
+        found = plateaus(config, [m for m in metrics if m is not None])
         skipped = config.cooldown
         if config.compatibility == "keras":
             skipped = max(skipped - 1, 0)
@@ -326,7 +325,7 @@ class TestProperties:
 
     @given(CONFIGS, METRICS)
     def test_only_the_rule_of_keras_ever_keeps_a_nan(self, config, metrics):
-        state = initial_state()
+        state = PlateauState()
         for metric in metrics:
             state, _ = observe(config, state, metric)
         kept_nan = state.reference is not None and math.isnan(state.reference)
@@ -334,7 +333,7 @@ class TestProperties:
 
     @given(CONFIGS, METRICS)
     def test_the_state_survives_json_exactly(self, config, metrics):
-        state = initial_state()
+        state = PlateauState()
         for metric in metrics:
             state, _ = observe(config, state, metric)
         fields = json.loads(json.dumps(state._asdict()))

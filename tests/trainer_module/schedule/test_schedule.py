@@ -8,27 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer_module.schedule.plateau import PlateauConfig, PlateauState, acted, observe
-from trainer_module.schedule.plateau import initial_state as initial_plateau_state
-from trainer_module.schedule.scaling import update_rule
+from trainer_module.schedule.scaling import TrainingSpec, scaling_rule, update_noise
 from trainer_module.schedule.schedule import (
     HYSTERESIS,
     MAX_ROLLBACKS,
-    Decision,
     NonFiniteError,
-    Problem,
     ScheduleConfig,
-    ScheduleState,
     forecast,
     initial_state,
     next_learning_rate,
-    noise_scale,
-    state_from_json,
-    state_to_json,
     step,
     verify,
 )
+from trainer_module.schedule.state import Decision, ScheduleState
 
-CIFAR = Problem(50_000, "sgd", 0.9)
+CIFAR = TrainingSpec(50_000, "sgd", 0.9)
 QUICK = PlateauConfig(patience=2)
 
 
@@ -39,23 +33,23 @@ def config(**fields: Any) -> ScheduleConfig:
 def run(
     config: ScheduleConfig,
     metrics: list[float | None],
-    problem: Problem = CIFAR,
+    spec: TrainingSpec = CIFAR,
     learning_rate: float = 0.001,
     batch_size: int = 64,
     seconds_per_epoch: float = 1.0,
-    gradient_noise: float | None = None,
+    simple_noise_scale: float | None = None,
 ) -> list[Decision]:
     """Decisions over metrics, up to and with the stop."""
-    state, decisions = initial_state(config, problem, learning_rate, batch_size), []
+    state, decisions = initial_state(config, spec, learning_rate, batch_size), []
     for epoch, metric in enumerate(metrics, start=1):
         state, decision = step(
             config,
-            problem,
+            spec,
             state,
             metric=metric,
             loss=1.0,
             elapsed_seconds=epoch * seconds_per_epoch,
-            gradient_noise=gradient_noise,
+            simple_noise_scale=simple_noise_scale,
         )
         decisions.append(decision)
         if decision.action == "stop":
@@ -64,20 +58,22 @@ def run(
 
 
 def acts(decisions: list[Decision]) -> list[tuple[int, str, float, int]]:
-    return [
-        (d.epoch, d.action, d.learning_rate, d.batch_size) for d in decisions if d.action != "none"
-    ]
+    return [change for change in changes(decisions) if change[1] != "none"]
 
 
-def stalled_state(config: ScheduleConfig, **fields: Any) -> ScheduleState:
-    """One evaluation before a stall."""
+def changes(decisions: list[Decision]) -> list[tuple[int, str, float, int]]:
+    return [(d.epoch, d.action, d.learning_rate, d.batch_size) for d in decisions]
+
+
+def plateau_state(config: ScheduleConfig, **fields: Any) -> ScheduleState:
+    """One evaluation before a plateau."""
     seen = PlateauState(best=0.8, reference=0.8, bad_evaluations=config.plateau.patience - 1)
     return initial_state(config, CIFAR, 0.001, 64)._replace(plateau=seen, epoch=9, **fields)
 
 
-def one(config: ScheduleConfig, state: ScheduleState, problem: Problem = CIFAR, **values: Any):
+def one(config: ScheduleConfig, state: ScheduleState, spec: TrainingSpec = CIFAR, **values: Any):
     given_values = {"metric": 0.5, "loss": 1.0, "elapsed_seconds": 0.0, **values}
-    return step(config, problem, state, **given_values)
+    return step(config, spec, state, **given_values)
 
 
 class TestConfig:
@@ -125,8 +121,8 @@ class TestStart:
             initial_state(config(max_batch_size=512), CIFAR, learning_rate, batch_size)
 
     def test_a_batch_beyond_memory_is_refused(self):
-        with pytest.raises(ValueError, match="fit in memory"):
-            initial_state(config(), CIFAR._replace(max_batch_size=32), 0.001, 64)
+        with pytest.raises(ValueError, match="fits in memory"):
+            initial_state(config(), dataclasses.replace(CIFAR, max_batch_size=32), 0.001, 64)
 
 
 class TestPublishedExperiment:
@@ -135,8 +131,8 @@ class TestPublishedExperiment:
     def test_first_variant_decays_the_learning_rate(self):
         decisions = run(config(strategy="lr_decay", actions=2), [0.5] * 20)
         assert acts(decisions) == [
-            (3, "decay_lr", 0.00025, 64),
-            (5, "decay_lr", 0.0000625, 64),
+            (3, "lr_decay", 0.00025, 64),
+            (5, "lr_decay", 0.0000625, 64),
             (7, "stop", 0.0000625, 64),
         ]
         assert decisions[-1].stop_reason == "plateau"
@@ -144,38 +140,37 @@ class TestPublishedExperiment:
     def test_second_variant_grows_the_batch(self):
         decisions = run(config(strategy="batch_increase", actions=2), [0.5] * 20)
         assert acts(decisions) == [
-            (3, "grow_batch", 0.001, 256),
-            (5, "grow_batch", 0.001, 1024),
+            (3, "batch_increase", 0.001, 256),
+            (5, "batch_increase", 0.001, 1024),
             (7, "stop", 0.001, 1024),
         ]
 
     def test_hybrid_grows_once_and_decays_from_there(self):
         decisions = run(config(strategy="hybrid", actions=3), [0.5] * 20)
         assert acts(decisions) == [
-            (3, "grow_batch", 0.001, 256),
-            (5, "decay_lr", 0.00025, 256),
-            (7, "decay_lr", 0.0000625, 256),
+            (3, "batch_increase", 0.001, 256),
+            (5, "lr_decay", 0.00025, 256),
+            (7, "lr_decay", 0.0000625, 256),
             (9, "stop", 0.0000625, 256),
         ]
 
     def test_adam_decays_by_the_square_root(self):
-        decisions = run(config(strategy="lr_decay"), [0.5] * 20, Problem(50_000, "adam", 0.0))
-        assert [d.learning_rate for d in decisions if d.action == "decay_lr"] == [0.0005, 0.00025]
+        decisions = run(config(strategy="lr_decay"), [0.5] * 20, TrainingSpec(50_000, "adam", 0.0))
+        assert [d.learning_rate for d in decisions if d.action == "lr_decay"] == [0.0005, 0.00025]
 
 
 class TestActing:
     def test_the_reason_says_what_was_seen_and_done(self):
-        _, decision = one(config(), stalled_state(config()))
+        _, decision = one(config(), plateau_state(config()))
         assert decision.reason == "no better val_accuracy for 2 epochs; batch 64 -> 256"
         assert decision.epoch == 10
-        assert decision.noise_scale == noise_scale(0.001, 256, CIFAR)
 
     def test_a_plan_is_followed_to_the_letter(self):
         decisions = run(config(plan="batch*5, lr/5, batch*2 lr/2"), [0.5] * 20)
         assert acts(decisions) == [
-            (3, "grow_batch", 0.001, 320),
-            (5, "decay_lr", 0.001 / 5, 320),
-            (7, "grow_batch_and_decay_lr", 0.001 / 5 / 2, 640),
+            (3, "batch_increase", 0.001, 320),
+            (5, "lr_decay", 0.001 / 5, 320),
+            (7, "batch_increase_and_lr_decay", 0.001 / 5 / 2, 640),
             (9, "stop", 0.001 / 5 / 2, 640),
         ]
 
@@ -184,41 +179,41 @@ class TestActing:
     )
     def test_the_cap_is_the_least_of_user_tenth_and_memory(self, user, memory, cap):
         wanted = config(strategy="batch_increase", max_batch_size=user, actions=9)
-        problem = CIFAR._replace(max_batch_size=memory)
-        stages = forecast(wanted, problem, 1.0, 64)
+        spec = dataclasses.replace(CIFAR, max_batch_size=memory)
+        stages = forecast(wanted, spec, 1.0, 64)
         assert max(s.batch_size for s in stages) == cap
         assert stages[-1].batch_size == cap
 
     def test_the_user_may_go_beyond_a_tenth_but_not_beyond_memory(self):
         wanted = config(strategy="batch_increase", max_batch_size=20_000, actions=9)
         assert forecast(wanted, CIFAR, 1.0, 64)[-1].batch_size == 20_000
-        tight = CIFAR._replace(max_batch_size=9_000)
+        tight = dataclasses.replace(CIFAR, max_batch_size=9_000)
         assert forecast(wanted, tight, 1.0, 64)[-1].batch_size == 9_000
 
     def test_past_the_cap_the_rest_goes_into_the_learning_rate_at_once(self):
         decisions = run(config(strategy="batch_increase", max_batch_size=128), [0.5] * 20)
         assert acts(decisions)[:2] == [
-            (3, "grow_batch_and_decay_lr", 0.0005, 128),
-            (5, "decay_lr", 0.000125, 128),
+            (3, "batch_increase_and_lr_decay", 0.0005, 128),
+            (5, "lr_decay", 0.000125, 128),
         ]
 
     def test_the_floor_clips_then_ends_the_run_without_phantom_actions(self):
         wanted = config(strategy="lr_decay", actions=9, min_learning_rate=0.0004)
         decisions = run(wanted, [0.5] * 30)
-        assert acts(decisions) == [(3, "decay_lr", 0.0004, 64), (5, "stop", 0.0004, 64)]
+        assert acts(decisions) == [(3, "lr_decay", 0.0004, 64), (5, "stop", 0.0004, 64)]
         assert decisions[-1].stop_reason == "exhausted"
         assert "limits" in decisions[-1].reason
 
     def test_acting_starts_the_cooldown(self):
         wanted = config(plateau=PlateauConfig(patience=2, cooldown=3))
-        state, decision = one(wanted, stalled_state(wanted))
-        assert decision.action == "grow_batch"
+        state, decision = one(wanted, plateau_state(wanted))
+        assert decision.action == "batch_increase"
         assert (state.plateau.cooldown_left, state.plateau.bad_evaluations) == (3, 0)
 
     @pytest.mark.parametrize("restore", ["none", "weights", "weights_and_slots"])
     def test_restore_comes_with_an_action_only(self, restore):
         wanted = config(restore=restore)
-        assert one(wanted, stalled_state(wanted))[1].restore == restore
+        assert one(wanted, plateau_state(wanted))[1].restore == restore
         fresh = initial_state(wanted, CIFAR, 0.001, 64)
         assert one(wanted, fresh)[1].restore == "none"
 
@@ -228,13 +223,13 @@ class TestActing:
 
     def test_a_missing_metric_is_no_evaluation(self):
         decisions = run(config(), [0.5, None, 0.5, None, 0.5])
-        assert acts(decisions) == [(5, "grow_batch", 0.001, 256)]
+        assert acts(decisions) == [(5, "batch_increase", 0.001, 256)]
 
 
 class TestStopping:
     def test_after_the_last_epoch_it_stops_rather_than_acts(self):
         wanted = config(max_epochs=10)
-        state, decision = one(wanted, stalled_state(wanted))
+        state, decision = one(wanted, plateau_state(wanted))
         assert (decision.action, decision.stop_reason) == ("stop", "max_epochs")
         assert (decision.learning_rate, decision.batch_size) == (0.001, 64)
         assert state.actions_taken == 0
@@ -270,7 +265,7 @@ class TestNotFinite:
     @pytest.mark.parametrize("first", [True, False])
     def test_raise_names_epoch_value_and_remedy(self, values, first):
         wanted = config(on_nonfinite="raise")
-        state = initial_state(wanted, CIFAR, 0.001, 64) if first else stalled_state(wanted)
+        state = initial_state(wanted, CIFAR, 0.001, 64) if first else plateau_state(wanted)
         with pytest.raises(NonFiniteError) as error:
             one(wanted, state, **values)
         message = str(error.value)
@@ -284,12 +279,11 @@ class TestNotFinite:
     @pytest.mark.parametrize("first", [True, False])
     def test_bad_epoch_counts_against_patience_and_is_never_a_best(self, values, first):
         wanted = config(on_nonfinite="bad_epoch")
-        state = initial_state(wanted, CIFAR, 0.001, 64) if first else stalled_state(wanted)
+        state = initial_state(wanted, CIFAR, 0.001, 64) if first else plateau_state(wanted)
         after, decision = one(wanted, state, **values)
-        assert not decision.observation.finite
         assert after.plateau.best == state.plateau.best
         assert decision.observation.bad_evaluations == state.plateau.bad_evaluations + 1
-        assert decision.action == ("none" if first else "grow_batch")
+        assert decision.action == ("none" if first else "batch_increase")
 
     @pytest.mark.parametrize("mode", ["max", "min"])
     @pytest.mark.parametrize("compatibility", ["plateau", "keras", "torch"])
@@ -299,11 +293,11 @@ class TestNotFinite:
         )
         wanted = config(plateau=plateau, on_nonfinite="bad_epoch", actions=50, factor=1.01)
         metrics = [0.1, math.inf, 0.3, 0.2, 0.4, -math.inf, 0.5, 0.6, 0.0, -0.1, 0.7, 0.7, 0.7, 0.7]
-        state, expected = initial_plateau_state(), []
+        state, expected = PlateauState(), []
         for metric in metrics:
             state, seen = observe(plateau, state, metric)
-            expected.append(seen.stalled)
-            state = acted(plateau, state) if seen.stalled else state
+            expected.append(seen.is_plateau)
+            state = acted(plateau, state) if seen.is_plateau else state
         assert any(expected)
         assert [decision.action != "none" for decision in run(wanted, metrics)] == expected
 
@@ -311,7 +305,7 @@ class TestNotFinite:
     @pytest.mark.parametrize("first", [True, False])
     def test_rollback_goes_back_to_the_best_with_a_smaller_learning_rate(self, values, first):
         wanted = config(on_nonfinite="rollback_and_reduce")
-        state = initial_state(wanted, CIFAR, 0.001, 64) if first else stalled_state(wanted)
+        state = initial_state(wanted, CIFAR, 0.001, 64) if first else plateau_state(wanted)
         after, decision = one(wanted, state, **values)
         assert (decision.action, decision.restore) == ("rollback", "weights_and_slots")
         assert (decision.learning_rate, decision.batch_size) == (0.00025, 64)
@@ -346,7 +340,7 @@ class TestNotFinite:
 
     def test_adam_rolls_back_by_the_square_root(self):
         wanted = config(on_nonfinite="rollback_and_reduce")
-        decision = run(wanted, [math.nan], Problem(50_000, "adam", 0.0))[0]
+        decision = run(wanted, [math.nan], TrainingSpec(50_000, "adam", 0.0))[0]
         assert decision.learning_rate == 0.0005
 
 
@@ -354,33 +348,37 @@ class TestAuto:
     auto = config(strategy="auto", actions=9)
 
     def choice(self, noise: float | None, **fields: Any) -> str:
-        return one(self.auto, stalled_state(self.auto, **fields), gradient_noise=noise)[1].action
+        return one(self.auto, plateau_state(self.auto, **fields), simple_noise_scale=noise)[
+            1
+        ].action
 
     def test_where_noise_dominates_the_batch_grows(self):
-        assert self.choice(64.5) == "grow_batch"
+        assert self.choice(64.5) == "batch_increase"
 
     def test_where_noise_hides_the_signal_the_batch_grows_every_time(self):
-        assert self.choice(math.inf) == "grow_batch"
-        assert self.choice(math.inf, actions_taken=1, auto_choice="learning_rate") == "grow_batch"
+        assert self.choice(math.inf) == "batch_increase"
+        assert (
+            self.choice(math.inf, actions_taken=1, auto_choice="learning_rate") == "batch_increase"
+        )
 
     def test_where_it_does_not_the_learning_rate_decays(self):
-        assert self.choice(63.5) == "decay_lr"
-        assert self.choice(0.0) == "decay_lr"
+        assert self.choice(63.5) == "lr_decay"
+        assert self.choice(0.0) == "lr_decay"
 
     @pytest.mark.parametrize("noise", [None, math.nan])
     def test_without_a_usable_measurement_it_goes_as_hybrid(self, noise):
-        assert self.choice(noise) == "grow_batch"
-        assert self.choice(noise, actions_taken=1) == "decay_lr"
+        assert self.choice(noise) == "batch_increase"
+        assert self.choice(noise, actions_taken=1) == "lr_decay"
 
     def test_a_choice_once_made_is_kept_against_small_changes(self):
         above, below = 64 * HYSTERESIS * 1.01, 64 / HYSTERESIS * 0.99
-        assert self.choice(65.0, auto_choice="learning_rate") == "decay_lr"
-        assert self.choice(above, auto_choice="learning_rate") == "grow_batch"
-        assert self.choice(63.0, auto_choice="batch") == "grow_batch"
-        assert self.choice(below, auto_choice="batch") == "decay_lr"
+        assert self.choice(65.0, auto_choice="learning_rate") == "lr_decay"
+        assert self.choice(above, auto_choice="learning_rate") == "batch_increase"
+        assert self.choice(63.0, auto_choice="batch") == "batch_increase"
+        assert self.choice(below, auto_choice="batch") == "lr_decay"
 
     def test_the_choice_is_remembered(self):
-        state, _ = one(self.auto, stalled_state(self.auto), gradient_noise=1.0)
+        state, _ = one(self.auto, plateau_state(self.auto), simple_noise_scale=1.0)
         assert state.auto_choice == "learning_rate"
 
 
@@ -394,9 +392,6 @@ class TestWarmup:
             rates.append(next_learning_rate(config, state))
             state, decision = one(config, state)
             assert decision.learning_rate == next_learning_rate(config, state)
-            assert decision.noise_scale == noise_scale(
-                decision.learning_rate, decision.batch_size, CIFAR
-            )
         return rates
 
     def test_the_learning_rate_rises_linearly_from_a_fraction(self):
@@ -408,14 +403,14 @@ class TestWarmup:
 
     def test_patience_begins_after_it(self):
         decisions = run(self.warm, [0.5] * 20, learning_rate=0.1)
-        assert acts(decisions)[0] == (6, "grow_batch", 0.1, 256)
+        assert acts(decisions)[0] == (6, "batch_increase", 0.1, 256)
         assert decisions[1].reason == "val_accuracy 0.5, in the warm-up"
         assert decisions[1].observation.bad_evaluations == 0
 
     def test_its_evaluations_count_for_the_best(self):
         decisions = run(self.warm, [0.5, 0.9, 0.6, 0.6, 0.8, 0.8], learning_rate=0.1)
         assert [d.observation.improved_best for d in decisions] == [True, True, *[False] * 4]
-        assert decisions[-1].action == "grow_batch"
+        assert decisions[-1].action == "batch_increase"
 
     def test_a_rollback_in_it_lowers_the_rate_that_it_leads_to(self):
         wanted = dataclasses.replace(self.warm, on_nonfinite="rollback_and_reduce")
@@ -435,19 +430,19 @@ class TestWarmup:
         assert [(s.index, s.action, s.learning_rate) for s in stages] == [
             (0, "none", pytest.approx(0.02)),
             (0, "none", 0.1),
-            (1, "grow_batch", 0.1),
-            (2, "decay_lr", 0.025),
+            (1, "batch_increase", 0.1),
+            (2, "lr_decay", 0.025),
         ]
-        assert verify(stages, tuple(run(self.warm, [0.5] * 20, learning_rate=0.1))) == ()
+        assert verify(stages, changes(run(self.warm, [0.5] * 20, learning_rate=0.1))) == ()
 
 
 class TestForecast:
     def test_says_each_stage(self):
         stages = forecast(config(strategy="hybrid"), CIFAR, 0.001, 64)
         assert [dataclasses.astuple(s) for s in stages] == [
-            (0, "none", 0.001, 64, 781, noise_scale(0.001, 64, CIFAR)),
-            (1, "grow_batch", 0.001, 256, 195, noise_scale(0.001, 256, CIFAR)),
-            (2, "decay_lr", 0.00025, 256, 195, noise_scale(0.00025, 256, CIFAR)),
+            (0, "none", 0.001, 64, 781, update_noise(0.001, 64, CIFAR)),
+            (1, "batch_increase", 0.001, 256, 195, update_noise(0.001, 256, CIFAR)),
+            (2, "lr_decay", 0.00025, 256, 195, update_noise(0.00025, 256, CIFAR)),
         ]
 
     def test_ends_where_nothing_can_change(self):
@@ -457,22 +452,22 @@ class TestForecast:
     def test_a_run_cut_short_has_not_left_it(self):
         wanted = config()
         stages = forecast(wanted, CIFAR, 0.001, 64)
-        assert verify(stages, tuple(run(wanted, [0.5] * 4))) == ()
+        assert verify(stages, changes(run(wanted, [0.5] * 4))) == ()
 
     def test_verify_says_where_a_run_left_it(self):
-        decisions = tuple(run(config(strategy="lr_decay"), [0.5] * 20))
+        decisions = changes(run(config(strategy="lr_decay"), [0.5] * 20))
         stages = forecast(config(strategy="hybrid", actions=1), CIFAR, 0.001, 64)
         assert verify(stages, decisions) == (
-            "epoch 3: decay_lr to learning rate 0.00025 and batch 64, but the forecast was"
-            " grow_batch to learning rate 0.001 and batch 256",
-            "epoch 5: decay_lr to learning rate 6.25e-05 and batch 64, but the forecast was"
+            "epoch 3: lr_decay to learning rate 0.00025 and batch 64, but the forecast was"
+            " batch_increase to learning rate 0.001 and batch 256",
+            "epoch 5: lr_decay to learning rate 6.25e-05 and batch 64, but the forecast was"
             " no further action",
         )
 
     def test_verify_notices_a_rollback(self):
         wanted = config(on_nonfinite="rollback_and_reduce")
         stages = forecast(wanted, CIFAR, 0.001, 64)
-        (difference,) = verify(stages, tuple(run(wanted, [0.5, math.nan])))
+        (difference,) = verify(stages, changes(run(wanted, [0.5, math.nan])))
         assert difference.startswith("epoch 2: rollback to learning rate 0.00025")
 
 
@@ -513,8 +508,8 @@ SCHEDULES = st.builds(
     warmup_epochs=st.integers(0, 3),
     max_epochs=st.integers(4, 40),
 )
-PROBLEMS = st.builds(
-    Problem,
+SPECS = st.builds(
+    TrainingSpec,
     num_examples=st.integers(100, 60_000),
     optimizer=st.sampled_from(["sgd", "adam", "mystery"]),
     momentum=st.sampled_from([0.0, 0.9]),
@@ -524,7 +519,7 @@ RATES = st.sampled_from([0.1, 0.01, 0.001])
 EPOCHS = st.lists(EPOCH, max_size=40)
 
 
-def walk(config, problem, state, epochs):
+def walk(config, spec, state, epochs):
     """States and decisions from a state on, until the stop."""
     states, decisions = [state], []
     for metric, loss, noise in epochs:
@@ -532,12 +527,12 @@ def walk(config, problem, state, epochs):
             break
         state, decision = step(
             config,
-            problem,
+            spec,
             state,
             metric=metric,
             loss=loss,
             elapsed_seconds=float(state.epoch),
-            gradient_noise=noise,
+            simple_noise_scale=noise,
         )
         states.append(state)
         decisions.append(decision)
@@ -545,42 +540,43 @@ def walk(config, problem, state, epochs):
 
 
 class TestProperties:
-    @given(SCHEDULES, PROBLEMS, RATES, EPOCHS, st.data())
+    @given(SCHEDULES, SPECS, RATES, EPOCHS, st.data())
     def test_a_resumed_run_decides_exactly_as_an_unbroken_one(
-        self, config, problem, rate, epochs, data
+        self, config, spec, rate, epochs, data
     ):
-        states, decisions = walk(config, problem, initial_state(config, problem, rate, 32), epochs)
+        states, decisions = walk(config, spec, initial_state(config, spec, rate, 32), epochs)
         split = data.draw(st.integers(0, len(decisions)))
-        text = state_to_json(states[split])
-        again, later = walk(config, problem, state_from_json(text), epochs[split:])
-        assert state_to_json(again[0]) == text
+        text = states[split].to_json()
+        again, later = walk(config, spec, ScheduleState.from_json(text), epochs[split:])
+        assert again[0].to_json() == text
         # By repr, since a NaN that the rule of Keras keeps is not equal to itself.
         assert repr(again) == repr(states[split:])
         assert repr(later) == repr(decisions[split:])
 
-    @given(SCHEDULES, PROBLEMS, RATES, EPOCHS)
-    def test_the_noise_scale_never_rises(self, config, problem, rate, epochs):
+    @given(SCHEDULES, SPECS, RATES, EPOCHS)
+    def test_the_update_noise_never_rises(self, config, spec, rate, epochs):
         config = dataclasses.replace(config, warmup_epochs=0)
-        start = initial_state(config, problem, rate, 32)
-        _, decisions = walk(config, problem, start, epochs)
-        scales = [noise_scale(rate, 32, problem), *(d.noise_scale for d in decisions)]
+        start = initial_state(config, spec, rate, 32)
+        _, decisions = walk(config, spec, start, epochs)
+        scales = [
+            update_noise(rate, 32, spec),
+            *(update_noise(d.learning_rate, d.batch_size, spec) for d in decisions),
+        ]
         assert scales == sorted(scales, reverse=True)
 
-    @given(SCHEDULES, PROBLEMS, RATES, EPOCHS)
-    def test_learning_rate_and_batch_stay_within_bounds(self, config, problem, rate, epochs):
-        _, decisions = walk(config, problem, initial_state(config, problem, rate, 32), epochs)
-        caps = [config.max_batch_size or problem.num_examples // 10, problem.num_examples]
-        if problem.max_batch_size is not None:
-            caps.append(problem.max_batch_size)
+    @given(SCHEDULES, SPECS, RATES, EPOCHS)
+    def test_learning_rate_and_batch_stay_within_bounds(self, config, spec, rate, epochs):
+        _, decisions = walk(config, spec, initial_state(config, spec, rate, 32), epochs)
+        caps = [config.max_batch_size or spec.num_examples // 10, spec.num_examples]
+        if spec.max_batch_size is not None:
+            caps.append(spec.max_batch_size)
         for decision in decisions:
             assert config.min_learning_rate <= decision.learning_rate <= rate
             assert 32 <= decision.batch_size <= max(32, min(caps))
 
-    @given(SCHEDULES, PROBLEMS, RATES, EPOCHS)
-    def test_actions_never_exceed_the_plan_and_none_is_a_phantom(
-        self, config, problem, rate, epochs
-    ):
-        states, decisions = walk(config, problem, initial_state(config, problem, rate, 32), epochs)
+    @given(SCHEDULES, SPECS, RATES, EPOCHS)
+    def test_actions_never_exceed_the_plan_and_none_is_a_phantom(self, config, spec, rate, epochs):
+        states, decisions = walk(config, spec, initial_state(config, spec, rate, 32), epochs)
         taken = [d for d in decisions if d.action not in ("none", "rollback", "stop")]
         assert len(taken) == states[-1].actions_taken <= config.num_actions
         for before, after, decision in zip(states, states[1:], decisions, strict=False):
@@ -590,13 +586,13 @@ class TestProperties:
             )
             assert changed == (decision.action not in ("none", "stop"))
 
-    @given(SCHEDULES, PROBLEMS, RATES, EPOCHS)
+    @given(SCHEDULES, SPECS, RATES, EPOCHS)
     def test_each_action_drops_eps_to_the_p_over_batch_by_exactly_the_factor(
-        self, config, problem, rate, epochs
+        self, config, spec, rate, epochs
     ):
         config = dataclasses.replace(config, plan=None)
-        p = update_rule(problem.optimizer).exponent
-        states, decisions = walk(config, problem, initial_state(config, problem, rate, 32), epochs)
+        p = scaling_rule(spec.optimizer).exponent
+        states, decisions = walk(config, spec, initial_state(config, spec, rate, 32), epochs)
         for before, after, decision in zip(states, states[1:], decisions, strict=False):
             if decision.action in ("none", "stop"):
                 continue
@@ -607,17 +603,17 @@ class TestProperties:
             else:
                 assert dropped <= config.factor * (1 + 1e-12)
 
-    @given(SCHEDULES, PROBLEMS, RATES, st.lists(st.sampled_from([0.1, 0.2, 0.3]), max_size=40))
+    @given(SCHEDULES, SPECS, RATES, st.lists(st.sampled_from([0.1, 0.2, 0.3]), max_size=40))
     def test_without_measurement_or_rollback_a_run_follows_its_forecast(
-        self, config, problem, rate, metrics
+        self, config, spec, rate, metrics
     ):
         epochs = [(metric, 1.0, None) for metric in metrics]
-        _, decisions = walk(config, problem, initial_state(config, problem, rate, 32), epochs)
-        assert verify(forecast(config, problem, rate, 32), tuple(decisions)) == ()
+        _, decisions = walk(config, spec, initial_state(config, spec, rate, 32), epochs)
+        assert verify(forecast(config, spec, rate, 32), changes(decisions)) == ()
 
-    @given(SCHEDULES, PROBLEMS, RATES, EPOCHS)
-    def test_a_decision_says_why_and_a_stop_says_which_rule(self, config, problem, rate, epochs):
-        states, decisions = walk(config, problem, initial_state(config, problem, rate, 32), epochs)
+    @given(SCHEDULES, SPECS, RATES, EPOCHS)
+    def test_a_decision_says_why_and_a_stop_says_which_rule(self, config, spec, rate, epochs):
+        states, decisions = walk(config, spec, initial_state(config, spec, rate, 32), epochs)
         for state, decision in zip(states[1:], decisions, strict=True):
             assert decision.reason
             assert (decision.action == "stop") == (decision.stop_reason is not None)
@@ -625,8 +621,8 @@ class TestProperties:
 
 
 def test_the_state_is_plain_json():
-    state = stalled_state(config())
-    fields = json.loads(state_to_json(state))
+    state = plateau_state(config())
+    fields = json.loads(state.to_json())
     assert fields["learning_rate"] == 0.001
     assert fields["plateau"]["bad_evaluations"] == 1
-    assert state_from_json(state_to_json(state)) == state
+    assert ScheduleState.from_json(state.to_json()) == state

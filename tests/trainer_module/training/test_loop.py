@@ -85,7 +85,7 @@ def whole():
 def test_acts_at_stalls_and_stops_by_itself(whole):
     _, history, _ = whole
     actions = [r.action for r in history.decisions]
-    assert actions == ["grow_batch", "decay_lr", "stop"]
+    assert actions == ["batch_increase", "lr_decay", "stop"]
     assert [r.batch_size for r in history.epochs][:: len(history.epochs) - 1] == [8, 16]
     assert history.epochs[0].learning_rate == 0.05
     assert history.epochs[-1].learning_rate == 0.025
@@ -546,6 +546,6 @@ def test_a_batch_that_neither_fits_nor_can_be_cut_is_refused(options, rule):
 def test_auto_decides_by_the_noise_it_measured():
     _, history = run(schedule_config(strategy="auto", actions=2))
     first = history.decisions[0]
-    assert first.gradient_noise is not None
-    grows = first.action in ("grow_batch", "grow_batch_and_decay_lr")
-    assert grows == (first.gradient_noise > first.batch_size)
+    assert first.simple_noise_scale is not None
+    grows = first.action in ("batch_increase", "batch_increase_and_lr_decay")
+    assert grows == (first.simple_noise_scale > first.batch_size)

@@ -125,7 +125,7 @@ class Truth(Writer):
         if record.epoch in self._stages:
             gradients = self._gradients().numpy().astype(np.float64)
             true = gradients.var(axis=0).sum() / np.sum(gradients.mean(axis=0) ** 2)
-            self.ratios.append(record.gradient_noise / true)
+            self.ratios.append(record.simple_noise_scale / true)
 
 
 @pytest.mark.component

@@ -1,0 +1,166 @@
+"""Registry of strategies: what each plateau changes, the learning rate or the batch size.
+
+A new strategy is a new entry of STRATEGIES and of StrategyName; flags, console, report and
+comparison read them here.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
+
+from trainer_module.util.checks import require
+
+Action: TypeAlias = Literal[
+    "none", "lr_decay", "batch_increase", "batch_increase_and_lr_decay", "rollback", "stop"
+]
+
+ACTIONS: Mapping[str, str] = {
+    "none": "",
+    "lr_decay": "learning rate decayed",
+    "batch_increase": "batch grown",
+    "batch_increase_and_lr_decay": "batch grown, learning rate decayed",
+    "rollback": "rolled back to the best weights",
+    "stop": "stopped",
+}
+"""Words of each action of the schedule after an epoch."""
+
+FORMER_ACTIONS: Mapping[str, str] = {
+    "decay_lr": "lr_decay",
+    "grow_batch": "batch_increase",
+    "grow_batch_and_decay_lr": "batch_increase_and_lr_decay",
+}
+"""Names of actions in the files of version 0.1, with the present ones."""
+
+StrategyName: TypeAlias = Literal["lr_decay", "batch_increase", "hybrid", "auto"]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What a strategy changes at each plateau."""
+
+    grows_batch: Callable[[int], bool]
+    """Whether the i-th action, from 0, grows the batch; it decays the learning rate otherwise."""
+    words: str
+    """What happens at a plateau."""
+    colour: str
+    """CSS variable of its lines: the quantity that it acts on, as the training report draws it."""
+    is_measured: bool = False
+    """Whether the simple noise scale, where it was measured, decides instead."""
+
+
+STRATEGIES: Mapping[str, Strategy] = {
+    "lr_decay": Strategy(lambda action: False, "decays the learning rate", "--rate"),
+    "batch_increase": Strategy(lambda action: True, "grows the batch", "--batch"),
+    # The middle curve of Smith et al. 2018, figure 1.
+    "hybrid": Strategy(
+        lambda action: action == 0, "grows the batch once, then decays the learning rate", "--noise"
+    ),
+    "auto": Strategy(
+        lambda action: action == 0,
+        "does what the measured simple noise scale favours; without one, as hybrid",
+        "--validation",
+        is_measured=True,
+    ),
+}
+
+
+class Change(NamedTuple):
+    """Change of batch size and learning rate that is wanted at a plateau.
+
+    Attributes:
+        batch_factor: Factor of at least 1 by which the batch is to grow.
+        rate_divisor: Divisor of at least 1 of the learning rate.
+    """
+
+    batch_factor: float = 1.0
+    rate_divisor: float = 1.0
+
+
+class Limits(NamedTuple):
+    """Bounds that no change passes.
+
+    Attributes:
+        batch_size: Largest global batch, in examples.
+        learning_rate: Smallest learning rate.
+    """
+
+    batch_size: int
+    learning_rate: float
+
+
+def make_change(grows_batch: bool, factor: float, exponent: int) -> Change:
+    """Returns the change that lowers eps^exponent / B by factor, through one of the two alone."""
+    return Change(batch_factor=factor) if grows_batch else Change(1.0, factor ** (1 / exponent))
+
+
+def apply_change(
+    change: Change, learning_rate: float, batch_size: int, exponent: int, limits: Limits
+) -> tuple[float, int]:
+    """Returns learning rate and batch size after a change, both within limits.
+
+    What the cap, or rounding down to a whole number of examples, cuts off the batch's growth goes
+    into the learning rate at once (Smith et al. 2018 cap at 5,120 and decay from there), so that
+    eps^exponent / B drops as wanted; only the floor of the learning rate can make it drop by less.
+    """
+    wanted = batch_size * change.batch_factor
+    # The slack keeps 100 * 1.15 = 114.999... from losing a whole example to float rounding.
+    grown = min(math.floor(wanted * (1 + 1e-15)), max(limits.batch_size, batch_size))
+    residual = max(wanted / grown, 1.0) ** (1 / exponent)
+    decayed = learning_rate / (change.rate_divisor * residual)
+    return max(decayed, min(limits.learning_rate, learning_rate)), grown
+
+
+_TERM = re.compile(r"(batch)\s*\*\s*(\S+)|(lr)\s*/\s*(\S+)", re.IGNORECASE)
+_REMEDY = (
+    "Give one action for each plateau, separated by commas, such as `plan=batch*5, lr/5, lr/5`,"
+    " or `plan=batch*2 lr/2` for both at one plateau."
+)
+
+
+def parse_plan(text: str) -> tuple[Change, ...]:
+    """Parses a list of actions such as "batch*5, lr/5, batch*2 lr/2".
+
+    Raises:
+        UserError: An empty plan or action, a term that is neither batch*F nor lr/F, a factor not
+            finite or not above 1, or the same term twice at one plateau.
+    """
+    require(bool(text.strip()), "`plan` must hold at least one action", text, _REMEDY)
+    return tuple(_parse_change(action) for action in text.split(","))
+
+
+def _parse_change(text: str) -> Change:
+    factors: dict[str, float] = {}
+    rest = text.strip()
+    require(bool(rest), "`plan` must have an action at each plateau", text, _REMEDY)
+    while rest:
+        term = _TERM.match(rest)
+        require(
+            term is not None, "an action of `plan` must be batch*F, lr/F or both", rest, _REMEDY
+        )
+        assert term is not None
+        name = (term[1] or term[3]).lower()
+        require(
+            name not in factors,
+            f"an action of `plan` must have {name} only once",
+            text.strip(),
+            _REMEDY,
+        )
+        factors[name] = _parse_factor(term[2] or term[4], term[0])
+        rest = rest[term.end() :].lstrip()
+    return Change(factors.get("batch", 1.0), factors.get("lr", 1.0))
+
+
+def _parse_factor(text: str, term: str) -> float:
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = math.nan
+    require(
+        1 < factor < math.inf,
+        "the factor of an action of `plan` must be a number above 1",
+        term,
+        _REMEDY,
+    )
+    return factor
