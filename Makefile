@@ -51,10 +51,11 @@ component: install-dev .venv-kfp/.installed .venv-audit/.installed ## Tests on r
 e2e: install-dev .venv-kfp/.installed ## Tests that run whole pipelines.
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m e2e tests $(ARGS)
 
-lint: install-dev ## Style and types.
+lint: install-dev ## Style, types and the direction of imports.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: install-dev ## Apply the style.
 	$(BIN)/ruff check --fix .
