@@ -70,7 +70,7 @@ bench-quick: install-dev ## The same at toy size: minutes; results in runs/bench
 bench-pipeline: install-dev ## A run by component, against the smallest TFX pipeline: minutes; results in benchmarks/results.
 	$(BIN)/python -m benchmarks.pipeline $(ARGS)
 
-bench-scale: install-dev ## Each component on 1,000 to 200,000 pictures, and reading beside a plain writer: half an hour; results in benchmarks/results.
+bench-scale: install-dev ## Each component on 1,000 to 200,000 images, and reading beside a plain writer: half an hour; results in benchmarks/results.
 	$(BIN)/python -m benchmarks.scale $(ARGS)
 
 torture: install-dev ## Kills, full disks and deleted artifacts, each component in turn: half an hour or more.
@@ -82,13 +82,18 @@ fuzz: install-dev ## Fuzz every reader of outside data, a minute each; ARGS="tab
 reproduce: install-dev ## The strategies on CIFAR-10 and on a table, side by side: an hour or two; pages in docs/results.
 	$(BIN)/python -m benchmarks.reproduce $(ARGS)
 
+# What is locked is looked up as it is: nothing is resolved or installed.
+AUDIT := .venv-audit/bin/pip-audit --format json --progress-spinner off --desc off --aliases on --disable-pip --require-hashes
+
 audit: install .venv-audit/.installed ## Known vulnerabilities of what is locked; needs a service that lists them.
-	@$(BIN)/python -m benchmarks.audit $(ARGS)
+	@$(AUDIT) --requirement requirements.lock --requirement deploy/requirements-gpu.lock $(ARGS) | $(BIN)/python deploy/audit.py docs/supply-chain.md
 
-licences: install ## Write docs/licences.md from what is installed.
-	@$(BIN)/python -m benchmarks.licences
+licences: install-dev ## Write docs/licences.md from the metadata of what requirements.lock installs.
+	@$(BIN)/pip-licenses --python $(BIN)/python --with-system --format markdown --order name --output-file docs/licences.md \
+		--packages $$(sed -n 's/^\([a-z0-9._-]*\).*==.*/\1/p' requirements.lock)
+	@printf '%s\n' '# Licences of what is installed' '' 'Written by `make licences`, which runs pip-licenses.' '' | cat - docs/licences.md > docs/.licences && mv docs/.licences docs/licences.md
 
-lock: .venv/.uv ## Write the lock files anew from pyproject.toml.
+lock: .venv/.uv ## Write the lock files from pyproject.toml.
 	$(COMPILE) --extra cli --output-file requirements.lock pyproject.toml
 	$(COMPILE) --extra cli --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
 	$(COMPILE) --constraint requirements.lock \
