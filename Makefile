@@ -12,7 +12,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --python-version $(VERSION) --generate-
 
 NEXT_GLIBC := 2.39
 
-.PHONY: run test test-next unit component e2e lint format bench bench-quick bench-pipeline bench-scale torture fuzz reproduce audit licences lock install install-dev clean
+.PHONY: run test test-next unit component e2e lint format bench bench-quick torture fuzz reproduce audit licences lock install install-dev clean
 
 run: install ## Train the digits preset to a pushed model.
 	@$(BIN)/plateau run digits $(ARGS)
@@ -61,17 +61,11 @@ format: install-dev ## Apply the style.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install-dev ## Speed, memory and the schedules side by side: hours; results in benchmarks/results.
+bench: install-dev ## Speed, memory, schedules, a run by component, scale: hours; results in benchmarks/results. ARGS="speed memory" for some of them.
 	$(BIN)/python -m benchmarks $(ARGS)
 
 bench-quick: install-dev ## The same at toy size: minutes; results in runs/benchmarks-quick.
 	$(BIN)/python -m benchmarks --quick $(ARGS)
-
-bench-pipeline: install-dev ## A run by component, against the smallest TFX pipeline: minutes; results in benchmarks/results.
-	$(BIN)/python -m benchmarks.pipeline $(ARGS)
-
-bench-scale: install-dev ## Each component on 1,000 to 200,000 images, and reading beside a plain writer: half an hour; results in benchmarks/results.
-	$(BIN)/python -m benchmarks.scale $(ARGS)
 
 torture: install-dev ## Kills, full disks and deleted artifacts, each component in turn: half an hour or more.
 	$(BIN)/python -m pytest -m torture tests $(ARGS)

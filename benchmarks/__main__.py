@@ -1,4 +1,4 @@
-"""`python -m benchmarks [PART ...] [--quick]`: measure and write results."""
+"""`python -m benchmarks [PART ...] [--quick]`: measures and writes results."""
 
 import importlib
 import sys
@@ -10,13 +10,19 @@ from logging import getLogger
 import tyro
 from absl import logging
 
-from benchmarks import hardware, report
+from benchmarks import report
 from benchmarks.settings import ROOT, Settings
 from trainer_module.util import environment
 
+_FUNCTIONS = {
+    "contest": "schedules.contest",
+    "full": "schedules.full",
+    "precision": "schedules.precision",
+}
+
 
 def main() -> int:
-    """Measure each part, print its table and write the results; non-zero if data is missing."""
+    """Measures each part, prints its table and writes the results; 1 if data is missing."""
     settings = tyro.cli(Settings, prog="python -m benchmarks")
     environment.prepare()
     warnings.filterwarnings("ignore", category=UserWarning)
@@ -26,16 +32,17 @@ def main() -> int:
         settings = replace(settings, output=ROOT / "runs" / "benchmarks-quick")
     for part in settings.parts:
         print(f"{part} ...", file=sys.stderr, flush=True)
-        started, machine = time.monotonic(), hardware.describe()
+        started, machine = time.monotonic(), report.machine()
+        module, _, function = _FUNCTIONS.get(part, f"{part}.measure").partition(".")
         try:
-            result = importlib.import_module(f"benchmarks.{part}").measure(settings)
+            result = getattr(importlib.import_module(f"benchmarks.{module}"), function)(settings)
         except ValueError as error:
             print(f"{part}: {error}", file=sys.stderr)
             return 1
         machine["note"] = settings.note
         machine["minutes"] = round((time.monotonic() - started) / 60, 1)
         report.write(result, settings.output, machine, settings.quick)
-        print(f"{report.table(result.rows)}\n", flush=True)
+        print(f"{report.table(result.rows)}\n\n{result.tables}\n", flush=True)
     print(f"Results: {settings.output / 'README.md'}", file=sys.stderr)
     return 0
 

@@ -1,10 +1,17 @@
-"""A module of the benchmarks in a process of its own."""
+"""Measurements in a process of their own."""
 
+import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from benchmarks.settings import ROOT
 from trainer_module.util.checks import require
+
+_SAMPLE_SECONDS = 0.05
 
 
 def flags(config: object) -> list[str]:
@@ -16,28 +23,59 @@ def flags(config: object) -> list[str]:
     ]
 
 
-def last_line(module: str, arguments: list[str], what: str) -> str:
-    """Run a module, and give the last line that it prints.
+def run(module: str, arguments: list[str], what: str, cwd: Path = ROOT) -> str:
+    """Runs a module, and returns what it prints.
 
     Args:
         module: Its dotted name.
         arguments: What follows it on the command line.
-        what: Who ran on what, for the error.
+        what: What runs, for the error.
+        cwd: Working directory.
 
     Raises:
         ValueError: It failed.
     """
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
-        cwd=ROOT,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
     )
     require(
         done.returncode == 0,
-        f"{what} must end well",
+        f"{what} must succeed",
         f"exit status {done.returncode}",
-        f"It said last:\n{(done.stdout + done.stderr)[-2000:]}",
+        f"Its last output:\n{(done.stdout + done.stderr)[-2000:]}",
     )
-    return done.stdout.splitlines()[-1]
+    return done.stdout
+
+
+def memory_mib(field: str) -> float:
+    """Memory of this process by a field of /proc/self/status, in MiB.
+
+    VmHWM is the peak of the resident memory. Linux hands `ru_maxrss` on through exec, so that a
+    child would report its parent's peak; VmHWM belongs to the process image.
+    """
+    status = Path("/proc/self/status").read_text()
+    fields = dict(line.split(":", 1) for line in status.splitlines())
+    return int(fields[field].split()[0]) / 1024
+
+
+@contextmanager
+def sampled(field: str) -> Iterator[list[float]]:
+    """Collects samples of `memory_mib` until the end of the context."""
+    samples = [0.0]
+    ended = threading.Event()
+
+    def sample() -> None:
+        while not ended.wait(_SAMPLE_SECONDS):
+            samples.append(memory_mib(field))
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        ended.set()

@@ -1,17 +1,12 @@
-"""Peak memory of a huge batch computed in micro-batches, against a small batch."""
+"""Peak memory of a large batch computed in micro-batches, compared with a small batch."""
 
-import json
-import resource
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from absl import logging
 
 from benchmarks import child, cifar
-from benchmarks.comparison import Comparison, ratios
-from benchmarks.report import Result
+from benchmarks.report import Result, Row, ratios
 from benchmarks.settings import Settings
 from trainer_module.util import environment
 
@@ -20,25 +15,22 @@ _SMALL, _LARGE = 64, 4096
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch in a process of its own, which then prints its peak memory.
-
-    Attributes:
-        data: The archive of CIFAR-10.
-        images: Training images.
-        batch_size: Global batch size, in examples.
-        micro_batch: Largest batch computed at once.
-        width: Width multiplier of the small CNN.
-    """
+    """One epoch in a process of its own, which prints its peak memory in MiB."""
 
     data: Path
+    """Archive of CIFAR-10."""
     images: int
+    """Training images."""
     batch_size: int
+    """Global batch size, in examples."""
     micro_batch: int
+    """Largest batch computed at once."""
     width: float
+    """Width multiplier of the small CNN."""
 
 
 def measure(settings: Settings) -> Result:
-    """Train an epoch at either batch size, in turns, each in a new process."""
+    """Trains an epoch at either batch size, in turns, each in a new process."""
     rounds = 1 if settings.quick else min(settings.rounds, 3)
     small, large = (16, 256) if settings.quick else (_SMALL, _LARGE)
     images = 2 * large
@@ -47,8 +39,11 @@ def measure(settings: Settings) -> Result:
     peaks: dict[int, list[float]] = {small: [], large: []}
     for _ in range(rounds):
         for batch_size, values in peaks.items():
-            values.append(_peak_of(Epoch(settings.data, images, batch_size, small, settings.width)))
-    row = Comparison(
+            epoch = Epoch(settings.data, images, batch_size, small, settings.width)
+            what = f"an epoch in batches of {batch_size:,}"
+            output = child.run("benchmarks.memory", child.flags(epoch), what)
+            values.append(float(output.splitlines()[-1]))
+    row = Row(
         f"peak memory, batch {large:,} in micro-batches of {small}",
         f"batch {small}",
         ratios(peaks[large], peaks[small]),
@@ -60,12 +55,6 @@ def measure(settings: Settings) -> Result:
         f"{settings.width:g}, each in a process of its own; peak resident memory of that process."
     )
     return Result("memory", method, [row], {"peak_mib": {str(b): v for b, v in peaks.items()}})
-
-
-def _peak_of(epoch: Epoch) -> float:
-    what = f"an epoch in batches of {epoch.batch_size:,}"
-    told = child.last_line("benchmarks.memory", child.flags(epoch), what)
-    return float(json.loads(told)["peak_mib"])
 
 
 def _train(epoch: Epoch) -> None:
@@ -96,25 +85,7 @@ def _train(epoch: Epoch) -> None:
     )
 
 
-def peak_mib() -> float:
-    """Peak resident memory of this process, in MiB."""
-    # Linux hands ru_maxrss on through exec: a child would report its parent's peak, where that is
-    # larger. VmHWM belongs to the process image.
-    status = Path("/proc/self/status")
-    if status.exists():
-        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(fields["VmHWM"].split()[0]) / 1024
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
-def main() -> None:
-    """Train an epoch and print the peak memory as a line of JSON."""
-    environment.prepare()
-    logging.set_verbosity(logging.ERROR)
-    _train(tyro.cli(Epoch))
-    print(json.dumps({"peak_mib": peak_mib()}))
-
-
 if __name__ == "__main__":
-    main()
+    environment.prepare()
+    _train(tyro.cli(Epoch))
+    print(child.memory_mib("VmHWM"))

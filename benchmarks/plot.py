@@ -1,21 +1,15 @@
-"""The published figure's kind: accuracy over epochs and updates, and what the schedule did."""
+"""Plot of a comparison: the metric over epochs and updates, noise scale and batch size."""
 
 from pathlib import Path
 from typing import Any
 
-from pipeline.compare.statistics import Comparison, Trial, Unit, curve
+from pipeline.compare.statistics import Comparison
 
 _MARKS = {"lr_decay": "v", "batch_increase": "^", "batch_increase_and_lr_decay": "D", "stop": "X"}
 
 
-def draw(comparison: Comparison, metric: str, path: Path, title: str) -> None:
-    """Draw a metric, mean and standard deviation over seeds, and the update noise of each run.
-
-    Args:
-        comparison: The runs; a colour a strategy.
-        metric: One of the metrics of their epochs.
-        path: PNG file; its folder is made.
-        title: Title of the figure.
+def draw(comparison: Comparison, path: Path, title: str) -> None:
+    """Draws mean and standard deviation over seeds of the metric that drives the schedule.
 
     Raises:
         ValueError: Matplotlib is not installed.
@@ -27,55 +21,46 @@ def draw(comparison: Comparison, metric: str, path: Path, title: str) -> None:
             f"the plot needs Matplotlib, got {error}. Install the development requirements "
             "with make install-dev; the results are kept."
         ) from error
+    metric = comparison.monitor
     figure = Figure(figsize=(13, 8), layout="constrained")
-    places: dict[str, Any] = figure.subplot_mosaic([["epochs", "updates"], ["noise", "batch"]])
-    for index, strategy in enumerate(comparison.strategies):
-        color = f"C{index}"
-        for unit in ("epochs", "updates"):
-            _mean(places[unit], comparison, strategy, unit, metric, color)
-        for trial in comparison.of(strategy):
-            records = trial.history.epochs
-            x = trial.axis("epochs")
-            noise = [record.update_noise for record in records]
-            places["noise"].step(x, noise, where="mid", color=color, alpha=0.6)
-            batch = [record.batch_size for record in records]
-            places["batch"].step(x, batch, where="mid", color=color, alpha=0.6)
+    axes: dict[str, Any] = figure.subplot_mosaic([["epochs", "updates"], ["noise", "batch"]])
+    colors = {strategy: f"C{index}" for index, strategy in enumerate(comparison.strategies)}
     for unit in ("epochs", "updates"):
-        places[unit].set(xlabel=unit, ylabel=metric)
-    places["noise"].set(xlabel="epochs", ylabel="update noise", yscale="log")
-    places["batch"].set(xlabel="epochs", ylabel="batch size", yscale="log")
-    for axis in places.values():
+        axes[unit].set(xlabel=unit, ylabel=metric)
+        for curve in comparison.curves(unit):
+            color, deviation = colors[curve.strategy], [d or 0.0 for d in curve.deviation]
+            low, high = (
+                [m + sign * d for m, d in zip(curve.mean, deviation, strict=True)]
+                for sign in (-1, 1)
+            )
+            label = f"{curve.strategy} (n = {len(comparison.seeds)})"
+            axes[unit].plot(curve.x, curve.mean, color=color, label=label)
+            axes[unit].fill_between(curve.x, low, high, color=color, alpha=0.2, linewidth=0)
+    for trial in comparison.trials:
+        color, records = colors[trial.strategy], trial.history.epochs
+        x = trial.axis("epochs")
+        for name, values in (
+            ("noise", [record.update_noise for record in records]),
+            ("batch", [record.batch_size for record in records]),
+        ):
+            axes[name].step(x, values, where="mid", color=color, alpha=0.6)
+        for record in trial.history.decisions:
+            axes["epochs"].scatter(
+                record.epoch,
+                record.metrics[metric],
+                marker=_MARKS.get(record.action, "o"),
+                color=color,
+                edgecolors="black",
+                linewidths=0.5,
+                zorder=3,
+            )
+    axes["noise"].set(xlabel="epochs", ylabel="update noise", yscale="log")
+    axes["batch"].set(xlabel="epochs", ylabel="batch size", yscale="log")
+    for axis in axes.values():
         axis.grid(alpha=0.3)
     for action, mark in _MARKS.items():
-        places["epochs"].scatter([], [], marker=mark, color="grey", label=action)
-    places["epochs"].legend(fontsize="small")
+        axes["epochs"].scatter([], [], marker=mark, color="grey", label=action)
+    axes["epochs"].legend(fontsize="small")
     figure.suptitle(title)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
-
-
-def _mean(
-    axis: Any, comparison: Comparison, strategy: str, unit: Unit, metric: str, color: str
-) -> None:
-    trials = comparison.of(strategy)
-    found = curve(strategy, [(trial.axis(unit), _values(trial, metric)) for trial in trials])
-    low = [m - (d or 0.0) for m, d in zip(found.mean, found.deviation, strict=True)]
-    high = [m + (d or 0.0) for m, d in zip(found.mean, found.deviation, strict=True)]
-    axis.plot(found.x, found.mean, color=color, label=f"{strategy} (n = {len(trials)})")
-    axis.fill_between(found.x, low, high, color=color, alpha=0.2, linewidth=0)
-    for trial in trials:
-        for x, record in zip(trial.axis(unit), trial.history.epochs, strict=True):
-            if record.action != "none":
-                axis.scatter(
-                    x,
-                    record.metrics[metric],
-                    marker=_MARKS.get(record.action, "o"),
-                    color=color,
-                    edgecolors="black",
-                    linewidths=0.5,
-                    zorder=3,
-                )
-
-
-def _values(trial: Trial, metric: str) -> list[float]:
-    return [record.metrics[metric] for record in trial.history.epochs]

@@ -1,4 +1,4 @@
-"""Let contestants take turns, epoch by epoch, so that all meet the same state of the machine."""
+"""Contestants that take turns, epoch by epoch, so that all meet the same state of the machine."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -7,7 +7,7 @@ from statistics import median
 from trainer_module.history import EpochRecord, History, Writer
 
 EpochTimer = Callable[[int], float]
-"""Runs the epoch of that number, from 1, and gives its seconds."""
+"""Runs the epoch of that number, from 1, and returns its seconds."""
 
 OWN = "plateau"
 
@@ -15,59 +15,55 @@ OWN = "plateau"
 class _Turns:
     """A history writer that lets the rivals run between two epochs of our loop.
 
-    The loop is so measured whole, through its public interface: data set, steps, evaluation,
-    decision, history and checkpoint of an epoch all lie between two calls of `epoch`.
+    The loop is measured through its public interface: dataset, steps, evaluation, decision, history
+    and checkpoint of an epoch all lie between two calls of `epoch`.
     """
 
-    def __init__(self, rivals: Mapping[str, EpochTimer], warmup: int) -> None:
+    def __init__(self, rivals: Mapping[str, EpochTimer]) -> None:
         self._rivals = rivals
-        self._warmup = warmup
-        self._since = 0.0
         self.seconds: dict[str, list[float]] = {OWN: [], **{name: [] for name in rivals}}
 
     def start(self, history: History) -> None:
         self._since = time.perf_counter()
 
     def batch(self, done: int, steps: int | None) -> None:
-        """Nothing: turns are whole epochs."""
+        pass
 
     def epoch(self, record: EpochRecord) -> None:
         taken = {OWN: time.perf_counter() - self._since}
         taken |= {name: rival(record.epoch) for name, rival in self._rivals.items()}
-        if record.epoch > self._warmup:
+        # In the first epoch graphs are traced.
+        if record.epoch > 1:
             for name, seconds in taken.items():
                 self.seconds[name].append(seconds)
         self._since = time.perf_counter()
 
     def note(self, text: str) -> None:
-        """Nothing: nobody watches."""
+        pass
 
     def close(self, history: History) -> None:
-        """Nothing to close."""
+        pass
 
 
 def race(
-    train: Callable[[Writer], object], rivals: Mapping[str, EpochTimer], *, warmup: int = 1
+    train: Callable[[Writer], object], rivals: Mapping[str, EpochTimer]
 ) -> dict[str, list[float]]:
-    """Seconds of each epoch after the warm-up, for our loop and its rivals in turns.
+    """Seconds of each epoch after the first, for our loop and its rivals in turns.
 
     Args:
-        train: Runs our loop for as many epochs as wanted, telling the given writer.
+        train: Runs our loop for as many epochs as wanted, with the given writer.
         rivals: The others, by name.
-        warmup: Epochs left out, in which graphs are traced.
     """
-    turns = _Turns(rivals, warmup)
+    turns = _Turns(rivals)
     train(turns)
     return turns.seconds
 
 
 def fastest(candidates: Mapping[str, EpochTimer], trials: int = 2) -> tuple[str, dict[str, float]]:
-    """The name of the quickest candidate, and the median seconds of each, one warm-up left out."""
-    taken: dict[str, list[float]] = {name: [] for name in candidates}
+    """The name of the fastest candidate, and the median seconds of each after one warm-up."""
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for epoch in range(1, trials + 2):
         for name, run in candidates.items():
-            seconds = run(epoch)
-            if epoch > 1:
-                taken[name].append(seconds)
-    medians = {name: median(seconds) for name, seconds in taken.items()}
+            seconds[name].append(run(epoch))
+    medians = {name: median(values[1:]) for name, values in seconds.items()}
     return min(medians, key=lambda name: medians[name]), medians

@@ -1,54 +1,45 @@
-"""What a benchmark run is asked to do: every field is a flag."""
+"""Settings of a benchmark run; every field is a flag."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import tyro
+from annotated_types import Ge, Interval
 
-from trainer_module.util.checks import require
+from trainer_module.util.checks import check_fields
 
-Part = Literal["speed", "precision", "stage", "memory", "contest", "full"]
+Part = Literal["speed", "precision", "stage", "memory", "contest", "full", "pipeline", "scale"]
 PARTS: tuple[Part, ...] = get_args(Part)
 ROOT = Path(__file__).parents[1]
 MOST_IMAGES = 40_000
-"""Images a contest can train on: a fifth more must steer the schedule, of 50,000 in all."""
+"""Training images of a contest: a fifth more drive the schedule, of 50,000 in all."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Measure ratios against Keras, a bare loop and the published method.
-
-    Attributes:
-        parts: What to measure.
-        quick: Prove in a minute that every part works: tiny sizes, ratios without weight.
-        rounds: Turns each contestant takes; ratios are taken within a turn.
-        seeds: Runs of each contestant of the contest.
-        images: CIFAR-10 images the contest trains on; a fifth as many more steer the schedule.
-        width: Width multiplier of the small CNN.
-        data: The archive of CIFAR-10 pictures, one folder a split and class.
-        output: Folder of the results.
-        note: What a reader of the results must know of the machine while it measured.
-    """
+    """Measures ratios against Keras, a bare loop, the published method and a plain pipeline."""
 
     parts: tyro.conf.Positional[tuple[Part, ...]] = PARTS
+    """Parts to measure."""
     quick: bool = False
-    rounds: int = 5
-    seeds: int = 5
-    images: int = 10_000
+    """Prove in a few minutes that every part works: tiny sizes, ratios without weight."""
+    rounds: Annotated[int, Ge(1)] = 5
+    """Turns that each contestant takes; ratios are taken within a turn."""
+    seeds: Annotated[int, Ge(1)] = 5
+    """Runs of each contestant of the contest."""
+    images: Annotated[int, Interval(ge=100, le=MOST_IMAGES)] = 10_000
+    """CIFAR-10 images that the contest trains on; a fifth as many more drive the schedule."""
     width: float = 0.25
+    """Width multiplier of the small CNN."""
+    sizes: tuple[int, ...] = (1_000, 10_000, 60_000, 200_000)
+    """Numbers of images for the part scale, rising."""
     data: Path = ROOT.parent / "shared" / "data" / "cifar10-images.tar.gz"
+    """Archive of CIFAR-10's images, one folder for each split and class."""
     output: Path = ROOT / "benchmarks" / "results"
+    """Folder of the results."""
     note: str = ""
+    """Remark about the machine, for readers of the results."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
-        for name in ("rounds", "seeds"):
-            value = getattr(self, name)
-            require(value >= 1, f"{name} must be at least 1", value, f"Try --{name} 5.")
-        require(
-            100 <= self.images <= MOST_IMAGES,
-            f"images must be 100 to {MOST_IMAGES:,}",
-            self.images,
-            "Try --images 10000.",
-        )
+        check_fields(self)

@@ -1,6 +1,6 @@
 """The smallest TFX pipeline for the job of `plateau run digits`, as TFX's documentation has it.
 
-`python -m benchmarks.smallest PICTURES OUTPUT EPOCHS MIN_ACCURACY` runs it once.
+`python -m benchmarks.smallest IMAGES OUTPUT EPOCHS MIN_ACCURACY` runs it once.
 """
 
 import sys
@@ -13,16 +13,16 @@ from tfx import v1 as tfx
 
 MODULE = Path(__file__).parent / "module_file" / "digits_module.py"
 SPLITS = ("train", "eval", "test")
-# An epoch of the 1,078 and 360 pictures in batches of 32.
+# An epoch of the 1,078 and 360 images in batches of 32.
 TRAIN_STEPS, EVAL_STEPS = 33, 11
 
 
-def write_records(pictures: Path, folder: Path) -> None:
-    """Write `<folder>/<split>.tfrecord`, since TFX has no component that reads pictures."""
+def write_records(images: Path, folder: Path) -> None:
+    """Write `<folder>/<split>.tfrecord`, since TFX has no component that reads images."""
     folder.mkdir(parents=True)
     for split in SPLITS:
         with tf.io.TFRecordWriter(str(folder / f"{split}.tfrecord")) as writer:
-            for path in sorted((pictures / split).glob("*/*.png")):
+            for path in sorted((images / split).glob("*/*.png")):
                 image = tf.train.Feature(
                     bytes_list=tf.train.BytesList(value=[path.read_bytes()]),
                 )
@@ -144,17 +144,13 @@ def eval_config(min_accuracy: float) -> config_pb2.EvalConfig:
     )
 
 
-def main() -> None:
-    """Run once; tell how long the pictures took that no component reads."""
-    pictures, output, epochs, min_accuracy = sys.argv[1:]
-    records = Path(output) / "records"
+if __name__ == "__main__":
+    folder, target, epochs, min_accuracy = sys.argv[1:]
+    records = Path(target) / "records"
     began = time.monotonic()
     if not records.exists():
-        write_records(Path(pictures), records)
+        write_records(Path(folder), records)
+    # No component does this part of the job.
     print(f"records {time.monotonic() - began:.3f}")
-    pipeline = create_pipeline(records, Path(output), int(epochs), float(min_accuracy))
+    pipeline = create_pipeline(records, Path(target), int(epochs), float(min_accuracy))
     tfx.orchestration.LocalDagRunner().run(pipeline)
-
-
-if __name__ == "__main__":
-    main()

@@ -15,9 +15,8 @@ import tensorflow as tf
 
 from benchmarks import cifar
 from benchmarks.bare import BareLoop
-from benchmarks.comparison import Comparison, ratios
 from benchmarks.race import OWN, EpochTimer, fastest, race
-from benchmarks.report import Result
+from benchmarks.report import Result, Row, ratios
 from benchmarks.settings import Settings
 from trainer_module import PlateauConfig, ScheduleConfig, train
 from trainer_module.config import NetworkConfig, OptimizerConfig, Precision
@@ -94,7 +93,7 @@ def measure(settings: Settings) -> Result:
     size = _QUICK if settings.quick else _FULL
     rounds = min(settings.rounds, 2) if settings.quick else settings.rounds
     data = cifar.load(settings.data)
-    rows: list[Comparison] = []
+    rows: list[Row] = []
     details: dict[str, Any] = {}
     for batch_size, images in zip(size.batches, size.cnn_images, strict=True):
         network = NetworkConfig(model="cnn", width_multiplier=settings.width)
@@ -108,7 +107,7 @@ def measure(settings: Settings) -> Result:
     return Result("speed", _method(settings, size, rounds), rows + found, details)
 
 
-def _small_cnn(task: Task, rounds: int, size: _Size) -> tuple[list[Comparison], dict[str, Any]]:
+def _small_cnn(task: Task, rounds: int, size: _Size) -> tuple[list[Row], dict[str, Any]]:
     fits = {str(steps): keras_epochs(task, steps) for steps in size.steps_per_execution}
     best_fit, fit_trials = fastest(fits)
     bares = {name: bare_epochs(task, _BARE_KINDS[name]) for name in size.bare_kinds}
@@ -125,7 +124,7 @@ def _small_cnn(task: Task, rounds: int, size: _Size) -> tuple[list[Comparison], 
     targets = {_FIT: _LEAST[task.batch_size], _FIT_BEST: 1.0, _BARE: 0.97}
     choices = {_FIT: "", _FIT_BEST: f"best: {best_fit}", _BARE: f"fastest: {best_bare}"}
     rows = [
-        Comparison(
+        Row(
             f"small CNN, batch {task.batch_size}",
             rival,
             ratios(seconds[rival], seconds[OWN]),
@@ -139,8 +138,8 @@ def _small_cnn(task: Task, rounds: int, size: _Size) -> tuple[list[Comparison], 
     return rows, {**_absolute(task, seconds), "trial_seconds": trials}
 
 
-def _vgg16(task: Task, rounds: int) -> tuple[list[Comparison], dict[str, Any]]:
-    rows: list[Comparison] = []
+def _vgg16(task: Task, rounds: int) -> tuple[list[Row], dict[str, Any]]:
+    rows: list[Row] = []
     details: dict[str, Any] = {}
     auto = auto_precision()
     for precision, what, target in ((FLOAT32, FLOAT32, 1.0), (auto, "precision auto", 1.8)):
@@ -156,7 +155,7 @@ def _vgg16(task: Task, rounds: int) -> tuple[list[Comparison], dict[str, Any]]:
             _forget()
         values = ratios(seconds[_FIT], seconds[OWN])
         against = f"{_FIT}, float32"
-        rows.append(Comparison(f"VGG16, {what}", against, values, "at least", target, note))
+        rows.append(Row(f"VGG16, {what}", against, values, "at least", target, note))
     return rows, details
 
 

@@ -1,51 +1,41 @@
-"""One component of a run in a process of its own, which then tells its seconds and its memory."""
+"""One component of a run in a process of its own, which prints its seconds and its memory."""
 
 import dataclasses
 import json
 import resource
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tyro
 
 from benchmarks import child
-from benchmarks.memory import peak_mib
 from pipeline.config import RunConfig
 from pipeline.runners.beam import BeamConfig
 from trainer_module.util.checks import require
 
 COMPONENTS = ("ImageExampleGen", "StatisticsGen", "Transform", "Trainer", "Evaluator")
 REST = "the rest of the run"
-"""What follows the Evaluator: Servable, TrainingReport and Pusher."""
+"""What follows the Evaluator: Servable, TrainingReport and ServingPusher."""
 
-# How many numbers a model has changes nothing of how its pictures are read and held.
+# The size of the model does not change how its images are read and held.
 _WIDTH = 1 / 16
 _ROOTS = ("InlineSchemaGen", "LatestBlessedModel", "LatestBlessedStatistics")
-_SAMPLE_SECONDS = 0.05
-_PROC = Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
 class Step:
-    """What is run; what comes before it is found in the cache of the output folder.
-
-    Attributes:
-        component: The last component to run, or `REST`.
-        data: Folder of pictures by class.
-        output: Output folder of the run.
-        beam: Engine of Beam.
-        cache_mib: Decoded training data that the Trainer may keep in memory, in MiB.
-    """
+    """The step to run; the steps before it come from the cache of the output folder."""
 
     component: str
+    """The last component to run, or `REST`."""
     data: Path
+    """Folder of images by class."""
     output: Path
+    """Output folder of the run."""
     beam: str = "direct"
+    """Engine of Beam."""
     cache_mib: int = 16
+    """Decoded training data that the Trainer may keep in memory, in MiB."""
 
     def config(self) -> RunConfig:
         """The cifar10 preset, with one epoch and gates that let every model pass."""
@@ -66,13 +56,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a step took.
+    """Time and memory of a step.
 
     Attributes:
-        seconds: Of its components, as ML Metadata has them.
-        processor: Seconds of processor time, with what is found in the cache on the way.
+        seconds: Of its components, by ML Metadata.
+        processor: Seconds of processor time, including reads from the cache.
         peak_mib: Peak resident memory of the process, in MiB.
-        anonymous_mib: Of that, what is no page of a file, which the system could drop; sampled.
+        anonymous_mib: Of that, what is not a page of a file, which the system could drop; sampled.
         loss: Validation loss of the trained model; 0 for other steps.
     """
 
@@ -84,36 +74,17 @@ class Cost:
 
 
 def cost(step: Step) -> Cost:
-    """Run a step in a new process.
+    """Runs a step in a new process.
 
     Raises:
         ValueError: It failed.
     """
-    what = f"{step.component} on {step.data.name} pictures"
-    return Cost(**json.loads(child.last_line("benchmarks.step", child.flags(step), what)))
+    what = f"{step.component} on {step.data.name} images"
+    output = child.run("benchmarks.step", child.flags(step), what)
+    return Cost(**json.loads(output.splitlines()[-1]))
 
 
-@contextmanager
-def _sampled() -> Iterator[list[float]]:
-    """The anonymous memory of this process, in MiB, at many moments."""
-    samples = [0.0]
-    ended = threading.Event()
-
-    def sample() -> None:
-        while not ended.wait(_SAMPLE_SECONDS):
-            fields = dict(line.split(":", 1) for line in _PROC.read_text().splitlines())
-            samples.append(int(fields["RssAnon"].split()[0]) / 1024)
-
-    thread = threading.Thread(target=sample, daemon=True)
-    if _PROC.exists():
-        thread.start()
-    try:
-        yield samples
-    finally:
-        ended.set()
-
-
-def _run(step: Step) -> dict[str, Any]:
+def _run(step: Step) -> Cost:
     from pipeline.data import dataset
     from pipeline.metadata import store
     from pipeline.runners import local, logs
@@ -121,37 +92,37 @@ def _run(step: Step) -> dict[str, Any]:
 
     output = step.output.resolve()
     config = step.config()
-    # Whatever follows nothing and is left out, TFX would want from an earlier run.
+    # TFX would look for the outputs of a root that is left out in an earlier run.
     nodes = () if step.component == REST else (step.component, *_ROOTS)
     log = output / "logs" / f"{step.component}.log"
-    with logs.capture(log, verbose=False), _sampled() as found:
+    with logs.capture(log, verbose=False), child.sampled("RssAnon") as samples:
         data = dataset.resolve(config, output)
         config = dataclasses.replace(config, classes=data.classes)
         before = _processor()
         local.execute(config, data, output, to_nodes=nodes)
         used = _processor() - before
     records = store.read(store.file_of(output))
-    ran = [e for e in records.runs[-1].executions if e.state == "complete"]
-    others = [e for e in ran if e.component not in COMPONENTS]
-    named = [e for e in ran if e.component == step.component]
+    executions = [e for e in records.runs[-1].executions if e.state == "complete"]
+    others = [e for e in executions if e.component not in COMPONENTS]
+    named = [e for e in executions if e.component == step.component]
     measured = others if step.component == REST else named
     require(
         bool(measured),
         f"{step.component} must have run",
-        [e.component for e in ran],
-        "Give each measurement an output folder in which only what comes before has run.",
+        [e.component for e in executions],
+        "Give each measurement an output folder in which only the steps before it have run.",
     )
     loss = 0.0
     if step.component == "Trainer":
-        made = dict(records.outputs(measured[-1]))["training_history"]
-        loss = history.read(Path(made.uri) / history.FILE_NAME).epochs[-1].metrics["val_loss"]
-    return {
-        "seconds": round(sum(e.seconds for e in measured), 3),
-        "processor": round(used, 2),
-        "peak_mib": round(peak_mib(), 1),
-        "anonymous_mib": round(max(found), 1),
-        "loss": loss,
-    }
+        trained = dict(records.outputs(measured[-1]))["training_history"]
+        loss = history.read(Path(trained.uri) / history.FILE_NAME).epochs[-1].metrics["val_loss"]
+    return Cost(
+        seconds=round(sum(e.seconds for e in measured), 3),
+        processor=round(used, 2),
+        peak_mib=round(child.memory_mib("VmHWM"), 1),
+        anonymous_mib=round(max(samples), 1),
+        loss=loss,
+    )
 
 
 def _processor() -> float:
@@ -160,11 +131,5 @@ def _processor() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
-def main() -> None:
-    """Run the step, and print what it took as a line of JSON."""
-    step = tyro.cli(Step, prog="python -m benchmarks.step")
-    print(json.dumps(_run(step)))
-
-
 if __name__ == "__main__":
-    main()
+    print(json.dumps(dataclasses.asdict(_run(tyro.cli(Step)))))

@@ -17,14 +17,14 @@ CLASSES = 10
 
 
 def preprocessing_fn(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Pictures decoded; the label as it is."""
-    pictures = tf.map_fn(
+    """Images decoded; the label as it is."""
+    images = tf.map_fn(
         lambda content: tf.io.decode_png(content, channels=1),
         tf.reshape(inputs["image"], [-1]),
         fn_output_signature=tf.TensorSpec([None, None, 1], tf.uint8),
     )
-    pictures = tf.ensure_shape(pictures, [None, 8, 8, 1])
-    return {"image_xf": tf.cast(pictures, tf.float32), "label_xf": inputs["label"]}
+    images = tf.ensure_shape(images, [None, 8, 8, 1])
+    return {"image_xf": tf.cast(images, tf.float32), "label_xf": inputs["label"]}
 
 
 def run_fn(fn_args: tfx.components.FnArgs) -> None:

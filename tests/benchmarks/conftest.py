@@ -3,7 +3,7 @@ import pytest
 
 @pytest.fixture
 def hardware():
-    """A machine as `benchmarks.hardware` describes it."""
+    """A machine as `benchmarks.report.machine` describes it."""
     return {
         "date": "2026-01-02",
         "processor": "CPU",

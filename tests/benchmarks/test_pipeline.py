@@ -28,7 +28,7 @@ def rounds(own: float = 12.0, smallest: float = 16.0) -> list[Round]:
     return [Round((ours,) * 3, (theirs,) * 3)]
 
 
-def row(what: str, *turns: Round) -> pipeline.Comparison:
+def row(what: str, *turns: Round) -> pipeline.Row:
     (found,) = [row for row in pipeline.compare(turns) if row.what == what]
     return found
 
@@ -47,7 +47,7 @@ def test_what_does_the_same_job_has_the_same_name():
     assert ours.steps == theirs.steps
 
 
-def test_pictures_become_records_before_the_first_component():
+def test_images_become_records_before_the_first_component():
     found = pipeline.timing(run(("Trainer", 3.0), after=2.0), START, 7.0, 5.0, records=0.5)
     assert found.parts == {BEFORE: 1.5, "Trainer": 3.0, RECORDS: 0.5, REST: 2.0}
 
@@ -97,8 +97,3 @@ def test_table_has_a_line_a_part_in_the_order_of_the_flow():
         ["| its share", "62%", "50%"],
         ["| processor time", "9.00", "6.00"],
     ]
-
-
-def test_rounds_are_checked():
-    with pytest.raises(ValueError, match="rounds must be at least 1"):
-        pipeline.PipelineSettings(rounds=0)

@@ -1,13 +1,15 @@
 import json
+import math
+
+import pytest
 
 from benchmarks import report
-from benchmarks.comparison import Comparison
-from benchmarks.report import Result
+from benchmarks.report import Result, Row, ratios
 
 ROWS = [
-    Comparison("net", "fit", (1.0, 1.5, 1.2), "at least", 1.1, "best: 8"),
-    Comparison("rss", "small", (1.5,), "at most", 1.2),
-    Comparison("other", "x", (2.0,)),
+    Row("net", "fit", (1.0, 1.5, 1.2), "at least", 1.1, "best: 8"),
+    Row("rss", "small", (1.5,), "at most", 1.2),
+    Row("other", "x", (2.0,)),
 ]
 
 
@@ -42,3 +44,45 @@ def test_json_holds_every_value_and_the_verdict(tmp_path, hardware):
     assert [row["reached"] for row in data["rows"]] == [True, False, None]
     assert data["rows"][0]["values"] == [1.0, 1.5, 1.2]
     assert data["details"] == {"x": 1} and data["hardware"]["cores"] == 2
+
+
+@pytest.mark.parametrize(
+    ("sense", "target", "reached"),
+    [
+        ("at least", 1.5, True),
+        ("at least", 1.6, False),
+        ("at most", 1.5, True),
+        ("at most", 1.4, False),
+        ("at most", None, None),
+    ],
+)
+def test_the_median_decides_in_either_sense(sense, target, reached):
+    assert Row("a", "b", (0.5, 1.5, 2.0), sense, target).reached is reached
+
+
+def test_a_value_that_is_not_a_number_reaches_no_target():
+    assert Row("a", "b", (math.nan,), "at least", 0.0).reached is False
+
+
+def test_an_empty_row_is_refused():
+    with pytest.raises(ValueError, match="must hold values"):
+        Row("a", "b", ())
+
+
+def test_ratios_are_taken_within_a_turn():
+    assert ratios([2.0, 9.0], [1.0, 3.0]) == (2.0, 3.0)
+    with pytest.raises(ValueError):
+        ratios([1.0], [1.0, 2.0])
+
+
+def test_the_machine_is_the_first_processor_with_its_vector_extensions(tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(
+        "model name\t: Some CPU @ 2.00GHz\nflags\t\t: fpu avx2 avx512f amx_bf16x amx_tile\n\n"
+        "model name\t: Another\n"
+    )
+    machine = report.machine(cpuinfo)
+    assert machine["processor"] == "Some CPU @ 2.00GHz"
+    assert machine["extensions"] == ["avx2", "avx512f", "amx_tile"]
+    other = report.machine(tmp_path / "none")
+    assert other["processor"] and other["extensions"] == [] and other["cores"] >= 1
