@@ -1,1 +1,1 @@
-"""A folder of pictures to tf.Examples."""
+"""TFX component that reads a folder of images into tf.Examples."""

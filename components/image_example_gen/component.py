@@ -1,4 +1,4 @@
-"""ImageExampleGen: from a folder of pictures to the splits train, eval and test."""
+"""ImageExampleGen: a folder of images as the splits train, eval and test."""
 
 from typing import Any, ClassVar, Literal
 
@@ -9,14 +9,15 @@ from tfx.proto import example_gen_pb2
 from tfx.types import component_spec, standard_artifacts, standard_component_specs
 
 from components.image_example_gen import driver, executor, folder, split
+from trainer_module.util.checks import require
 
-# Kubeflow's step reads these through TFX's own driver, which looks at sizes and times of all that
-# matches. Folders match too, so that it notices a picture that moves to another class.
+# On Kubeflow, TFX's own driver adds up sizes and times of all that matches. Folders match too, so
+# that it notices an image that moves to another class.
 _PATTERNS = tuple("/".join("*" * depth) for depth in range(1, folder.MAX_DEPTH + 1))
 
 
 class ImageExampleGenSpec(component_spec.ComponentSpec):  # type: ignore[misc]
-    """TFX's file-based spec, what to do about bad pictures, and how to split."""
+    """TFX's file-based spec, what to do about bad images, and how to split."""
 
     PARAMETERS: ClassVar[dict[str, Any]] = {
         **standard_component_specs.FileBasedExampleGenSpec.PARAMETERS,
@@ -29,10 +30,10 @@ class ImageExampleGenSpec(component_spec.ComponentSpec):  # type: ignore[misc]
 
 
 class ImageExampleGen(FileBasedExampleGen):  # type: ignore[misc]
-    """Reads pictures into tf.Examples, each checked by decoding it once.
+    """Reads images into tf.Examples, each checked by decoding it once.
 
     The output `examples` has the splits train, eval and test. Its features (names in `schemas`)
-    are the encoded picture, the class name and the path relative to the data folder. Layouts and
+    are the encoded image, the class name and the path relative to the data folder. Layouts and
     rules are those of `components.image_example_gen.folder.scan`. The artifact's custom properties
     `bad_images` and `converted_images` count what was skipped and what was stored as PNG instead;
     `left_out_files` and `left_out_suffixes`, the files that are no images. Beside the splits lies
@@ -49,22 +50,23 @@ class ImageExampleGen(FileBasedExampleGen):  # type: ignore[misc]
         on_bad_image: Literal["fail", "skip"] = "fail",
         group_by: str | None = None,
     ) -> None:
-        """Construct the component.
+        """Constructs the component.
 
         Args:
             input_base: The data folder.
-            on_bad_image: "fail" names the bad pictures and stops the run, "skip" leaves them out.
+            on_bad_image: "fail" names the bad images and stops the run, "skip" leaves them out.
             group_by: Regular expression that finds in the path of an image, below the data folder,
                 the group it belongs to. The images of a group lie in one split.
 
         Raises:
-            ValueError: on_bad_image is neither, or group_by is no regular expression.
+            UserError: on_bad_image is neither, or group_by is no regular expression.
         """
-        if on_bad_image not in ("fail", "skip"):
-            raise ValueError(
-                f"on_bad_image must be 'fail' or 'skip', got {on_bad_image!r}. "
-                "Choose 'skip' to leave bad pictures out."
-            )
+        require(
+            on_bad_image in ("fail", "skip"),
+            "`on_bad_image` must be fail or skip",
+            on_bad_image,
+            "Try `on_bad_image=skip` to leave bad images out.",
+        )
         if group_by is not None:
             split.check_expression(group_by)
         spec = ImageExampleGenSpec(

@@ -1,4 +1,4 @@
-"""Decides whether the pictures changed since a cached run."""
+"""Driver of ImageExampleGen: a cache key that follows the images."""
 
 import hashlib
 from pathlib import Path
@@ -11,21 +11,22 @@ from trainer_module.serving import decoding, request
 
 
 class ImageInputProcessor(input_processor.FileBasedInputProcessor):  # type: ignore[misc]
-    """Fingerprints the pictures themselves.
+    """Fingerprints the images themselves.
 
-    TFX's own adds up modification times to the second, so a picture that moves to another class
+    TFX's own adds up modification times to the second, so an image that moves to another class
     goes unseen.
     """
 
     def resolve_span_and_version(self) -> tuple[int, int | None]:
-        """Scan the folder; pictures have neither spans nor versions."""
+        """Scans the folder; images have neither spans nor versions."""
         # A cached result of older code must not pass for one of this code.
         code = hashlib.sha256()
         checks = (Path(str(module.__file__)) for module in (decoding, request))
         for source in (*sorted(Path(__file__).parent.glob("*.py")), *checks):
             code.update(source.read_bytes())
-        pictures = folder.fingerprint(folder.scan(self._input_base_uri))
-        self._fingerprint = f"pictures:{pictures},code:{code.hexdigest()}"
+        images = folder.fingerprint(folder.scan(self._input_base_uri))
+        # `plateau runs` reads this, of earlier versions too.
+        self._fingerprint = f"pictures:{images},code:{code.hexdigest()}"
         return 0, None
 
 
@@ -35,5 +36,5 @@ class Driver(driver.FileBasedDriver):  # type: ignore[misc]
     def get_input_processor(
         self, splits: Any, range_config: Any = None, input_base_uri: str | None = None
     ) -> ImageInputProcessor:
-        """Return the processor that fingerprints pictures."""
+        """Returns the processor that fingerprints images."""
         return ImageInputProcessor(input_base_uri, splits, range_config)

@@ -1,15 +1,18 @@
-"""Which images a data folder holds and which split each belongs to.  No TFX, no TensorFlow."""
+"""Layout of an image folder: which images it holds, by split and class.
+
+Loads neither TFX nor TensorFlow.
+"""
 
 import hashlib
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 
-from components.text import visible
+from trainer_module.util.checks import UserError, require
+from trainer_module.util.text import listed, visible
 
 TRAIN, EVAL, TEST = SPLITS = ("train", "eval", "test")
 
@@ -26,11 +29,10 @@ SPLIT_FOLDERS: Mapping[str, str] = {
 READABLE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 )
-UNREADABLE_SUFFIXES = frozenset({".avif", ".heic", ".heif", ".jp2", ".jxl"})
-"""Photos that cannot be read: they are taken for images, so that a run names them as bad ones
-instead of leaving half of a class out."""
+IMAGE_SUFFIXES = READABLE_SUFFIXES | {".avif", ".heic", ".heif", ".jp2", ".jxl"}
+"""Photos that cannot be read count as images, so that a run names them instead of leaving half of
+a class out."""
 
-IMAGE_SUFFIXES = READABLE_SUFFIXES | UNREADABLE_SUFFIXES
 MAX_CLASSES = 5000
 MAX_DEPTH = 8
 """Parts of an image's path below the data folder."""
@@ -38,16 +40,12 @@ MAX_DEPTH = 8
 _JUNK = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir"})
 _LAYOUT = "Lay it out as <class>/<image>, or as train/, eval/ and test/ with <class>/ in each."
 _READABLE = ", ".join(sorted(suffix[1:] for suffix in READABLE_SUFFIXES))
-_MAX_SHOWN, _MAX_PATHS, _MAX_SUFFIXES, _MAX_SUFFIX = 10, 3, 5, 16
-
-
-class ImageFolderError(ValueError):
-    """A data folder that cannot be trained on; the message has path, rule and remedy."""
+_MAX_LINES, _MAX_PATHS, _MAX_SUFFIXES, _MAX_SUFFIX = 10, 3, 5, 16
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """What `scan` found.
+    """Images of a data folder.
 
     Attributes:
         root: The data folder.
@@ -66,25 +64,12 @@ class ImageFolder:
     left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        """Number of picture files."""
+        """Number of image files."""
         return sum(map(len, self.files.values()))
 
 
-@dataclass(frozen=True)
-class Shard:
-    """Pictures that are read together and written to one file for each split.
-
-    Attributes:
-        index: Number of the shard, from 0.
-        files: (split named by the folder, path relative to the data folder).
-    """
-
-    index: int
-    files: tuple[tuple[str, str], ...]
-
-
 def scan(root: str | os.PathLike[str]) -> ImageFolder:
-    """List a data folder without opening an image.
+    """Lists a data folder without opening an image.
 
     Two layouts: `<split>/<class>/<image>`, where the split folders are train or training; val,
     valid, validation or eval; test or testing; and `<class>/<image>`. Images in folders below a
@@ -93,58 +78,17 @@ def scan(root: str | os.PathLike[str]) -> ImageFolder:
     counted below the class folders.
 
     Raises:
-        ImageFolderError: The folder, a class or a file breaks a rule. The message lists all that
-            do, up to a bound.
+        UserError: The folder, a class or a file breaks a rule. The message lists all that do, up
+            to a bound.
     """
     root = Path(root)
-    if not root.is_dir():
-        what = "a file" if root.exists() else "nothing"
-        _fail(root, f"the data folder must be a folder, found {what}", "Check --data.")
-    problems = _Problems()
-    walker = _Walker(root.resolve(), problems)
-    top = walker.folders(root, root)
-    train = [f for f in top if SPLIT_FOLDERS.get(f.name.casefold()) == TRAIN]
-    if any(walker.has_folders(f) for f in train):
-        found = _scan_splits(walker, problems, root, top)
-    else:
-        if not top:
-            problems.add(root, "the data folder must hold class folders, found none", _LAYOUT)
-        for folder in top:
-            if folder.name.casefold() in SPLIT_FOLDERS and walker.has_folders(folder):
-                problems.add(folder, "split folders need a train/ folder beside them", _LAYOUT)
-        found = {TRAIN: _scan_classes(walker, problems, root, top)}
-    classes = tuple(sorted(found[TRAIN]))
-    if len(classes) == 1:
-        problems.add(
-            root,
-            f"there must be at least two classes to tell apart, found only {classes[0]!r}",
-            "Add a folder of images for each further class. " + _LAYOUT,
-        )
-    if len(classes) > MAX_CLASSES:
-        problems.add(
-            root,
-            f"there may be at most {MAX_CLASSES} classes, found {len(classes)}",
-            "Check that --data is the folder right above the classes, or merge some.",
-        )
-    for split, by_class in found.items():
-        for name in sorted(by_class.keys() - set(classes)):
-            problems.add(
-                root / by_class[name].folder,
-                f"each class of {split}/ must be in train/ too, found {name!r} only here",
-                f"Add images of {name!r} to train/, or remove the folder.",
-            )
-    problems.raise_if_any(root)
-    files = {
-        split: tuple(sorted(path for place in found[split].values() for path in place.paths))
-        for split in SPLITS
-        if split in found
-    }
-    carved = tuple(s for s in SPLITS if s not in found)
-    return ImageFolder(root, classes, files, carved, walker.left_out)
+    what = "a file" if root.exists() else "nothing"
+    require(root.is_dir(), f"{root}: the data folder must be a folder", what, "Check its path.")
+    return _Scan(root).result()
 
 
 def class_of(path: str) -> str:
-    """Class name of an image by its path below the data folder, in composed form (NFC).
+    """Returns the class name of an image by its path below the data folder, composed (NFC).
 
     It is the first folder, or the second where the first is that of a split. `scan` lets no class
     folder that is named like a split have folders.
@@ -156,45 +100,45 @@ def class_of(path: str) -> str:
 
 
 def suffix_of(name: str) -> str:
-    """Suffix of a file name or path in lower case, with its dot; empty where there is none."""
+    """Returns the suffix of a file name or path in lower case, with its dot; empty without one."""
     name = name[name.rfind("/") + 1 :]
     dot = name.rfind(".")
     return name[dot:].lower() if dot > 0 else ""
 
 
 def counted(suffixes: Mapping[str, int]) -> str:
-    """Numbers of files by suffix, in words: ".txt 12, .xml 3 and 2 others"."""
+    """Returns numbers of files by suffix in words: ".txt 12, .xml 3 and 2 others"."""
     ordered = sorted(suffixes.items(), key=lambda item: (-item[1], item[0]))
-    shown = ", ".join(
+    text = ", ".join(
         f"{visible(name)[:_MAX_SUFFIX]} {count:,}" for name, count in ordered[:_MAX_SUFFIXES]
     )
     others = sum(count for _, count in ordered[_MAX_SUFFIXES:])
-    return f"{shown} and {others:,} others" if others else shown
+    return f"{text} and {others:,} others" if others else text
 
 
-def shards(folder: ImageFolder, size: int) -> list[Shard]:
-    """Cut a folder's files into shards of at most `size`, mixed, the same way each time.
+def shards(folder: ImageFolder, size: int) -> list[list[tuple[str, str]]]:
+    """Cuts a folder's files into shards of at most `size`, the same way each time.
 
-    The order is that of the hashes of the paths, so records come with their classes mixed.
+    The order is that of the hashes of the paths, so classes are mixed.
+
+    Returns:
+        Shards of (split named by the folder, path relative to the data folder).
     """
     files = sorted(
         ((split, path) for split, paths in folder.files.items() for path in paths),
         key=lambda file: hashlib.sha256(file[1].encode()).digest(),
     )
-    return [
-        Shard(i, tuple(files[start : start + size]))
-        for i, start in enumerate(range(0, len(files), size))
-    ]
+    return [files[start : start + size] for start in range(0, len(files), size)]
 
 
 def fingerprint(folder: ImageFolder) -> str:
-    """Hash that changes when a picture is added, removed, renamed, moved or written to.
+    """Returns a hash that changes when an image is added, removed, renamed, moved or written to.
 
     It reads no contents: it hashes paths, sizes and both times. The change time (ctime) shows a
     replacement that kept size and modification time.
 
     Raises:
-        ImageFolderError: A picture vanished since the scan.
+        UserError: An image vanished since the scan.
     """
     digest = hashlib.sha256()
     for split, paths in folder.files.items():
@@ -202,11 +146,11 @@ def fingerprint(folder: ImageFolder) -> str:
             try:
                 stat = os.stat(f"{folder.root}/{path}")  # noqa: PTH116  (a quarter of the time)
             except OSError as error:
-                _fail(
-                    folder.root / path,
-                    f"a picture must stay readable ({error.strerror})",
+                raise UserError(
+                    f"{_printable(folder.root / path)}: images must stay readable",
+                    error.strerror,
                     "Run again when nothing else writes to the folder.",
-                )
+                ) from error
             # No path holds a line feed, so that no two folders make the same lines.
             times = f"{stat.st_mtime_ns} {stat.st_ctime_ns}"
             digest.update(f"{split} {stat.st_size} {times} {path}\n".encode())
@@ -214,270 +158,218 @@ def fingerprint(folder: ImageFolder) -> str:
 
 
 def check_split_counts(counts: Mapping[str, Mapping[str, int]], folder: ImageFolder) -> None:
-    """Check what is left after splitting and skipping.
+    """Checks what is left after splitting and skipping.
 
     Args:
-        counts: Pictures by split and class.
-        folder: What was scanned.
+        counts: Images by split and class.
+        folder: The data folder.
 
     Raises:
-        ImageFolderError: A split is empty, or a class has no picture left to train on.
+        UserError: A split is empty, or a class has no image left to train on.
     """
     for split in SPLITS:
-        if not any(counts.get(split, {}).values()):
-            why = (
-                f"{split} is drawn from train, about one picture in ten, or one group of --group-by"
-                if split in folder.carved
-                else "none of its pictures was good"
-            )
-            _fail(
-                folder.root,
-                f"no split may be empty, {split} got no picture out of {len(folder)} ({why})",
-                f"Add pictures, or lay out train/ and {split}/ yourself.",
-            )
+        why = (
+            f"{split} is drawn from train, about one image in ten, or one group of `group_by`"
+            if split in folder.carved
+            else "none of its images was good"
+        )
+        require(
+            any(counts.get(split, {}).values()),
+            f"{_printable(folder.root)}: no split may be empty ({why})",
+            f"no image in {split} of {len(folder)}",
+            f"Add images, or lay out train/ and {split}/ yourself.",
+        )
     missing = [name for name in folder.classes if not counts[TRAIN].get(name)]
-    if missing:
-        _fail(
-            folder.root,
-            f"each class needs a picture in train, none left for {_some(missing)}",
-            "Add good pictures of it, or remove its folder.",
-        )
+    require(
+        not missing,
+        f"{_printable(folder.root)}: each class needs an image in train",
+        f"none left for {listed(missing)}",
+        "Add good images of it, or remove its folder.",
+    )
 
 
-@dataclass(frozen=True)
-class _ClassFolder:
-    """A class folder, and the paths of its images; both relative to the data folder."""
+class _Scan:
+    """A walk through a data folder that never leaves it and collects all errors.
 
-    folder: str
-    paths: list[str]
-
-
-class _Problems:
-    """What breaks a rule, collected, so that a person can mend all of it at once."""
-
-    def __init__(self) -> None:
-        self._paths: dict[tuple[str, str], list[Path]] = {}
-
-    @property
-    def count(self) -> int:
-        """Number of places."""
-        return sum(map(len, self._paths.values()))
-
-    def add(self, path: Path, rule: str, remedy: str) -> None:
-        """Note that a path breaks a rule."""
-        self._paths.setdefault((rule, remedy), []).append(path)
-
-    def raise_if_any(self, root: Path) -> None:
-        """Raise one error for all: a line for each rule, with the first paths that break it."""
-        lines = []
-        for (rule, remedy), paths in self._paths.items():
-            shown = ", ".join(_shown(path) for path in paths[:_MAX_PATHS])
-            more = f" and {len(paths) - _MAX_PATHS:,} more" if len(paths) > _MAX_PATHS else ""
-            lines.append(f"{shown}{more}: {rule}. {remedy}")
-        if not lines:
-            return
-        if len(lines) == 1:
-            raise ImageFolderError(lines[0])
-        rest = f"\n  (and {len(lines) - _MAX_SHOWN:,} more)" if len(lines) > _MAX_SHOWN else ""
-        listed = "".join(f"\n  {line}" for line in lines[:_MAX_SHOWN])
-        raise ImageFolderError(
-            f"{_shown(root)}: no rule of a data folder may be broken, found {self.count:,} places:"
-            f"{listed}{rest}"
-        )
-
-
-def _scan_splits(
-    walker: "_Walker", problems: _Problems, root: Path, top: list[Path]
-) -> dict[str, dict[str, _ClassFolder]]:
-    found: dict[str, dict[str, _ClassFolder]] = {}
-    for folder in top:
-        split = SPLIT_FOLDERS.get(folder.name.casefold())
-        if split is None:
-            problems.add(
-                folder,
-                "beside train/ there may be only split folders",
-                "Name it eval or test, move it into train/, or remove it.",
-            )
-            continue
-        if split in found:
-            problems.add(
-                folder,
-                f"each split may have one folder, found a second one for {split}",
-                "Merge the two.",
-            )
-            continue
-        classes = walker.folders(folder, root)
-        if not classes:
-            problems.add(
-                folder,
-                "a split must hold class folders, found none",
-                "Fill it, or remove it to have the split drawn from train/.",
-            )
-        found[split] = _scan_classes(walker, problems, root, classes)
-    return found
-
-
-def _scan_classes(
-    walker: "_Walker", problems: _Problems, root: Path, folders: list[Path]
-) -> dict[str, _ClassFolder]:
-    found: dict[str, _ClassFolder] = {}
-    for folder in folders:
-        place = folder.relative_to(root).as_posix()
-        known = problems.count
-        paths = list(walker.images(folder, place))
-        if not paths and problems.count == known:
-            problems.add(
-                folder,
-                f"a class folder must hold images ({_READABLE}), found none",
-                "Add images of the class, or remove the folder.",
-            )
-        name = unicodedata.normalize("NFC", folder.name)
-        if name in found:
-            problems.add(
-                folder,
-                f"class names must differ, {name!r} is there twice, "
-                "written with different Unicode characters",
-                "Merge the two folders.",
-            )
-        found[name] = _ClassFolder(place, paths)
-    return found
-
-
-class _Walker:
-    """Lists folders level by level, and never leaves the data folder.
-
-    Attributes:
-        left_out: Number of files that are no images, by suffix.
+    Paths are relative to the data folder.
     """
 
-    def __init__(self, root: Path, problems: _Problems) -> None:
+    def __init__(self, root: Path) -> None:
         self._root = root
-        self._problems = problems
-        self.left_out: Counter[str] = Counter()
+        self._resolved = root.resolve()
+        self._left_out: Counter[str] = Counter()
+        # Paths by rule and remedy.
+        self._errors: dict[tuple[str, str], list[str]] = {}
 
-    def folders(self, folder: Path, root: Path) -> list[Path]:
-        """The folders in a folder of folders, sorted; an image there is a problem."""
-        found = []
-        for entry in self._entries(folder):
-            path = folder / entry.name
-            if entry.is_dir():
-                found.append(path)
-            elif suffix_of(entry.name) in IMAGE_SUFFIXES:
-                self._problems.add(
-                    path,
-                    "images must lie in a class folder",
-                    f"Move it into the folder of its class below {_shown(folder)}/. {_LAYOUT}"
-                    if folder != root
-                    else _LAYOUT,
-                )
-        return found
-
-    def has_folders(self, folder: Path) -> bool:
-        return any(entry.is_dir() for entry in _Walker(self._root, _Problems())._entries(folder))
-
-    def images(self, folder: Path, place: str) -> Iterator[str]:
-        """The paths of the images in a class folder and in those below it, sorted by level."""
-        for entry in self._entries(folder):
-            name = entry.name
-            if entry.is_dir():
-                yield from self._nested(entry, folder / name, f"{place}/{name}")
-            elif suffix_of(name) not in IMAGE_SUFFIXES:
-                self.left_out[suffix_of(name) or "no suffix"] += 1
-            elif not entry.is_file():
-                self._problems.add(
-                    folder / name,
-                    "an image must be a regular file",
-                    "Move it out of the folder.",
-                )
-            else:
-                yield f"{place}/{name}"
-
-    def _nested(self, entry: os.DirEntry[str], folder: Path, place: str) -> Iterator[str]:
-        if entry.is_symlink():
-            self._problems.add(
-                folder,
-                "below a class folder, links may lead to files only, this one leads to a folder",
-                "Copy its images into the class folder in place of the link.",
-            )
-        elif place.count("/") + 2 > MAX_DEPTH:
-            self._problems.add(
-                folder,
-                f"images may lie at most {MAX_DEPTH - 1} folders deep, found a folder below that",
-                "Move its images up.",
-            )
+    def result(self) -> ImageFolder:
+        """Returns the images, or raises one error for all that is wrong."""
+        top = self._folders("")
+        deep = [name for name in top if _split_of(name) and self._has_folders(name)]
+        if any(_split_of(name) == TRAIN for name in deep):
+            splits = self._splits(top)
         else:
-            yield from self.images(folder, place)
+            for name in deep:
+                self._add(name, "split folders need a train/ folder beside them", _LAYOUT)
+            splits = {TRAIN: self._classes(top)}
+        classes = tuple(sorted(splits[TRAIN]))
+        if not 2 <= len(classes) <= MAX_CLASSES:
+            rule = f"there must be 2 to {MAX_CLASSES} class folders, got {len(classes)}"
+            if len(classes) == 1:
+                rule += f", {classes[0]!r}"
+            self._add("", rule, f"Check that it is the folder right above the classes. {_LAYOUT}")
+        self._raise_if_any()
+        files = {
+            split: tuple(sorted(path for paths in splits[split].values() for path in paths))
+            for split in SPLITS
+            if split in splits
+        }
+        carved = tuple(split for split in SPLITS if split not in splits)
+        return ImageFolder(self._root, classes, files, carved, self._left_out)
 
-    def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
+    def _add(self, path: str, rule: str, remedy: str) -> None:
+        self._errors.setdefault((rule, remedy), []).append(path)
+
+    def _count(self) -> int:
+        return sum(map(len, self._errors.values()))
+
+    def _raise_if_any(self) -> None:
+        lines = []
+        for (rule, remedy), paths in self._errors.items():
+            first = ", ".join(_printable(self._root / path) for path in paths[:_MAX_PATHS])
+            more = f" and {len(paths) - _MAX_PATHS:,} more" if len(paths) > _MAX_PATHS else ""
+            lines.append(f"\n  {first}{more}: {rule}. {remedy}")
+        if len(lines) > _MAX_LINES:
+            lines[_MAX_LINES:] = [f"\n  (and {len(lines) - _MAX_LINES:,} more)"]
+        require(
+            not lines,
+            f"{_printable(self._root)}: the layout must be valid",
+            f"{self._count():,} error{'s' * (self._count() > 1)}",
+            f"Correct:{''.join(lines)}",
+        )
+
+    def _splits(self, top: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+        """Returns image paths by split and class."""
+        splits: dict[str, dict[str, list[str]]] = {}
+        # Train comes first: the classes of the others must be among its own.
+        for folder in sorted(top, key=lambda name: _split_of(name) != TRAIN):
+            split = _split_of(folder)
+            if split is None:
+                remedy = "Name it eval or test, move it into train/, or remove it."
+                self._add(folder, "beside train/ there may be only split folders", remedy)
+            elif split in splits:
+                rule = f"each split may have one folder, got a second one for {split}"
+                self._add(folder, rule, "Merge the two.")
+            else:
+                classes = self._folders(folder)
+                if not classes:
+                    remedy = "Fill it, or remove it to have the split drawn from train/."
+                    self._add(folder, "a split must hold class folders, got none", remedy)
+                splits[split] = self._classes(classes, splits.get(TRAIN))
+        return splits
+
+    def _classes(
+        self, folders: Sequence[str], known: Mapping[str, Sequence[str]] | None = None
+    ) -> dict[str, list[str]]:
+        """Returns image paths by class, each of which must be among the known ones, if any."""
+        classes: dict[str, list[str]] = {}
+        for folder in folders:
+            name = unicodedata.normalize("NFC", folder.rpartition("/")[2])
+            if known is not None and name not in known:
+                rule = f"each class must be in train/ too, got {name!r} only here"
+                self._add(folder, rule, "Add images of it to train/, or remove the folder.")
+            if name in classes:
+                rule = f"class names must differ, got {name!r} twice in other Unicode characters"
+                self._add(folder, rule, "Merge the two folders.")
+            errors = self._count()
+            classes[name] = list(self._images(folder))
+            if not classes[name] and self._count() == errors:
+                rule = f"a class folder must hold images ({_READABLE}), got none"
+                self._add(folder, rule, "Add images of the class, or remove the folder.")
+        return classes
+
+    def _folders(self, folder: str) -> list[str]:
+        """Returns the folders in a folder of folders, sorted; an image there is an error."""
+        paths = []
+        for entry in self._entries(folder):
+            path = f"{folder}/{entry.name}".lstrip("/")
+            if entry.is_dir():
+                paths.append(path)
+            elif suffix_of(entry.name) in IMAGE_SUFFIXES:
+                place = f"Move it into the folder of its class below {folder}/. " if folder else ""
+                self._add(path, "images must lie in a class folder", place + _LAYOUT)
+        return paths
+
+    def _has_folders(self, folder: str) -> bool:
         try:
-            with os.scandir(folder) as listing:
-                entries = [
-                    entry
-                    for entry in listing
-                    if not entry.name.startswith(".") and entry.name.casefold() not in _JUNK
-                ]
+            with os.scandir(self._root / folder) as entries:
+                return any(entry.is_dir() and not _is_junk(entry.name) for entry in entries)
+        except OSError:
+            return False
+
+    def _images(self, folder: str) -> Iterator[str]:
+        """Yields the images in a class folder and in those below it, sorted by level."""
+        for entry in self._entries(folder):
+            path = f"{folder}/{entry.name}"
+            if not entry.is_dir():
+                if suffix_of(entry.name) not in IMAGE_SUFFIXES:
+                    self._left_out[suffix_of(entry.name) or "no suffix"] += 1
+                elif entry.is_file():
+                    yield path
+                else:
+                    self._add(path, "images must be regular files", "Move it out of the folder.")
+            elif entry.is_symlink():
+                remedy = "Copy its images into the class folder in place of the link."
+                self._add(path, "links below a class folder must lead to files", remedy)
+            elif path.count("/") + 2 > MAX_DEPTH:
+                rule = f"images may lie at most {MAX_DEPTH - 1} folders deep, got a deeper folder"
+                self._add(path, rule, "Move its images up.")
+            else:
+                yield from self._images(path)
+
+    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
+        """Returns what a folder holds, sorted, without what breaks a rule."""
+        try:
+            with os.scandir(self._root / folder) as scanned:
+                entries = [e for e in scanned if not _is_junk(e.name) and self._is_valid(e, folder)]
         except OSError as error:
-            self._problems.add(
-                folder,
-                f"each folder must be readable ({error.strerror})",
-                "Give yourself permission to list it.",
-            )
+            rule = f"folders must be readable ({error.strerror})"
+            self._add(folder, rule, "Give yourself permission to list it.")
             return []
-        good = [entry for entry in entries if self._is_good(entry, folder)]
-        return sorted(good, key=lambda entry: entry.name)
+        return sorted(entries, key=lambda entry: entry.name)
 
-    def _is_good(self, entry: os.DirEntry[str], folder: Path) -> bool:
-        """Whether an entry may be used; if not, it is a problem."""
-        try:
-            entry.name.encode()
-        except UnicodeEncodeError:
-            self._problems.add(
-                folder / entry.name,
-                "names must be valid UTF-8",
-                "Rename it (convmv does whole folders).",
-            )
-            return False
-        # No control character is printable, and that is told a name at a time.
+    def _is_valid(self, entry: os.DirEntry[str], folder: str) -> bool:
+        path = f"{folder}/{entry.name}".lstrip("/")
+        # Names that are no UTF-8 have surrogates (Cs). None of these characters is printable, and
+        # `isprintable` is quick.
         if not entry.name.isprintable() and any(
-            unicodedata.category(c) == "Cc" for c in entry.name
+            unicodedata.category(c) in ("Cc", "Cs") for c in entry.name
         ):
-            self._problems.add(
-                folder / entry.name,
-                "names may hold no control characters",
-                "Rename it.",
-            )
+            remedy = "Rename it (convmv does whole folders)."
+            self._add(path, "names must be valid UTF-8 without control characters", remedy)
             return False
-        return not entry.is_symlink() or self._is_good_link(folder / entry.name)
+        return not entry.is_symlink() or self._is_valid_link(path)
 
-    def _is_good_link(self, path: Path) -> bool:
+    def _is_valid_link(self, path: str) -> bool:
+        link = self._root / path
         try:
-            target = path.resolve(strict=True)
-        # Links that lead in a circle.
+            is_inside = link.resolve(strict=True).is_relative_to(self._resolved)
+        # RuntimeError: links that lead in a circle.
         except (OSError, RuntimeError):
-            self._problems.add(
-                path,
-                f"links must lead to something, this one leads to {str(path.readlink())!r}",
-                "Remove it.",
-            )
-            return False
-        if not target.is_relative_to(self._root):
-            self._problems.add(
-                path,
-                f"links may not lead out of the data folder, this one leads to {_shown(target)}",
-                "Copy the images into the folder in place of the link.",
-            )
-            return False
-        return True
+            is_inside = False
+        if not is_inside:
+            target = _printable(link.readlink())
+            rule = f"links must lead to something in the data folder, got one to {target!r}"
+            self._add(path, rule, "Copy the images into the folder in place of the link.")
+        return is_inside
 
 
-def _some(names: list[str]) -> str:
-    shown = ", ".join(map(repr, names[:10]))
-    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"
+def _split_of(folder: str) -> str | None:
+    return SPLIT_FOLDERS.get(folder.casefold())
 
 
-def _shown(path: Path) -> str:
+def _is_junk(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in _JUNK
+
+
+def _printable(path: Path) -> str:
     return visible(os.fsencode(path).decode(errors="backslashreplace"))
-
-
-def _fail(path: Path, rule: str, remedy: str) -> NoReturn:
-    raise ImageFolderError(f"{_shown(path)}: {rule}. {remedy}")

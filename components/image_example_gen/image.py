@@ -1,4 +1,4 @@
-"""One image file: can it be used, and does TensorFlow decode it as it is?"""
+"""Image files: a check that one can be used, and conversion to what the served model takes."""
 
 import functools
 import io
@@ -6,8 +6,6 @@ import re
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-from components.image_example_gen import header
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -18,8 +16,9 @@ MAX_BYTES = 512 * 1024**2
 MAX_SCANS = 100
 """Passes over the pixels of a JPEG, of which each may take as long as a whole decoding. Encoders
 write about ten, and a few bytes are enough for one."""
+
 GROUP = 64
-"""Pictures that `faults` decodes fastest."""
+"""Images that `faults` decodes fastest."""
 
 # The pixels of more could fill the memory.
 _AT_ONCE = 2
@@ -33,19 +32,19 @@ _JPEG = ("JPEG", "MPO")
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "I;16", "I;16B"})
 # Markers of a JPEG that have a length, and its end; what else there is stands among the data.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
-_JPEG_START, _SCAN, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"
 # Tiles, YCbCr pixels and JPEG strips of a TIFF were read beyond their end before Pillow 13
 # (docs/supply-chain.md). That leaves no trace that a test could look for, so they stay refused.
 _TIFF_COMPRESSION, _TIFF_PHOTOMETRIC, _TIFF_TILE_WIDTH = 259, 262, 322
 # None, LZW, Deflate by both of its numbers, and PackBits.
 _TIFF_COMPRESSIONS = frozenset({1, 5, 8, 32946, 32773})
 _YCBCR = 6
-# Which node of which graph failed, around what TensorFlow says about the picture.
+# Names of nodes and graphs around what TensorFlow says about the image.
 _INTERNALS = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:\w+\].*")
 
 
 class BadImageError(ValueError):
-    """A picture that cannot be used; the message says why."""
+    """Error about an image that cannot be used; the message says why."""
 
 
 class Prepared(NamedTuple):
@@ -76,13 +75,6 @@ def prepare(content: bytes) -> Prepared:
     Raises:
         BadImageError: No image, or too large, or broken in a way that shows without decoding.
     """
-    if header.is_plain(content, MAX_PIXELS) and not _may_have_too_many_scans(content):
-        return Prepared(content)
-    return prepare_with_pillow(content)
-
-
-def prepare_with_pillow(content: bytes) -> Prepared:
-    """What `prepare` does about an image whose header does not prove it to be plain."""
     from PIL import Image, UnidentifiedImageError
 
     if not content:
@@ -95,7 +87,7 @@ def prepare_with_pillow(content: bytes) -> Prepared:
     except Image.DecompressionBombError:
         raise BadImageError(f"it has more than {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
-        raise BadImageError(_no_picture(content)) from None
+        raise BadImageError(_no_image(content)) from None
     except Exception as error:  # Pillow's plugins raise nearly anything on broken headers.
         raise BadImageError(f"its header is broken: {error or type(error).__name__}") from error
     if image.width * image.height > MAX_PIXELS:
@@ -110,8 +102,9 @@ def prepare_with_pillow(content: bytes) -> Prepared:
         raise BadImageError(f"its pixels are of the mode {image.mode}, which has no set range")
     if image.format in _JPEG and _has_too_many_scans(content):
         raise BadImageError(f"it has more than {MAX_SCANS} scans")
-    # Asking the model's check takes as long as decoding a small image, and of these it takes all.
-    if (image.format in _JPEG and image.mode in ("L", "RGB")) or _is_served(content):
+    # Asking the model's check takes as long as decoding a small image; these it takes all.
+    is_plain = image.format in _JPEG or (image.format == "PNG" and _is_plain_png(content))
+    if (is_plain and image.mode in ("L", "RGB")) or _is_served(content):
         return Prepared(content)
     try:
         return Prepared(_as_png(image), f"{image.format} {image.mode}")
@@ -120,20 +113,19 @@ def prepare_with_pillow(content: bytes) -> Prepared:
 
 
 def faults(contents: Sequence[bytes]) -> list[str | None]:
-    """Decode pictures in full, with the decoder that training uses, and say what is wrong.
+    """Decodes images in full, with the decoder that training uses.
 
     Args:
-        contents: Encoded pictures that `prepare` let pass.
+        contents: Encoded images that `prepare` let pass.
 
     Returns:
         For each, why it cannot be decoded, or None where it can.
     """
     import tensorflow as tf
 
-    # One call for many pictures takes a fraction of the time; who it fails for, it cannot say.
-    decode = _decoder_of_group() if len(contents) == GROUP else _decoder_of_any()
+    # One call for many images takes a fraction of the time; which one it fails for, it cannot say.
     try:
-        decode(tf.constant(contents, tf.string))
+        _decoder()(tf.constant(contents, tf.string))
     except tf.errors.OpError:
         return [_fault(content) for content in contents]
     return [None] * len(contents)
@@ -150,40 +142,21 @@ def _fault(content: bytes) -> str | None:
     return None
 
 
-def _pixels(content: Any) -> Any:
-    """Number of values in a picture, a string tensor, after all of its file was decoded.
+@functools.cache
+def _decoder() -> Any:
+    """Returns a function that decodes all of each image.
 
     An eighth of the size changes what is computed from the coefficients of a JPEG, not which of
     them are read, so it fails for the same files. PNG files come in full.
     """
     import tensorflow as tf
 
-    return tf.size(tf.io.decode_jpeg(content, channels=3, ratio=8))
-
-
-@functools.cache
-def _decoder_of_group() -> Any:
-    """Decodes `GROUP` pictures; an operation each, which costs less than turns of a loop."""
-    import tensorflow as tf
-
-    def sizes(contents: Any) -> Any:
-        found: list[Any] = []
-        for content in tf.unstack(contents, GROUP):
-            with tf.control_dependencies(found[-_AT_ONCE:][:1] if len(found) >= _AT_ONCE else []):
-                found.append(_pixels(content))
-        return tf.stack(found)
-
-    return tf.function(sizes, input_signature=[tf.TensorSpec([GROUP], tf.string)], autograph=False)
-
-
-@functools.cache
-def _decoder_of_any() -> Any:
-    """Decodes any number of pictures."""
-    import tensorflow as tf
+    def size(content: Any) -> Any:
+        return tf.size(tf.io.decode_jpeg(content, channels=3, ratio=8))
 
     return tf.function(
         lambda contents: tf.map_fn(
-            _pixels, contents, fn_output_signature=tf.int32, parallel_iterations=_AT_ONCE
+            size, contents, fn_output_signature=tf.int32, parallel_iterations=_AT_ONCE
         ),
         input_signature=[tf.TensorSpec([None], tf.string)],
         autograph=False,
@@ -191,7 +164,7 @@ def _decoder_of_any() -> Any:
 
 
 def _is_served(content: bytes) -> bool:
-    """Whether a served model takes an image, by the very check that is part of it."""
+    """Returns whether a served model takes an image, by the very check that is part of it."""
     import tensorflow as tf
 
     try:
@@ -212,18 +185,15 @@ def _taken() -> Any:
     )
 
 
-def _may_have_too_many_scans(content: bytes) -> bool:
-    return content.startswith(_JPEG_START) and content.count(_SCAN) > MAX_SCANS
-
-
 def _has_too_many_scans(content: bytes) -> bool:
-    if not _may_have_too_many_scans(content):
+    # The bytes of a scan's marker may also stand elsewhere, so few of them are proof.
+    if content.count(_SCAN) <= MAX_SCANS:
         return False
     scans, place = 0, len(_SCAN)
-    # What follows the end, such as a video, is no part of the picture.
-    while (found := _MARKER.search(content, place)) and found[0] != _END and scans <= MAX_SCANS:
-        scans += found[0] == _SCAN
-        place = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
+    # What follows the end, such as a video, is no part of the image.
+    while (mark := _MARKER.search(content, place)) and mark[0] != _END and scans <= MAX_SCANS:
+        scans += mark[0] == _SCAN
+        place = mark.end() + int.from_bytes(content[mark.end() : mark.end() + 2], "big")
     return scans > MAX_SCANS
 
 
@@ -252,6 +222,11 @@ def _as_png(image: "Image.Image") -> bytes:
     return png.getvalue()
 
 
+def _is_plain_png(content: bytes) -> bool:
+    """Returns whether a PNG has 8 bits, and nothing between its header and its pixels."""
+    return content[24] == 8 and content[37:41] == b"IDAT"
+
+
 def _is_simple_tiff(image: Any) -> bool:
     tags = image.tag_v2
     return (
@@ -261,10 +236,9 @@ def _is_simple_tiff(image: Any) -> bool:
     )
 
 
-def _no_picture(content: bytes) -> str:
-    known = {b"<svg": "SVG", b"%PDF": "PDF"}
-    what = known.get(content[:4])
+def _no_image(content: bytes) -> str:
+    known = {b"<svg": "SVG", b"%PDF": "PDF"}.get(content[:4])
     if content[4:8] == b"ftyp":
-        what = "HEIC or AVIF"
-    found = f"it is {what}" if what else "its content is no picture"
-    return f"{found} ({', '.join(FORMATS)} can be read)"
+        known = "HEIC or AVIF"
+    what = f"it is {known}" if known else "its content is no image"
+    return f"{what} ({', '.join(FORMATS)} can be read)"

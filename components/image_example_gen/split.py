@@ -1,6 +1,6 @@
-"""Assigns images to splits by a hash, so that more images move none of those already there.
+"""Split assignment by hash: more images move none of those already there.
 
-No TFX, no TensorFlow.
+Loads neither TFX nor TensorFlow.
 """
 
 import hashlib
@@ -8,14 +8,9 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
-from components.image_example_gen.folder import (
-    EVAL,
-    SPLITS,
-    TEST,
-    TRAIN,
-    ImageFolder,
-    ImageFolderError,
-)
+from components.image_example_gen.folder import EVAL, SPLITS, TEST, TRAIN, ImageFolder
+from trainer_module.util.checks import UserError, require
+from trainer_module.util.text import listed
 
 RULE = 2
 """Version of the rule by which images are assigned: a parameter of ImageExampleGen, so that no
@@ -29,8 +24,6 @@ _TEST_BELOW, _EVAL_BELOW = 10, 20
 
 SHARES: Mapping[str, float] = {TEST: _TEST_BELOW / 100, EVAL: (_EVAL_BELOW - _TEST_BELOW) / 100}
 """Expected share of the images in each split that is drawn from train."""
-
-_SHOWN = 10
 
 
 def key_of(content: bytes, path: str, group_by: str | None) -> int:
@@ -55,25 +48,22 @@ def group_of(path: str, group_by: str) -> str | None:
     Returns:
         The group; None where nothing matches, or only an empty text.
     """
-    found = re.search(group_by, path)
-    if found is None:
+    match = re.search(group_by, path)
+    if match is None:
         return None
     # A separator that is in no path keeps ("ab", "c") apart from ("a", "bc").
-    return "\n".join(part or "" for part in found.groups() or (found[0],)).strip("\n") or None
+    return "\n".join(part or "" for part in match.groups() or (match[0],)).strip("\n") or None
 
 
 def check_expression(group_by: str) -> None:
-    """Checks that a text is a regular expression.
-
-    Raises:
-        ValueError: It is none.
-    """
+    """Raises UserError unless a text is a regular expression."""
     try:
         re.compile(group_by)
     except re.error as error:
-        raise ValueError(
-            f"group_by must be a regular expression, got {group_by!r} ({error}). "
-            r"Try '(\w+)_\d+\.jpg$', which groups anna_1.jpg with anna_2.jpg."
+        raise UserError(
+            f"`group_by` must be a regular expression ({error})",
+            group_by,
+            r"Try '(\w+)_\d+\.jpg$', which groups anna_1.jpg with anna_2.jpg.",
         ) from None
 
 
@@ -85,11 +75,11 @@ def check_groups(folder: ImageFolder, group_by: str) -> None:
         group_by: Regular expression as `group_of` takes it.
 
     Raises:
-        ImageFolderError: The expression does not match an image, or the images of a group lie in
-            more than one split folder.
+        UserError: The expression does not match an image, or the images of a group lie in more
+            than one split folder.
     """
-    unmatched: list[str] = []
     first: dict[str, tuple[str, str]] = {}
+    unmatched: list[str] = []
     for split, paths in folder.files.items():
         for path in paths:
             group = group_of(path, group_by)
@@ -97,20 +87,19 @@ def check_groups(folder: ImageFolder, group_by: str) -> None:
                 unmatched.append(path)
                 continue
             other, its_split = first.setdefault(group, (path, split))
-            if its_split != split:
-                raise ImageFolderError(
-                    f"{folder.root}: the images of a group must lie in one split folder, got "
-                    f"{other!r} and {path!r}, both of the group {group!r}. Move them into one "
-                    "folder, or change --group-by."
-                )
-    if unmatched:
-        shown = ", ".join(map(repr, unmatched[:_SHOWN]))
-        more = f" and {len(unmatched) - _SHOWN} more" if len(unmatched) > _SHOWN else ""
-        raise ImageFolderError(
-            f"{folder.root}: --group-by must match in the path of each image, {group_by!r} "
-            f"matches in {len(folder) - len(unmatched)} of {len(folder)}, not in {shown}{more}. "
-            "Change the expression, or rename the images."
-        )
+            require(
+                its_split == split,
+                f"{folder.root}: the images of a group must lie in one split folder",
+                f"{other} and {path}, both of the group {group!r}",
+                "Move them into one folder, or change `group_by`.",
+            )
+    require(
+        not unmatched,
+        f"{folder.root}: `group_by` must match in the path of each image, "
+        f"{group_by!r} does in {len(folder) - len(unmatched)} of {len(folder)}",
+        f"no match in {listed(unmatched)}",
+        "Change the expression, or rename the images.",
+    )
 
 
 def split_of(key: int, carved: Collection[str]) -> str:
@@ -126,7 +115,7 @@ def split_of(key: int, carved: Collection[str]) -> str:
 
 
 def stand_ins(keys: Mapping[str, Collection[int]], carved: Sequence[str]) -> dict[int, str]:
-    """Finds the keys that have to leave their split, because a class would lack one.
+    """Returns the keys that have to leave their split, because a class would lack one.
 
     Each class has a key in train. A class of `ENOUGH` keys or more has one in each split, and so
     has the data set; unless each key that could be taken is another class's only one in its split.
@@ -144,26 +133,28 @@ def stand_ins(keys: Mapping[str, Collection[int]], carved: Sequence[str]) -> dic
         The split of each key for which it is not `split_of`.
     """
     drawn = (TRAIN, *(split for split in SPLITS if split in carved))
-    counts = {name: Counter(split_of(k, carved) for k in found) for name, found in keys.items()}
+    counts = {
+        name: Counter(split_of(k, carved) for k in of_class) for name, of_class in keys.items()
+    }
     # Sets of all keys would take more memory than all else, and are hardly ever needed.
     if all(
         counts[name][split]
-        for name, found in keys.items()
-        for split in (drawn if len(found) >= ENOUGH else drawn[:1])
+        for name, of_class in keys.items()
+        for split in (drawn if len(of_class) >= ENOUGH else drawn[:1])
     ) and all(any(count[split] for count in counts.values()) for split in drawn):
         return {}
 
     classes = {name: set(keys[name]) for name in sorted(keys)}
-    # The whole data set, too, which no folder is named like.
+    # The whole data set too, by a name that no folder has.
     classes[""] = set[int]().union(*classes.values())
-    counts = {n: Counter(split_of(key, carved) for key in found) for n, found in classes.items()}
+    counts = {n: Counter(split_of(k, carved) for k in own) for n, own in classes.items()}
 
     def required(name: str) -> tuple[str, ...]:
         return drawn if len(classes[name]) >= ENOUGH else drawn[:1] if name else ()
 
     owners: defaultdict[int, list[str]] = defaultdict(list)
-    for name, found in classes.items():
-        for key in found:
+    for name, own in classes.items():
+        for key in own:
             owners[key].append(name)
     moved: dict[int, str] = {}
 
@@ -176,13 +167,13 @@ def stand_ins(keys: Mapping[str, Collection[int]], carved: Sequence[str]) -> dic
 
     for split in (TRAIN, TEST, EVAL):
         sign = 1 if split == TEST else -1
-        for name, found in classes.items():
+        for name, own in classes.items():
             if counts[name][split] or split not in required(name):
                 continue
             # Only what is in train by the hash is stable; and each class must be trained on.
-            candidates = [key for key in found if is_spared(key)]
+            candidates = [key for key in own if is_spared(key)]
             if not candidates and split == TRAIN:
-                candidates = list(found)
+                candidates = list(own)
             if not candidates:
                 continue
             key = min(candidates, key=lambda k: (now(k) != TRAIN, sign * (k % 100), sign * k))

@@ -16,7 +16,6 @@ from markupsafe import Markup
 from components.evaluation.interval import Interval
 from components.evaluation.results import ACCURACY, EXAMPLE_COUNT, Evaluation
 from components.gate import Check
-from components.text import visible
 from components.training_report import figures
 from components.training_report.data import DataSummary
 from components.training_report.mistakes import Mistakes
@@ -24,6 +23,7 @@ from components.training_report.serving import Serving
 from schemas.columns import Input
 from trainer_module.history import EpochRecord, History
 from trainer_module.schedule.strategy import ACTIONS
+from trainer_module.util.text import visible
 
 FILE_NAME = "report.html"
 

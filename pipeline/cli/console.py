@@ -19,8 +19,8 @@ from rich.tree import Tree
 from components.evaluation.interval import Interval
 from components.evaluation.results import ACCURACY, CROSSENTROPY
 from components.gate import Check
-from components.text import visible
 from trainer_module.schedule.strategy import ACTIONS
+from trainer_module.util.text import visible
 
 from ..metadata.bless import Blessing
 from ..metadata.lineage import Detail, Origin

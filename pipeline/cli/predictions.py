@@ -9,7 +9,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from components.text import visible
+from trainer_module.util.text import visible
 
 from ..predict import PredictConfig, Summary
 

@@ -32,7 +32,7 @@ def test_a_bad_picture_is_named_or_counted_and_spares_earlier_models(tmp_path):
 
     failed = plateau(*run, output=output)
     assert failed.status == 1
-    assert "2 of 122 are not" in failed.err
+    assert "2 bad of 122" in failed.err
     assert "dark/bad.png: the file is empty" in failed.err
     assert "light/cut.png: it is broken or cut short" in failed.err
     assert "--on-bad-image skip" in failed.err

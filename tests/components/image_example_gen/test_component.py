@@ -11,6 +11,7 @@ from tfx import v1 as tfx
 
 from components.image_example_gen import folder
 from components.image_example_gen.component import ImageExampleGen
+from trainer_module.util.checks import UserError
 
 pytestmark = pytest.mark.component
 
@@ -52,7 +53,7 @@ def run(data: Path, tmp_path: Path) -> Callable[[], str]:
     return state
 
 
-def test_cache_follows_the_pictures_and_the_rule_of_splitting(
+def test_cache_follows_the_images_and_the_rule_of_splitting(
     data: Path, run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run() == "COMPLETE"
@@ -83,7 +84,7 @@ def test_a_failure_publishes_nothing_and_its_error_is_clean(
     data: Path, run: Callable[..., str], tmp_path: Path
 ) -> None:
     (data / "train/a/bad.png").touch()
-    with pytest.raises(folder.ImageFolderError, match=r"bad.png: the file is empty"):
+    with pytest.raises(UserError, match=r"bad.png: the file is empty"):
         run()
     assert not list((tmp_path / "root").rglob("*.gz"))
     assert run("skip") == "COMPLETE"
@@ -91,9 +92,9 @@ def test_a_failure_publishes_nothing_and_its_error_is_clean(
 
 
 def test_parameters_are_checked() -> None:
-    with pytest.raises(ValueError, match="'fail' or 'skip', got 'ignore'"):
+    with pytest.raises(ValueError, match="fail or skip, got 'ignore'"):
         ImageExampleGen("data", "ignore")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"must be a regular expression, got '\*'"):
+    with pytest.raises(ValueError, match=r"must be a regular expression .*, got '\*'"):
         ImageExampleGen("data", group_by="*")
 
 

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from components.image_example_gen import image as picture
+from components.image_example_gen import image as images
 from components.image_example_gen.image import Prepared
 from tests.fuzz.readers.image import run_length_bmp
 from tests.image_kinds import CONVERTED, SERVED, shown
@@ -37,33 +37,33 @@ def pixels(content: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize("image", [GREY, COLOUR], ids=["grey", "colour"])
 @pytest.mark.parametrize("format", ["PNG", "JPEG"])
-def test_plain_pictures_stay_as_they_are(image: Image.Image, format: str) -> None:
+def test_plain_images_stay_as_they_are(image: Image.Image, format: str) -> None:
     content = encode(image, format)
-    assert picture.prepare(content) == Prepared(content)
-    assert picture.faults([content]) == [None]
+    assert images.prepare(content) == Prepared(content)
+    assert images.faults([content]) == [None]
 
 
 @pytest.mark.parametrize("kind", SERVED)
 def test_what_the_model_takes_stays_as_it_is(kind: str) -> None:
     content = SERVED[kind]
-    assert picture.prepare(content) == Prepared(content)
+    assert images.prepare(content) == Prepared(content)
     assert request.takes(tf.constant([content])).numpy().tolist() == [True]
-    assert picture.faults([content]) == [None]
+    assert images.faults([content]) == [None]
 
 
 @pytest.mark.parametrize("kind", CONVERTED)
 def test_others_become_what_a_viewer_shows(kind: str) -> None:
     content, name = CONVERTED[kind]
-    stored, converted = picture.prepare(content)
+    stored, converted = images.prepare(content)
     assert name.lower() in converted.lower()
     np.testing.assert_array_equal(pixels(stored), shown(content))
-    assert picture.prepare(stored) == Prepared(stored)
-    assert picture.faults([stored]) == [None]
+    assert images.prepare(stored) == Prepared(stored)
+    assert images.faults([stored]) == [None]
 
 
 def test_a_transparent_image_that_is_too_large_for_a_request_is_converted() -> None:
     content = encode(Image.new("LA", (4_000, 4_001), (9, 0)), "PNG")
-    stored, converted = picture.prepare(content)
+    stored, converted = images.prepare(content)
     assert converted == "PNG LA"
     assert (pixels(stored) == 255).all()
 
@@ -85,7 +85,7 @@ TILE = {"tile": 8, "tile_bytes": 256, "tile_width": 16, "tile_height": 16}
 
 
 def test_a_tiff_by_hand() -> None:
-    stored, converted = picture.prepare(tiff(**STRIP))
+    stored, converted = images.prepare(tiff(**STRIP))
     assert converted == "TIFF L"
     assert pixels(stored)[..., 0].tolist() == np.arange(256).reshape(16, 16).tolist()
 
@@ -94,7 +94,7 @@ def test_a_tiff_by_hand() -> None:
     ("content", "why"),
     [
         (b"", "empty"),
-        (b"just text", "no picture"),
+        (b"just text", "no image"),
         (encode(COLOUR, "AVIF"), "it is HEIC or AVIF"),
         (encode(COLOUR.quantize(), "BMP")[:-30], "cut short"),
         (encode(COLOUR, "WEBP")[:-30], "broken"),
@@ -111,9 +111,9 @@ def test_a_tiff_by_hand() -> None:
         *("jpeg tiff", "tiled tiff", "tiff of a rare compression", "ycbcr tiff"),
     ],
 )
-def test_bad_pictures(content: bytes, why: str) -> None:
-    with pytest.raises(picture.BadImageError, match=why):
-        picture.prepare(content)
+def test_bad_images(content: bytes, why: str) -> None:
+    with pytest.raises(images.BadImageError, match=why):
+        images.prepare(content)
 
 
 def test_a_bomb_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,12 +122,12 @@ def test_a_bomb_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(Image.Image, "tobytes", never)
     content = encode(Image.new("1", (9_000, 9_000)), "PNG")
-    with pytest.raises(picture.BadImageError, match="9,000 x 9,000"):
-        picture.prepare(content)
+    with pytest.raises(images.BadImageError, match="9,000 x 9,000"):
+        images.prepare(content)
     huge = bytearray(content)
     huge[16:24] = (100_000).to_bytes(4, "big") * 2
-    with pytest.raises(picture.BadImageError):
-        picture.prepare(bytes(huge))
+    with pytest.raises(images.BadImageError):
+        images.prepare(bytes(huge))
 
 
 def png_of(width: int, height: int) -> bytes:
@@ -147,8 +147,8 @@ def jpeg_of(width: int, height: int) -> bytes:
 def test_thirty_thousand_pixels_each_way_take_no_memory(make: Callable[[int, int], bytes]) -> None:
     tracemalloc.start()
     try:
-        with pytest.raises(picture.BadImageError, match="64,000,000"):
-            picture.prepare(make(30_000, 30_000))
+        with pytest.raises(images.BadImageError, match="64,000,000"):
+            images.prepare(make(30_000, 30_000))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -163,18 +163,18 @@ def with_scans(more: int, after: bytes = b"") -> bytes:
 
 
 def test_a_jpeg_of_a_thousand_scans_is_refused() -> None:
-    with pytest.raises(picture.BadImageError, match="more than 100 scans"):
-        picture.prepare(with_scans(1000))
+    with pytest.raises(images.BadImageError, match="more than 100 scans"):
+        images.prepare(with_scans(1000))
     usual = with_scans(0).count(b"\xff\xda")
-    assert picture.prepare(with_scans(picture.MAX_SCANS - usual)) is not None
-    with pytest.raises(picture.BadImageError):
-        picture.prepare(with_scans(picture.MAX_SCANS - usual + 1))
+    assert images.prepare(with_scans(images.MAX_SCANS - usual)) is not None
+    with pytest.raises(images.BadImageError):
+        images.prepare(with_scans(images.MAX_SCANS - usual + 1))
 
 
 def test_what_follows_a_jpeg_is_not_counted() -> None:
     """Some telephones put a video there."""
     content = with_scans(0, after=b"\xff\xda\x00\x08" * 500)
-    assert picture.prepare(content) == Prepared(content)
+    assert images.prepare(content) == Prepared(content)
 
 
 def repeated_exif(image: Image.Image, format: str, headers: int) -> bytes:
@@ -189,7 +189,7 @@ def repeated_exif(image: Image.Image, format: str, headers: int) -> bytes:
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
 def test_repeated_exif_headers_are_read_as_pillow_reads_them(format: str, headers: int) -> None:
     content = repeated_exif(GREY.convert("RGB"), format, headers)
-    assert picture.prepare(content) == Prepared(content)
+    assert images.prepare(content) == Prepared(content)
     orientation = int(decoding.header(tf.constant([content])).orientation[0])
     with Image.open(io.BytesIO(content)) as image:
         try:
@@ -208,11 +208,11 @@ BOMBS = (
 USAGE = """
 import contextlib, re, sys, time
 import tensorflow
-from components.image_example_gen import image as picture
+from components.image_example_gen import image as images
 start = time.process_time()
 for path in sys.argv[1:]:
-    with open(path, "rb") as file, contextlib.suppress(picture.BadImageError):
-        picture.prepare_with_pillow(file.read())
+    with open(path, "rb") as file, contextlib.suppress(images.BadImageError):
+        images.prepare(file.read())
 seconds = time.process_time() - start
 # getrusage would count the memory of the process that forked this one.
 with open("/proc/self/status") as file:
@@ -244,11 +244,11 @@ Image.frombytes("RGB", (8, 8), file.getvalue(), "jpeg", "RGB", "")
     assert done.stderr.endswith("ValueError: cannot decode image data\n")
 
 
-def test_the_suffix_says_nothing_an_animated_png_shows_its_first_picture() -> None:
+def test_the_suffix_says_nothing_an_animated_png_shows_its_first_image() -> None:
     moving = encode(COLOUR, "PNG", save_all=True, append_images=[COLOUR.rotate(180)])
     assert b"acTL" in moving
-    stored, _ = picture.prepare(moving)
-    assert picture.faults([stored]) == [None]
+    stored, _ = images.prepare(moving)
+    assert images.faults([stored]) == [None]
     np.testing.assert_array_equal(pixels(stored), np.asarray(COLOUR))
 
 
@@ -256,8 +256,8 @@ def test_the_suffix_says_nothing_an_animated_png_shows_its_first_picture() -> No
 def test_faults_tells_which_of_many_is_cut_short(format: str) -> None:
     whole = encode(COLOUR, format)
     cut = whole[:-40]
-    assert picture.prepare(cut) == Prepared(cut), "the header alone shows nothing"
-    before, fault, after = picture.faults([whole, cut, whole])
+    assert images.prepare(cut) == Prepared(cut), "the header alone shows nothing"
+    before, fault, after = images.faults([whole, cut, whole])
     assert before is None
     assert after is None
     assert fault is not None
@@ -300,10 +300,10 @@ def test_faults_are_those_of_decoding_at_full_size(whole: bytes) -> None:
     for seed in range(300):
         content = damaged(whole, seed)
         try:
-            picture.prepare(content)
-        except picture.BadImageError:
+            images.prepare(content)
+        except images.BadImageError:
             continue
-        (fault,) = picture.faults([content])
+        (fault,) = images.faults([content])
         assert (fault is None) == can_be_decoded(content), seed
         verdicts.append(fault)
     assert len(verdicts) >= 50
@@ -313,8 +313,8 @@ def test_faults_are_those_of_decoding_at_full_size(whole: bytes) -> None:
 
 def test_a_full_group_is_decoded_like_any_other() -> None:
     whole = encode(COLOUR, "JPEG")
-    contents = [whole] * picture.GROUP
-    assert picture.faults(contents) == [None] * picture.GROUP
+    contents = [whole] * images.GROUP
+    assert images.faults(contents) == [None] * images.GROUP
     contents[3] = contents[-1] = whole[:-40]
-    found = picture.faults(contents)
-    assert [i for i, fault in enumerate(found) if fault] == [3, picture.GROUP - 1]
+    found = images.faults(contents)
+    assert [i for i, fault in enumerate(found) if fault] == [3, images.GROUP - 1]

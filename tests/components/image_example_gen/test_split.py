@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.image_example_gen import folder as logic
+from components.image_example_gen import folder as layout
 from components.image_example_gen import split
+from trainer_module.util.checks import UserError
 
 ALL = ("eval", "test")
 KEYS = st.integers(0, 2**64 - 1)
@@ -19,11 +20,11 @@ LACKING = st.lists(st.integers(17, 99), min_size=10, max_size=14, unique=True)
 CARVED = st.sampled_from([("eval",), ("test",), ALL])
 
 
-def folder_of(root: Path, *paths: str) -> logic.ImageFolder:
+def folder_of(root: Path, *paths: str) -> layout.ImageFolder:
     for path in paths:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).touch()
-    return logic.scan(root)
+    return layout.scan(root)
 
 
 def assigned(classes, carved):
@@ -48,7 +49,7 @@ def apart(classes):
 def test_the_hash_alone_keeps_its_shares():
     keys = [split.key_of(str(i).encode(), "", None) for i in range(10_000)]
     splits = [split.split_of(key, ALL) for key in keys]
-    shares = {name: splits.count(name) / 10_000 for name in logic.SPLITS}
+    shares = {name: splits.count(name) / 10_000 for name in layout.SPLITS}
     assert shares == pytest.approx({"train": 0.8, "eval": 0.1, "test": 0.1}, abs=0.015)
     # Pinned: images of an earlier version's run must not change sides.
     assert [splits[i] for i in (0, 1, 16, 23, 25)] == ["train", "eval", "test", "test", "eval"]
@@ -141,17 +142,15 @@ def test_groups(expression, path, group):
 def test_an_expression_that_matches_no_image_or_is_none(tmp_path: Path):
     folder = folder_of(tmp_path, "a/anna_1.png", "b/anna_2.png", "b/3.png")
     split.check_groups(folder, r"(\d)\.png")
-    with pytest.raises(logic.ImageFolderError, match=r"matches in 2 of 3, not in 'b/3\.png'\. Ch"):
+    with pytest.raises(UserError, match=r"does in 2 of 3, got .*no match in 'b/3\.png'"):
         split.check_groups(folder, r"(\w+)_\d")
-    with pytest.raises(ValueError, match=r"must be a regular expression, got '\('.*Try '"):
+    with pytest.raises(UserError, match=r"must be a regular expression .*, got '\('. Try '"):
         split.check_expression("(")
 
 
 def test_a_group_in_two_split_folders(tmp_path: Path):
     paths = ("train/a/anna_1.png", "train/b/bert_1.png", "test/a/anna_2.png")
     folder = folder_of(tmp_path, *paths)
-    with pytest.raises(
-        logic.ImageFolderError, match=r"one split folder, got 'train/a/anna_1\.png'"
-    ):
+    with pytest.raises(UserError, match=r"one split folder, got .*train/a/anna_1\.png"):
         split.check_groups(folder, r"/(\w+)_\d")
     split.check_groups(folder, r"^(train|test)")

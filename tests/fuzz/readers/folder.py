@@ -7,10 +7,11 @@ from pathlib import Path
 
 from components.image_example_gen import folder
 from tests.fuzz.reader import Reader, refused, scratch
+from trainer_module.util.checks import UserError
 
 HOME = scratch()
 ROOT, OUTSIDE = HOME / "data", HOME / "outside"
-KINDS = ("folder", "picture", "file", "inside", "outside", "loop", "nowhere", "pipe")
+KINDS = ("folder", "image", "file", "inside", "outside", "loop", "nowhere", "pipe")
 MOST = 40
 
 
@@ -61,9 +62,9 @@ def make(kind: str, path: Path, folders: list[Path]) -> None:
     if kind == "folder":
         path.mkdir()
         folders.append(path)
-    elif kind in ("picture", "file"):
+    elif kind in ("image", "file"):
         path.write_bytes(b"x")
-        if kind == "picture" and not path.suffix:
+        if kind == "image" and not path.suffix:
             path.rename(f"{path}.png"[: -4 if len(os.fsencode(path.name)) > 251 else None])
     elif kind == "pipe":
         os.mkfifo(path)
@@ -82,14 +83,14 @@ def check(data: bytes) -> None:
     try:
         found = folder.scan(ROOT)
         folder.fingerprint(found)
-    except folder.ImageFolderError as error:
+    except UserError as error:
         refused(error)
         lines = str(error).splitlines()
         assert len(lines) <= 12
         assert all(line.startswith("  ") for line in lines[1:])
         return
     files = [path for paths in found.files.values() for path in paths]
-    assert sum(len(shard.files) for shard in folder.shards(found, 3)) == len(files)
+    assert sum(len(shard) for shard in folder.shards(found, 3)) == len(files)
     assert len(found.classes) >= 2
     for path in files:
         assert (ROOT / path).resolve(strict=True).is_relative_to(ROOT.resolve())

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from components.image_example_gen import image as picture
+from components.image_example_gen import image as images
 from tests.fuzz.reader import Reader
 from trainer_module.serving import request
 
@@ -71,20 +71,20 @@ def run_length_bmp(width: int, height: int, data: bytes) -> bytes:
 
 def check(data: bytes) -> None:
     try:
-        stored, converted = picture.prepare(data)
-    except picture.BadImageError as error:
+        stored, converted = images.prepare(data)
+    except images.BadImageError as error:
         assert len(str(error)) > 8
         assert len(str(error)) < 1000
         return
-    (fault,) = picture.faults([stored])
+    (fault,) = images.faults([stored])
     if converted:
-        assert picture.prepare(stored) == picture.Prepared(stored)
+        assert images.prepare(stored) == images.Prepared(stored)
         assert fault is None
     else:
         assert stored == data
     if fault is None:
         with Image.open(io.BytesIO(stored)) as image:
-            assert 0 < image.width * image.height <= picture.MAX_PIXELS
+            assert 0 < image.width * image.height <= images.MAX_PIXELS
             assert not converted or image.mode in ("L", "RGB")
         # What is stored is served, and what is served is stored.
         assert request.takes(tf.constant([stored])).numpy().tolist() == [True]

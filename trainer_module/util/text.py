@@ -1,6 +1,7 @@
-"""Texts from outside, such as names of classes and files, as people can read them."""
+"""Text from outside, such as names of classes and files, made readable."""
 
 import unicodedata
+from collections.abc import Sequence
 
 # Embeddings, overrides and isolates: what follows them is shown in another direction.
 _DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -21,3 +22,9 @@ def visible(text: str, keep: str = "") -> str:
         else c
         for c in text
     )
+
+
+def listed(values: Sequence[object], most: int = 10) -> str:
+    """Returns values as literals, such as "'a', 'b' and 3 more"."""
+    text = ", ".join(map(repr, values[:most]))
+    return f"{text} and {len(values) - most:,} more" if len(values) > most else text

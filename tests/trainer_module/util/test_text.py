@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.text import visible
+from trainer_module.util.text import listed, visible
 
 
 def test_what_is_escaped() -> None:
@@ -18,3 +18,8 @@ def test_nothing_else_changes(text: str) -> None:
     kept = "".join(c for c in text if c.isprintable())
     assert visible(kept) == kept
     assert not set("\u202d\u202e\u2066\x1b") & set(visible(text))
+
+
+def test_values_are_listed_up_to_a_number() -> None:
+    assert listed(["a", 2]) == "'a', 2"
+    assert listed(range(1200), 2) == "0, 1 and 1,198 more"
