@@ -1,4 +1,4 @@
-"""Servable: blesses a model that can be served."""
+"""Servable: component that blesses a model that can be served."""
 
 import json
 import math
@@ -11,6 +11,7 @@ from tfx.types import component_spec, standard_artifacts, standard_component_spe
 
 import schemas
 from components.servable import executor
+from trainer_module.util.checks import require
 
 _MODEL = standard_component_specs.MODEL_KEY
 _EXAMPLES = standard_component_specs.EXAMPLES_KEY
@@ -19,7 +20,7 @@ _BLESSING = standard_component_specs.BLESSING_KEY
 
 
 class ServableSpec(component_spec.ComponentSpec):  # type: ignore[misc]
-    """Model, examples and perhaps an evaluation in, a blessing out."""
+    """Specification of Servable."""
 
     PARAMETERS: ClassVar[dict[str, Any]] = {
         executor.SPLIT_KEY: component_spec.ExecutionParameter(type=str, optional=True),
@@ -42,15 +43,15 @@ class ServableSpec(component_spec.ComponentSpec):  # type: ignore[misc]
 
 
 class Servable(base_component.BaseComponent):  # type: ignore[misc]
-    """Loads a model in a fresh process, sends it requests, and blesses it if it answers well.
+    """Loads a model in a process of its own, sends it requests, and blesses it if it answers well.
 
     The output `blessing` gates TFX's Pusher (`infra_blessing=`). It does what TFX's InfraValidator
     does, without Docker or Kubernetes, and in any runner. A model that fails a check, even one
-    that crashes or hangs the process, is not blessed, and the pipeline goes on; each check is in
-    `servable.json` beside the marker, with what was found and what had to be.
+    that crashes or hangs the process, is not blessed, and the pipeline continues; each check is in
+    `servable.json` beside the marker, with its value and its threshold.
 
-    It knows models by their signatures alone: whatever takes serialized examples, or tensors
-    named like the examples' features, is asked; others are left out and the reason is given.
+    Servable knows a model by its signatures alone. It tries each one that takes serialized
+    examples, or tensors named like the examples' features, and gives the reason for each other.
     Where a sample of files that were converted lies beside the examples (`schemas.ORIGINALS`),
     those are sent too: their answers must be those to the stored images, or errors.
     """
@@ -70,7 +71,7 @@ class Servable(base_component.BaseComponent):  # type: ignore[misc]
         label: str = schemas.LABEL,
         leave_out: Sequence[str] = (),
     ) -> None:
-        """Construct the component.
+        """Constructs the component.
 
         Args:
             model: Model to try.
@@ -87,33 +88,32 @@ class Servable(base_component.BaseComponent):  # type: ignore[misc]
             leave_out: Signatures that are not to be tried.
 
         Raises:
-            ValueError: A limit is not positive.
+            UserError: A limit is not positive.
         """
         for name, value in (
             ("max_latency_ms_p99", max_latency_ms_p99),
             ("max_model_mib", max_model_mib),
             ("timeout_s", timeout_s),
         ):
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(
-                    f"{name} must be a positive number, got {value!r}. "
-                    "Choose what the model may take; None sets no limit to latency and size."
-                )
+            require(
+                value is None or 0 < value < math.inf,
+                f"`{name}` must be a positive number",
+                value,
+                "Choose what the model may take; None sets no limit to latency and size.",
+            )
         super().__init__(
             spec=ServableSpec(
                 model=model,
                 examples=examples,
                 evaluation=evaluation,
                 split=split,
-                max_latency_ms_p99=_number(max_latency_ms_p99),
-                max_model_mib=_number(max_model_mib),
+                max_latency_ms_p99=None
+                if max_latency_ms_p99 is None
+                else float(max_latency_ms_p99),
+                max_model_mib=None if max_model_mib is None else float(max_model_mib),
                 timeout_s=timeout_s,
                 label=label,
                 leave_out=json.dumps(list(leave_out)),
                 blessing=types.Channel(type=standard_artifacts.InfraBlessing),
             )
         )
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None else float(value)

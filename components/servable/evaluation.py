@@ -1,4 +1,4 @@
-"""What the Evaluator found, and how it asked the model."""
+"""Metrics of the Evaluator, and how to measure them again."""
 
 import json
 import re
@@ -20,22 +20,17 @@ _CLASS = re.compile("(SparseCategorical|Categorical|Binary)(Accuracy|Crossentrop
 
 
 class _Metric(NamedTuple):
-    """One of Keras's metrics that can be measured again.
-
-    Attributes:
-        name: Its name in the evaluation.
-        config: Its configuration, with Keras's defaults.
-        binary: Whether it takes one prediction an example, not one for each class.
-    """
+    """A metric of Keras: its name in the evaluation, and its configuration with defaults."""
 
     name: str
     config: Mapping[str, Any]
-    binary: bool
+    is_binary: bool
+    """Whether it takes one prediction an example, not one for each class."""
 
 
 def _metrics(config: config_pb2.EvalConfig) -> dict[str, _Metric]:
-    """The first accuracy and the first cross-entropy of the evaluation that are Keras's."""
-    found: dict[str, _Metric] = {}
+    """Returns the first accuracy and the first cross-entropy that are Keras's."""
+    metrics: dict[str, _Metric] = {}
     for spec in config.metrics_specs:
         # What is computed from predictions that were taken apart or put together is another value.
         if spec.HasField("binarize") or spec.HasField("aggregate") or spec.query_key:
@@ -48,19 +43,19 @@ def _metrics(config: config_pb2.EvalConfig) -> dict[str, _Metric]:
                     {"class_name": metric.class_name, "config": parameters}
                 )
                 one = _Metric(measured.name, measured.get_config(), kind[1] == "Binary")
-                found.setdefault(kind[2].lower(), one)
-    return found
+                metrics.setdefault(kind[2].lower(), one)
+    return metrics
 
 
 def read(folder: str) -> tuple[Evaluated, Evaluation | None]:
-    """The candidate's metrics over all examples, and how to measure them again.
+    """Returns the candidate's metrics over all examples, and how the model was asked.
 
     Args:
         folder: Folder of a ModelEvaluation.
 
     Returns:
-        What was found (or why there is nothing to compare with), and how the model was asked;
-        None where it cannot be asked the same way.
+        The metrics, or why there are none to compare with; and how to ask the model again, None
+        where that is not possible.
     """
     config = eval_config_writer.load_eval_run(folder)[0]
     specs = [s for s in config.model_specs if s.name in _CANDIDATES and not s.is_baseline]
@@ -89,7 +84,7 @@ def read(folder: str) -> tuple[Evaluated, Evaluation | None]:
         spec.prediction_key,
         spec.label_key,
         tuple(spec.preprocessing_function_names),
-        binary=next((metric.binary for metric in known.values()), None),
+        binary=next((metric.is_binary for metric in known.values()), None),
         threshold=accuracy.config.get("threshold", 0.5) if accuracy else 0.5,
         from_logits=bool(crossentropy and crossentropy.config.get("from_logits")),
     )

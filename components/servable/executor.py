@@ -1,4 +1,4 @@
-"""Runs the canary on a model and writes what came of it."""
+"""Executor of Servable: runs the probe on a model and writes the blessing."""
 
 import json
 import tempfile
@@ -15,9 +15,10 @@ from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, path_utils
 
 import schemas
-from components import io
+from components import gate, io
 from components.servable import measurement, process, verdict
 from components.servable.prediction import Evaluation
+from trainer_module.util.checks import UserError, require
 
 SPLIT_KEY = "split"
 LATENCY_KEY = "max_latency_ms_p99"
@@ -27,15 +28,11 @@ LABEL_KEY = "label"
 LEAVE_OUT_KEY = "leave_out"
 
 BLESSED, NOT_BLESSED = "INFRA_BLESSED", "INFRA_NOT_BLESSED"
-CANARY = "components.servable.probe"
-
-
-class ServableError(ValueError):
-    """A model or examples that aren't there; the message names the artifact and the remedy."""
+PROBE = "components.servable.probe"
 
 
 class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
-    """Blesses a model that can be served, or says why not."""
+    """Blesses a model that can be served, or says why it cannot."""
 
     def Do(  # noqa: N802  (TFX's name)
         self,
@@ -43,17 +40,17 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Try the model, and write the blessing.
+        """Tries the model, and writes the blessing.
 
         Args:
-            input_dict: "model" and "examples", one artifact each, and "evaluation" if given.
+            input_dict: "model" and "examples", one artifact each, and perhaps "evaluation".
             output_dict: "blessing": an InfraBlessing. It gets an empty file INFRA_BLESSED or
                 INFRA_NOT_BLESSED, `servable.json` beside it, and the custom property "blessed".
             exec_properties: "split", "timeout_s", "label", "leave_out" (a JSON list), and
                 "max_latency_ms_p99" and "max_model_mib" where there are limits.
 
         Raises:
-            ServableError: There is no model, or no example in the split.
+            UserError: There is no model, or no example in the split.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         one = artifact_utils.get_single_instance
@@ -61,55 +58,54 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
         examples = one(input_dict[standard_component_specs.EXAMPLES_KEY])
         split = exec_properties.get(SPLIT_KEY) or io.judged_split(examples)
         files = _files(examples, split)
-        evaluated, asked = _evaluation(input_dict.get(standard_component_specs.EVALUATION_KEY))
-        size_mib = _size_mib(model)
-
+        evaluated, how = _evaluation(input_dict.get(standard_component_specs.EVALUATION_KEY))
+        originals = f"{examples.uri}/{schemas.ORIGINALS}"
         job = {
             "model": _absolute(model),
             "files": [_absolute(file) for file in files],
             "leave_out": json.loads(exec_properties[LEAVE_OUT_KEY]),
             "label": exec_properties[LABEL_KEY],
-            "evaluation": asked._asdict() if asked else None,
-            "originals": _originals(examples),
+            "evaluation": how._asdict() if how else None,
+            "originals": _absolute(originals) if fileio.exists(originals) else "",
         }
-        found, ending = _try(job, exec_properties[TIMEOUT_KEY])
-        if measurement.Read(examples=0) in found:
+        measurements, ending = _probe(job, exec_properties[TIMEOUT_KEY])
+        if measurement.Requests(0) in measurements:
             raise _no_examples(examples, split)
+        size_mib = _size_mib(model)
         limits = verdict.Limits(exec_properties.get(LATENCY_KEY), exec_properties.get(SIZE_KEY))
-        checks = verdict.judge(found, ending, size_mib, limits, evaluated)
-
-        result = verdict.result(checks, found, split, size_mib)
+        checks = verdict.judge(measurements, ending, size_mib, limits, evaluated)
+        result = verdict.result(checks, measurements, split, size_mib)
         blessing = one(output_dict[standard_component_specs.BLESSING_KEY])
         _write(f"{blessing.uri}/{verdict.FILE_NAME}", json.dumps(result, indent=1))
         # The marker comes last: whoever sees it finds the result.
-        passed = verdict.blessed(checks)
-        _write(f"{blessing.uri}/{BLESSED if passed else NOT_BLESSED}", "")
-        blessing.set_int_custom_property("blessed", int(passed))
-        for check in checks:
-            if check.passed is False:
-                logging.warning("The model is not servable. %s", check)
+        failed = gate.failed(checks)
+        _write(f"{blessing.uri}/{NOT_BLESSED if failed else BLESSED}", "")
+        blessing.set_int_custom_property("blessed", int(not failed))
+        for check in failed:
+            logging.warning("The model is not servable. %s", check)
 
 
 def _model(artifact: types.Artifact) -> str:
     folder: str = path_utils.serving_model_path(
         artifact.uri, path_utils.is_old_model_artifact(artifact)
     )
-    if not fileio.exists(f"{folder}/saved_model.pb"):
-        raise ServableError(
-            f"the input model must hold a SavedModel, found no {folder}/saved_model.pb. "
-            "Let the Trainer write one by trainer_module.export_model, or give Servable another "
-            "model."
-        )
+    require(
+        fileio.exists(f"{folder}/saved_model.pb"),
+        "the input model must hold a SavedModel",
+        f"no {folder}/saved_model.pb",
+        "Let the Trainer write one by trainer_module.export_model, or give Servable another model.",
+    )
     return folder
 
 
 def _files(artifact: types.Artifact, split: str) -> list[str]:
     splits = artifact_utils.decode_split_names(artifact.split_names)
-    if split not in splits:
-        raise ServableError(
-            f"split must be one of the input examples', {', '.join(splits)} at {artifact.uri}, "
-            f"got {split!r}. Name one of them."
-        )
+    require(
+        split in splits,
+        f"`split` must be one of the input examples', {', '.join(splits)} at {artifact.uri}",
+        split,
+        "Name one of them.",
+    )
     patterns = examples_utils.get_split_file_patterns([artifact], split)
     files = sorted(file for pattern in patterns for file in fileio.glob(pattern))
     if not files:
@@ -117,15 +113,11 @@ def _files(artifact: types.Artifact, split: str) -> list[str]:
     return files
 
 
-def _originals(artifact: types.Artifact) -> str:
-    file = f"{artifact.uri}/{schemas.ORIGINALS}"
-    return _absolute(file) if fileio.exists(file) else ""
-
-
-def _no_examples(artifact: types.Artifact, split: str) -> ServableError:
-    return ServableError(
-        f"the split {split!r} of the input examples must have some to send to the model, "
-        f"found none at {artifact.uri}. Add data, or name another split."
+def _no_examples(artifact: types.Artifact, split: str) -> UserError:
+    return UserError(
+        f"the split {split!r} of the input examples must have some to send to the model",
+        f"none at {artifact.uri}",
+        "Add data, or name another split.",
     )
 
 
@@ -141,7 +133,7 @@ def _evaluation(
 
 
 def _absolute(path: str) -> str:
-    """The same place for a process that works in another folder."""
+    """Returns the same path for a process that works in another folder."""
     return path if "://" in path else str(Path(path).absolute())
 
 
@@ -154,22 +146,21 @@ def _size_mib(folder: str) -> float:
     return float(sum(sizes)) / 1024**2
 
 
-def _try(
+def _probe(
     job: dict[str, Any], timeout_s: int
 ) -> tuple[list[measurement.Measurement], verdict.Ending]:
-    """Run the canary; what it measured, and how it ended."""
+    """Runs the probe; returns its measurements, and how it ended."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "job.json").write_text(json.dumps(job))
         measured = folder / "measurements.jsonl"
         measured.touch()
-        arguments = ["-m", CANARY, "job.json", measured.name]
-        ending = process.run(arguments, folder, timeout_s)
+        ending = process.run(["-m", PROBE, "job.json", measured.name], folder, timeout_s)
         return measurement.from_lines(measured.read_text()), ending
 
 
 def _write(file: str, content: str) -> None:
-    """Write a file at once: under another name, then renamed."""
+    """Writes a file atomically."""
     part = f"{file}.part"
     io_utils.write_string_file(part, content)
     fileio.rename(part, file, overwrite=True)

@@ -1,37 +1,34 @@
-"""What the fresh process measures: one line of JSON each, so that a crash loses nothing before it.
+"""Measurements of a served model, exchanged between two processes as lines of JSON.
 
-The process that measures and the one that judges both import this, so it imports nothing heavy.
+Each line is written as soon as something is measured, so a crash loses nothing that was measured
+before it. Both processes import this module, so it imports nothing heavy.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias, get_args
 
 
 class Stage(NamedTuple):
-    """What is done next; the last one tells where a process died or hung."""
+    """What is done next; the last one says where a process died or hung."""
 
     doing: str
 
 
-class Read(NamedTuple):
-    """The examples found.
-
-    Attributes:
-        examples: How many were read to make requests of.
-    """
+class Requests(NamedTuple):
+    """Number of different examples that the requests are made of; 0 if the split has none."""
 
     examples: int
 
 
 class Loaded(NamedTuple):
-    """How loading went.
+    """Result of loading the model.
 
     Attributes:
         seconds: Time it took.
         tensorflow: Version.
         device: "CPU" or "GPU".
-        arithmetic: Coarsest floating type the model's graph computes in.
+        arithmetic: Coarsest floating type that the model computes in.
         keras: Whether Keras had to be imported.
         error: Why it failed; empty if it did not.
     """
@@ -45,7 +42,7 @@ class Loaded(NamedTuple):
 
 
 class Signature(NamedTuple):
-    """A signature and how it is asked.
+    """A signature of the model.
 
     Attributes:
         name: Its name.
@@ -62,134 +59,20 @@ class Signature(NamedTuple):
     left_out: str = ""
 
 
-class Requests(NamedTuple):
-    """What the requests are made of.
+class Finding(NamedTuple):
+    """One thing that was examined under one rule.
 
     Attributes:
-        examples: Number of different examples in them.
+        rule: Name of the rule, as `verdict.RULES` has it.
+        problem: What breaks the rule; empty if nothing does.
+        refusal: Error of `tf.errors` with which a request was refused, where the rule allows it.
+        difference: Largest difference between two answers, where the rule compares them.
     """
 
-    examples: int
-
-
-class Answer(NamedTuple):
-    """One request to one signature.
-
-    Attributes:
-        signature: Name.
-        rows: Examples in the request.
-        error: What it raised; empty if it answered.
-        clear: Whether that was one of tf.errors with a message.
-    """
-
-    signature: str
-    rows: int
-    error: str = ""
-    clear: bool = False
-
-
-class Output(NamedTuple):
-    """One tensor of an answer.
-
-    Attributes:
-        signature: Name.
-        rows: Examples in the request.
-        name: Name of the output.
-        dtype: Type it came in.
-        shape: Shape it came in.
-        declared_dtype: Type that the signature declares.
-        declared_shape: Shape that the signature declares, None for what may vary; None as a
-            whole where not even the rank is declared.
-        size: Number of values.
-        not_finite: How many of them are NaN or infinite.
-    """
-
-    signature: str
-    rows: int
-    name: str
-    dtype: str
-    shape: Sequence[int]
-    declared_dtype: str
-    declared_shape: Sequence[int | None] | None
-    size: int
-    not_finite: int
-
-
-class Difference(NamedTuple):
-    """Two answers to the same examples, held against each other.
-
-    Attributes:
-        between: "single" (a batch of 1 and the same row of a large batch), "signatures", or
-            "session" (both loaders).
-        signature: Name.
-        other: What it was compared with.
-        output: Name of the output.
-        largest: Largest difference of floating values, relative where they exceed 1.
-        unequal: Number of other values that are not equal, or of all where shapes differ.
-        size: Number of values compared.
-    """
-
-    between: str
-    signature: str
-    other: str
-    output: str
-    largest: float
-    unequal: int
-    size: int
-
-
-class Session(NamedTuple):
-    """How the loader of model servers fared with the model.
-
-    Attributes:
-        error: What it raised; empty if it loaded and answered.
-    """
-
-    error: str = ""
-
-
-class Corrupt(NamedTuple):
-    """A corrupt request, and the good one after it.
-
-    Attributes:
-        signature: Name.
-        sent: What was sent, in words.
-        must_refuse: Whether an answer would be wrong, too.
-        error: Type and first line of what was raised; empty if there was an answer.
-        clear: Whether it was one of tf.errors with a message.
-        error_after: What the good request raised; empty if it was answered.
-        equal_after: Whether it was answered as before.
-    """
-
-    signature: str
-    sent: str
-    must_refuse: bool
-    error: str
-    clear: bool
-    error_after: str
-    equal_after: bool
-
-
-class Original(NamedTuple):
-    """A file that was converted for training, sent as it is.
-
-    Attributes:
-        signature: Name.
-        file: Its name.
-        error: What it raised; empty if it was answered.
-        clear: Whether that was one of tf.errors with a message.
-        largest: Largest difference to the answer to the stored image, as in `Difference`.
-        unequal: Number of other values that are not equal.
-        size: Number of values compared.
-    """
-
-    signature: str
-    file: str
-    error: str = ""
-    clear: bool = False
-    largest: float = 0.0
-    unequal: int = 0
-    size: int = 0
+    rule: str
+    problem: str = ""
+    refusal: str = ""
+    difference: float | None = None
 
 
 class Latency(NamedTuple):
@@ -209,15 +92,14 @@ class Latency(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """What the model says about the whole evaluated split.
+    """Metrics of the model on the whole evaluated split.
 
     Attributes:
         examples: Number of them.
-        accuracy: Share where the most probable column is the label's; None if not measured.
-        accuracy_by_name: Share where the class named is the label; None if there are no names.
+        accuracy: Share of examples whose most probable column is the label's; None if not measured.
+        accuracy_by_name: Share of examples whose predicted name is the label; None without names.
         crossentropy: Mean negative log-likelihood in nats; None if not measured.
-        near_ties: Examples whose two best probabilities are as good as equal, so that rounding
-            decides between them.
+        near_ties: Examples whose two best scores differ by no more than rounding.
         error: Why nothing was measured; empty if it was.
     """
 
@@ -230,40 +112,23 @@ class Predictions(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """The process did all it had to."""
+    """The process has done all it had to."""
 
     seconds: float
 
 
 Measurement: TypeAlias = (
-    Stage
-    | Read
-    | Loaded
-    | Signature
-    | Requests
-    | Answer
-    | Output
-    | Difference
-    | Session
-    | Corrupt
-    | Original
-    | Latency
-    | Predictions
-    | Finished
+    Stage | Requests | Loaded | Signature | Finding | Latency | Predictions | Finished
 )
 _KINDS = {kind.__name__: kind for kind in get_args(Measurement)}
 
 
 def to_line(measurement: Measurement) -> str:
-    """The measurement as a line."""
+    """Returns a measurement as a line of JSON."""
     return json.dumps({"kind": type(measurement).__name__, **measurement._asdict()}) + "\n"
 
 
 def from_lines(text: str) -> list[Measurement]:
-    """The measurements in a file, without the line that a dying process may have left half done."""
-    found: list[Measurement] = []
-    for line in text.splitlines(keepends=True):
-        if line.endswith("\n"):
-            values = json.loads(line)
-            found.append(_KINDS[values.pop("kind")](**values))
-    return found
+    """Parses lines of `to_line`; a last line that a dying process left incomplete is dropped."""
+    records = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return [_KINDS[record.pop("kind")](**record) for record in records]

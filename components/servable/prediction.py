@@ -1,4 +1,4 @@
-"""Predictions of a whole split, held against its labels."""
+"""Predictions of a whole split, compared with its labels."""
 
 import math
 from collections.abc import Mapping, Sequence, Set
@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from components.servable import request
+from components.evaluation import scores
+from components.servable import signature
 from components.servable.measurement import Predictions
+from components.servable.signature import Answer
 
 CLASS, CLASSES = "class", "classes"
 # Keras keeps probabilities this far from 0 and 1 before it takes the logarithm.
@@ -40,7 +42,7 @@ class Evaluation(NamedTuple):
 
 
 class UnknownError(ValueError):
-    """What is needed for the comparison isn't there."""
+    """Model or examples lack what the comparison needs."""
 
 
 def predict(
@@ -51,7 +53,7 @@ def predict(
     label: str,
     tie: float,
 ) -> Predictions:
-    """Predict all examples and count what is right.
+    """Predicts all examples and returns the metrics that the Evaluator measured.
 
     Args:
         signatures: The model's, as far as they could be tried.
@@ -62,17 +64,20 @@ def predict(
         tie: Difference of the two best scores up to which rounding decides, relative where they
             exceed 1.
     """
-    sums: dict[str, float] = {"count": 0, "right": 0, "named": 0, "loss": 0.0, "ties": 0}
-    by_name = True
+    count = right = ties = 0
+    named: int | None = 0
+    loss = 0.0
     try:
-        _check(on_examples, evaluation)
+        for name in (evaluation.signature, *evaluation.preprocessing):
+            if name not in on_examples:
+                raise UnknownError(f"the evaluation used {name}, which was not tried on examples")
         for examples in batches:
             answer = _ask(signatures[evaluation.signature], examples)
-            scores = _scores(answer, evaluation)
+            columns = _scores(answer, evaluation)
             labels = _labels(signatures, examples, evaluation, answer)
             # A single score above the threshold says the second of two classes.
-            single = scores.shape[1] == 1
-            pair = np.insert(scores, 0, evaluation.threshold, axis=1) if single else scores
+            single = columns.shape[1] == 1
+            pair = np.insert(columns, 0, evaluation.threshold, axis=1) if single else columns
             if not 0 <= labels.min() <= labels.max() < pair.shape[1]:
                 raise UnknownError(
                     f"labels are columns {labels.min()} to {labels.max()}, "
@@ -80,29 +85,21 @@ def predict(
                 )
             two_best = np.sort(pair, axis=1)[:, -2:]
             close = tie * np.maximum(np.abs(two_best[:, 1]), 1.0)
-            sums["count"] += len(labels)
-            sums["right"] += int((pair.argmax(axis=1) == labels).sum())
-            sums["loss"] += _loss(scores, labels, evaluation.from_logits)
-            sums["ties"] += int((two_best[:, 1] - two_best[:, 0] <= close).sum())
-            named = _right_by_name(examples, answer, label) if by_name else None
-            by_name = named is not None
-            sums["named"] += named or 0
+            count += len(labels)
+            right += int((pair.argmax(axis=1) == labels).sum())
+            ties += int((two_best[:, 1] - two_best[:, 0] <= close).sum())
+            loss += _loss(columns, labels, evaluation.from_logits)
+            of_batch = _right_by_name(examples, answer, label)
+            named = None if named is None or of_batch is None else named + of_batch
     except UnknownError as unknown:
         return Predictions(0, error=str(unknown))
-    count = int(sums["count"])
     return Predictions(
         examples=count,
-        accuracy=sums["right"] / count,
-        accuracy_by_name=sums["named"] / count if by_name else None,
-        crossentropy=None if math.isnan(sums["loss"]) else sums["loss"] / count,
-        near_ties=int(sums["ties"]),
+        accuracy=right / count,
+        accuracy_by_name=None if named is None else named / count,
+        crossentropy=None if math.isnan(loss) else loss / count,
+        near_ties=ties,
     )
-
-
-def _check(on_examples: Set[str], evaluation: Evaluation) -> None:
-    for name in (evaluation.signature, *evaluation.preprocessing):
-        if name not in on_examples:
-            raise UnknownError(f"the evaluation used {name}, which was not tried on examples")
 
 
 def _ask(function: Any, examples: tf.Tensor) -> dict[str, npt.NDArray[Any]]:
@@ -110,47 +107,37 @@ def _ask(function: Any, examples: tf.Tensor) -> dict[str, npt.NDArray[Any]]:
     return {key: value.numpy() for key, value in function(**{name: examples}).items()}
 
 
-def _scores(
-    answer: Mapping[str, npt.NDArray[Any]], evaluation: Evaluation
-) -> npt.NDArray[np.float64]:
-    """What the model says of each class, or of the second of two, [N, C]."""
+def _scores(answer: Answer, evaluation: Evaluation) -> npt.NDArray[np.float64]:
+    """Returns the score of each class, or of the second of two, [N, C]."""
     key = evaluation.prediction_key
     if not key and len(answer) == 1:
         (key,) = answer
     if key not in answer:
         raise UnknownError(f"the evaluated prediction {key or '(unnamed)'} is no output")
-    found = answer[key]
-    if not np.issubdtype(found.dtype, np.floating) or found.ndim not in (1, 2):
+    values = answer[key]
+    if not np.issubdtype(values.dtype, np.floating) or values.ndim not in (1, 2):
         raise UnknownError(f"{key} holds no scores of classes")
-    found = found.reshape(len(found), -1).astype(np.float64)
-    if evaluation.binary is not None and evaluation.binary != (found.shape[1] == 1):
-        raise UnknownError(f"{key} has {found.shape[1]} columns, which the metric takes otherwise")
-    return found
+    values = values.reshape(len(values), -1).astype(np.float64)
+    if evaluation.binary is not None and evaluation.binary != (values.shape[1] == 1):
+        raise UnknownError(f"{key} has {values.shape[1]} columns, which the metric takes otherwise")
+    return values
 
 
 def _loss(
-    scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], from_logits: bool
+    columns: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], from_logits: bool
 ) -> float:
-    """The sum of the cross-entropies; NaN where the scores are no probabilities."""
-    if scores.shape[1] == 1:
-        first = np.zeros_like(scores) if from_logits else 1 - scores
-        scores = np.concatenate([first, scores], axis=1)
-    if from_logits:
-        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-        scores /= scores.sum(axis=1, keepdims=True)
-    elif scores.min() < 0 or not np.allclose(scores.sum(axis=1), 1, atol=1e-2):
+    """Returns the sum of the cross-entropies; NaN where the scores are no probabilities."""
+    if not from_logits and not scores.are_probabilities(columns):
         return math.nan
-    chosen = scores[np.arange(len(labels)), labels].clip(_EPSILON, 1 - _EPSILON)
+    probabilities = scores.probabilities(columns, from_logits)
+    chosen = probabilities[np.arange(len(labels)), labels].clip(_EPSILON, 1 - _EPSILON)
     return float(-np.log(chosen).sum())
 
 
 def _labels(
-    signatures: Mapping[str, Any],
-    examples: tf.Tensor,
-    evaluation: Evaluation,
-    answer: Mapping[str, npt.NDArray[Any]],
+    signatures: Mapping[str, Any], examples: tf.Tensor, evaluation: Evaluation, answer: Answer
 ) -> npt.NDArray[np.int64]:
-    """The label's column, [N]."""
+    """Returns the label's column, [N]."""
     key = evaluation.label_key
     for name in evaluation.preprocessing:
         if key in signatures[name].structured_outputs:
@@ -170,22 +157,15 @@ def _labels(
     return np.array(values, np.int64)
 
 
-def _right_by_name(
-    examples: tf.Tensor, answer: Mapping[str, npt.NDArray[Any]], label: str
-) -> int | None:
-    """How many examples are given their label's name; None where there are no names."""
+def _right_by_name(examples: tf.Tensor, answer: Answer, label: str) -> int | None:
+    """Returns how many examples are given their label's name; None where there are no names."""
     named = answer.get(CLASS, np.zeros(0)).reshape(-1)
     labels = _raw(examples, label)
-    if (
-        len(labels) != len(examples)
-        or not isinstance(labels[0], bytes)
-        or len(named) != len(labels)
-    ):
-        return None
-    return sum(bool(a == b) for a, b in zip(named, labels, strict=True))
+    are_names = len(labels) == len(examples) == len(named) and isinstance(labels[0], bytes)
+    return int(sum(a == b for a, b in zip(named, labels, strict=True))) if are_names else None
 
 
 def _raw(examples: tf.Tensor, feature: str) -> list[Any]:
-    """The values of a raw feature, one after the other."""
-    rows = [request.parse(serialized).values for serialized in examples.numpy()]
+    """Returns the values of a raw feature, one after the other."""
+    rows = [signature.parse(serialized).values for serialized in examples.numpy()]
     return [value for row in rows for value in row.get(feature, ())]

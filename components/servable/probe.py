@@ -1,9 +1,9 @@
-"""The canary: loads a model in a fresh process, sends it requests and measures its answers.
+"""Probe of a model: loads it in a process of its own, sends requests and measures the answers.
 
     python -m components.servable.probe job.json measurements.jsonl
 
-It judges nothing, and imports neither TFX nor, unless the model can't be loaded otherwise, Keras:
-a model server has neither.
+It imports neither TFX nor, unless the model cannot be loaded otherwise, Keras: a model server has
+neither.
 """
 
 import gc
@@ -28,33 +28,26 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from components.group import groups
-from components.servable import prediction, request
-from components.servable.comparison import difference, is_floating
+from components.servable import findings, prediction, verdict
+from components.servable import signature as signatures
 from components.servable.measurement import (
-    Answer,
-    Corrupt,
-    Difference,
+    Finding,
     Finished,
     Latency,
     Loaded,
     Measurement,
-    Original,
-    Output,
-    Read,
     Requests,
-    Session,
     Stage,
     to_line,
 )
-from components.servable.signature import Answers, Tried, choose
-from components.servable.verdict import tolerance
+from components.servable.signature import Answer, Row, Tried
 from schemas import FILE_NAME, columns
 
 BATCH = 256
 """Examples in the large request, if they are small."""
 
 BATCH_BYTES = 32 * 2**20
-"""Bytes that its examples may have together: of large pictures a few say as much as many."""
+"""Bytes that its examples may have together: of large images a few say as much as many."""
 
 SINGLES = 16
 """Rows of it that are also sent alone."""
@@ -73,7 +66,7 @@ Record = Callable[[Measurement], None]
 
 
 class Job(NamedTuple):
-    """What to do.
+    """Input of a probe.
 
     Attributes:
         model: Folder of the SavedModel.
@@ -94,68 +87,239 @@ class Job(NamedTuple):
 
 
 def run(job: Job, record: Record) -> None:
-    """Measure everything.
+    """Measures everything.
 
     Args:
-        job: What to do.
+        job: Model and examples.
         record: Takes each measurement as soon as it is made.
     """
     started = time.perf_counter()
     record(Stage("reading the examples"))
-    rows = _first(job.files)
-    record(Read(len(rows)))
-    model, close = _load(job.model, record) if rows else (None, 0.0)
-    if model is not None:
-        _measure(job, model, request.as_served(rows, _columns(job.model)), close, record)
+    serialized = records(job.files).as_numpy_iterator()
+    first = next(groups(serialized, len, _LOOKED_AT * BATCH, _LOOKED_AT * BATCH_BYTES), [])
+    if not first:
+        record(Requests(0))
+    elif (loaded := _load(job.model, record)) is not None:
+        rows = signatures.as_served(list(map(signatures.parse, first)), _columns(job.model))
+        _Probe(job, *loaded, rows, record).run()
     record(Finished(time.perf_counter() - started))
 
 
-def _measure(
-    job: Job, model: Any, parsed: Sequence[request.Row], close: float, record: Record
-) -> None:
-    tried, suitable, signatures = choose(model.signatures, parsed, job.leave_out)
-    for found in signatures:
-        record(found)
-    size = batch_size(max(len(row.serialized) for row in parsed))
-    rows = suitable[:size]
-    record(Requests(len(rows)))
-    single, large = rows[:1], [rows[i % len(rows)] for i in range(size)]
+class _Probe:
+    """Requests to a loaded model."""
 
-    answers: dict[str, Answers] = {}
-    for signature in tried:
-        alone = _answer(signature, single, record)
-        answer = _answer(signature, large, record)
-        _answer(signature, [], record)
-        if alone is not None and answer is not None:
-            answers[signature.name] = answer
-    sound = [signature for signature in tried if signature.name in answers]
-    for signature in sound:
-        _compare_singles(signature, large, answers[signature.name], record)
-    _compare_signatures(sound, answers, record)
-    if sound:
-        _compare_loaders(job.model, sound, large, answers, record)
-    for signature in sound:
-        _send_corrupt(signature, rows, close, record)
-    if job.originals:
-        _send_originals(job.originals, sound, record)
-    for signature in sound:
-        _time(signature, rows, record)
-    if job.evaluation is not None:
-        record(Stage("predicting the whole split"))
-        record(
-            prediction.predict(
-                {signature.name: signature.function for signature in tried},
-                {signature.name for signature in tried if signature.form == request.EXAMPLES},
-                records(job.files).batch(size),
-                prediction.Evaluation(**job.evaluation),
-                job.label,
-                close,
-            )
+    def __init__(
+        self, job: Job, model: Any, tolerance: float, rows: Sequence[Row], record: Record
+    ) -> None:
+        self._job, self._tolerance, self._record = job, tolerance, record
+        self._tried, suitable, self._signatures = signatures.choose(
+            model.signatures, rows, job.leave_out
         )
+        self._size = batch_size(max(len(row.serialized) for row in rows))
+        self._rows = suitable[: self._size]
+        self._large = [self._rows[i % len(self._rows)] for i in range(self._size)]
+        self._answers: dict[str, Answer] = {}
+        """Answers to the large request, of signatures that answer a single example too."""
+
+    def run(self) -> None:
+        for each in self._signatures:
+            self._record(each)
+        self._record(Requests(len(self._rows)))
+        for signature in self._tried:
+            single = self._answer(signature, self._rows[:1])
+            large = self._answer(signature, self._large)
+            self._answer(signature, [])
+            if single is not None and large is not None:
+                self._answers[signature.name] = large
+        sound = [signature for signature in self._tried if signature.name in self._answers]
+        for signature in sound:
+            self._compare_singles(signature)
+        self._compare_signatures(sound)
+        if sound:
+            self._compare_session(sound)
+        for signature in sound:
+            self._send_corrupt(signature)
+        if self._job.originals:
+            self._send_originals(sound)
+        for signature in sound:
+            self._time(signature)
+        if self._job.evaluation is not None:
+            self._record(Stage("predicting the whole split"))
+            self._record(
+                prediction.predict(
+                    {each.name: each.function for each in self._tried},
+                    {each.name for each in self._tried if each.form == signatures.EXAMPLES},
+                    records(self._job.files).batch(self._size),
+                    prediction.Evaluation(**self._job.evaluation),
+                    self._job.label,
+                    self._tolerance,
+                )
+            )
+
+    def _answer(self, signature: Tried, rows: Sequence[Row]) -> Answer | None:
+        count = len(rows)
+        self._record(Stage(f"asking {signature.name} about {count} example(s)"))
+        subject = f"{signature.name}, {count} {'row' if count == 1 else 'rows'}"
+        rule = verdict.ANSWERS if rows else verdict.EMPTY
+        try:
+            answer = signature.ask(rows)
+        except Exception as error:
+            problem = f"{subject}: {findings.message(error)}"
+            refused = findings.of_refusal(rule, subject, error)
+            self._record(Finding(rule, problem) if rows else refused)
+            return None
+        self._record(Finding(rule))
+        specs = signature.function.structured_outputs
+        for finding in findings.of_answer(subject, count, answer, specs):
+            self._record(finding)
+        return answer
+
+    def _compare_singles(self, signature: Tried) -> None:
+        self._record(Stage(f"asking {signature.name} about single examples"))
+        chosen = list(range(0, self._size, max(self._size // SINGLES, 1)))
+        try:
+            single = [signature.ask([self._large[i]]) for i in chosen]
+        except Exception as error:
+            problem = f"{signature.name}, 1 row: {findings.message(error)}"
+            self._record(Finding(verdict.ANSWERS, problem))
+            return
+        large = {
+            name: value[chosen]
+            for name, value in self._answers[signature.name].items()
+            # Neither what is not a row for each example, nor rows padded to the longest.
+            if value.shape[:1] == (self._size,)
+            and all(answer[name].shape == (1, *value.shape[1:]) for answer in single)
+        }
+        joined = {name: np.concatenate([answer[name] for answer in single]) for name in large}
+        self._compare(verdict.SINGLE, signature.name, large, joined)
+
+    def _compare_signatures(self, tried: Sequence[Tried]) -> None:
+        """Compares signatures of which one gives nothing that the other does not give, too."""
+        for i, one in enumerate(tried):
+            for other in tried[:i]:
+                small, large = sorted((one, other), key=lambda each: len(each.outputs))
+                if small.outputs.items() <= large.outputs.items():
+                    self._compare(
+                        verdict.SIGNATURES,
+                        f"{one.name} and {other.name}",
+                        self._answers[small.name],
+                        self._answers[large.name],
+                    )
+
+    def _compare_session(self, tried: Sequence[Tried]) -> None:
+        """Loads and asks as TensorFlow Serving does: in a session, by the names of tensors."""
+        self._record(Stage("loading the model in a session"))
+        try:
+            with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+                load = tf.compat.v1.saved_model.load
+                loaded = load(session, [tf.saved_model.SERVING], self._job.model)
+                for signature in tried:
+                    self._record(Stage(f"asking {signature.name} in a session"))
+                    definition = loaded.signature_def[signature.name]
+                    fetches = {
+                        name: info.name
+                        for name, info in definition.outputs.items()
+                        if info.WhichOneof("encoding") == "name"
+                    }
+                    feeds = {
+                        definition.inputs[name].name: value
+                        for name, value in signature.build(self._large).items()
+                    }
+                    answer = session.run(fetches, feeds)
+                    self._compare(
+                        verdict.SESSION,
+                        signature.name,
+                        {name: np.asarray(value) for name, value in answer.items()},
+                        self._answers[signature.name],
+                    )
+        except Exception as error:
+            self._record(Finding(verdict.SESSION, findings.message(error)))
+
+    def _compare(self, rule: str, subject: str, one: Answer, other: Answer) -> None:
+        for finding in findings.compare(rule, subject, one, other, self._tolerance):
+            self._record(finding)
+
+    def _send_corrupt(self, signature: Tried) -> None:
+        good = signature.build(self._rows[:1])
+        must_refuse = set(good) if signature.form == signatures.EXAMPLES else set()
+        must_refuse |= set(signatures.images(signature.inputs, self._rows))
+        for seed, name in enumerate(good):
+            if signature.inputs[name].dtype != tf.string:
+                continue
+            sent = f"random characters as {name}"
+            self._record(Stage(f"sending {sent} to {signature.name}"))
+            before = signature.answer(good)
+            bad = np.full(good[name].shape, signatures.no_example(seed), object)
+            subject = f"{signature.name}, {sent}"
+            try:
+                signature.answer({**good, name: bad})
+                wrong = f"{subject}: answered as if it were good" if name in must_refuse else ""
+                finding = Finding(verdict.CORRUPT, wrong)
+            except Exception as error:
+                finding = findings.of_refusal(verdict.CORRUPT, subject, error)
+            problem = self._changed(signature, good, before)
+            if problem and not finding.problem:
+                problem = f"{subject}: then a good request {problem}"
+                finding = Finding(verdict.CORRUPT, problem)
+            self._record(finding)
+
+    def _changed(self, signature: Tried, tensors: Mapping[str, Any], before: Answer) -> str:
+        """Returns how the answer to a request differs from an earlier one; "" if it does not."""
+        try:
+            after = signature.answer(tensors)
+        except Exception as error:
+            return f"raised {findings.message(error)}"
+        same = findings.compare("", "", before, after, self._tolerance)
+        return "was answered otherwise" if any(each.problem for each in same) else ""
+
+    def _send_originals(self, tried: Sequence[Tried]) -> None:
+        """Sends files that were converted for training, and compares with the stored images."""
+        rows = [
+            signatures.parse(each) for each in records([self._job.originals]).as_numpy_iterator()
+        ]
+        for stored, original in zip(rows[::2], rows[1::2], strict=True):
+            name = b"".join(original.values.get(FILE_NAME, ())).decode()
+            for signature in tried:
+                if signature.form == signatures.FEATURES and not signatures.fits(
+                    signature.inputs, original
+                ):
+                    continue
+                self._record(Stage(f"sending {name} to {signature.name}"))
+                subject = f"{signature.name}, {name}"
+                try:
+                    expected, answer = signature.ask([stored]), signature.ask([original])
+                except Exception as error:
+                    self._record(findings.of_refusal(verdict.ORIGINALS, subject, error))
+                    continue
+                # One finding a request: requests are what is counted.
+                self._record(
+                    max(
+                        findings.compare(
+                            verdict.ORIGINALS, subject, answer, expected, self._tolerance
+                        ),
+                        key=lambda each: (bool(each.problem), each.difference),
+                    )
+                )
+
+    def _time(self, signature: Tried) -> None:
+        self._record(Stage(f"timing {signature.name}"))
+        requests = [signature.build([row]) for row in self._rows]
+        for i in range(WARM_UP):
+            signature.answer(requests[i % len(requests)])
+        seconds: list[float] = []
+        while len(seconds) < MAX_TIMED and (
+            len(seconds) < MIN_TIMED or sum(seconds) < TIMED_SECONDS
+        ):
+            tensors = requests[len(seconds) % len(requests)]
+            started = time.perf_counter()
+            signature.answer(tensors)
+            seconds.append(time.perf_counter() - started)
+        p50, p99 = np.percentile(seconds, [50, 99]) * 1000
+        self._record(Latency(signature.name, len(seconds), float(p50), float(p99)))
 
 
 def batch_size(largest: int) -> int:
-    """Number of examples in the large request.
+    """Returns the number of examples in the large request.
 
     Args:
         largest: Bytes of the largest example.
@@ -163,22 +327,15 @@ def batch_size(largest: int) -> int:
     return max(min(BATCH, BATCH_BYTES // max(largest, 1)), 2)
 
 
-def _first(files: Sequence[str]) -> list[request.Row]:
-    found = groups(
-        records(files).as_numpy_iterator(), len, _LOOKED_AT * BATCH, _LOOKED_AT * BATCH_BYTES
-    )
-    return [request.parse(serialized) for serialized in next(found, [])]
-
-
 def records(files: Sequence[str]) -> Any:
-    """A tf.data.Dataset of the records in files, in their order."""
+    """Returns a tf.data.Dataset of the records in files, in their order."""
     compressions = ["GZIP" if file.endswith(".gz") else "" for file in files]
     names = tf.data.Dataset.from_tensor_slices((list(files), compressions))
     return names.flat_map(tf.data.TFRecordDataset)
 
 
-def _load(folder: str, record: Record) -> tuple[Any, float]:
-    """The model, or None, and the tolerance its arithmetic calls for."""
+def _load(folder: str, record: Record) -> tuple[Any, float] | None:
+    """Returns the model and the tolerance that its arithmetic calls for."""
     record(Stage("loading the model"))
     started = time.perf_counter()
     device = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
@@ -193,14 +350,14 @@ def _load(folder: str, record: Record) -> tuple[Any, float]:
         seconds = time.perf_counter() - started
         arithmetic = _arithmetic(folder)
     except Exception as error:
-        record(Loaded(0.0, tf.__version__, device, "", keras, _message(error)))
-        return None, 0.0
+        record(Loaded(0.0, tf.__version__, device, "", keras, findings.message(error)))
+        return None
     record(Loaded(seconds, tf.__version__, device, arithmetic, keras))
-    return model, tolerance(arithmetic, device)
+    return model, verdict.tolerance(arithmetic, device)
 
 
 def _columns(folder: str) -> dict[str, columns.Input]:
-    """What the model says of the columns it takes, if it says anything."""
+    """Returns the columns that the model takes, as far as it says."""
     file = f"{folder}/{columns.FILE}"
     if not tf.io.gfile.exists(file):
         return {}
@@ -209,7 +366,7 @@ def _columns(folder: str) -> dict[str, columns.Input]:
 
 
 def _admit_keras() -> bool:
-    """Import Keras as TensorFlow itself would have done."""
+    """Imports Keras as TensorFlow itself would have done."""
     for name in ("keras", "tf_keras"):
         if name in sys.modules and sys.modules[name] is None:
             del sys.modules[name]
@@ -219,10 +376,9 @@ def _admit_keras() -> bool:
 
 
 def _arithmetic(folder: str) -> str:
-    """The coarsest floating type among the attributes of the graph's nodes."""
-    model = saved_model_pb2.SavedModel.FromString(
-        tf.io.gfile.GFile(f"{folder}/saved_model.pb", "rb").read()
-    )
+    """Returns the coarsest floating type among the attributes of the graph's nodes."""
+    with tf.io.gfile.GFile(f"{folder}/saved_model.pb", "rb") as file:
+        model = saved_model_pb2.SavedModel.FromString(file.read())
     types = {
         attribute.type
         for meta in model.meta_graphs
@@ -233,200 +389,12 @@ def _arithmetic(folder: str) -> str:
     return next((name for number, name in _HALVES.items() if number in types), "float32")
 
 
-def _answer(signature: Tried, rows: Sequence[request.Row], record: Record) -> Answers | None:
-    count = len(rows)
-    record(Stage(f"asking {signature.name} about {count} example(s)"))
-    try:
-        answer = signature.ask(rows)
-    except Exception as error:
-        record(Answer(signature.name, count, _message(error), _is_clear(error)))
-        return None
-    record(Answer(signature.name, count))
-    for name, value in answer.items():
-        spec = signature.function.structured_outputs[name]
-        record(
-            Output(
-                signature=signature.name,
-                rows=count,
-                name=name,
-                dtype=tf.as_dtype(value.dtype).name,
-                shape=list(value.shape),
-                declared_dtype=spec.dtype.name,
-                declared_shape=None if spec.shape.rank is None else spec.shape.as_list(),
-                size=value.size,
-                not_finite=int((~np.isfinite(value)).sum()) if is_floating(value) else 0,
-            )
-        )
-    return answer
-
-
-def _compare_singles(
-    signature: Tried,
-    rows: Sequence[request.Row],
-    answer: Answers,
-    record: Record,
-) -> None:
-    record(Stage(f"asking {signature.name} about single examples"))
-    chosen = range(0, len(rows), max(len(rows) // SINGLES, 1))
-    try:
-        alone = [signature.ask([rows[i]]) for i in chosen]
-    except Exception as error:
-        record(Answer(signature.name, 1, _message(error)))
-        return
-    for name, value in answer.items():
-        # Neither what is not a row for each example, nor rows padded to the longest in the batch.
-        if value.shape[:1] == (len(rows),) and all(
-            a[name].shape == (1, *value.shape[1:]) for a in alone
-        ):
-            together = np.concatenate([a[name] for a in alone])
-            record(
-                Difference(
-                    "single", signature.name, "", name, *difference(value[list(chosen)], together)
-                )
-            )
-
-
-def _compare_signatures(
-    tried: Sequence[Tried],
-    answers: Mapping[str, Answers],
-    record: Record,
-) -> None:
-    """Compare signatures of which one gives nothing that the other doesn't give, too."""
-    for i, one in enumerate(tried):
-        for other in tried[:i]:
-            small, large = sorted((one.outputs, other.outputs), key=len)
-            if small.items() <= large.items():
-                for name in small:
-                    found = difference(answers[one.name][name], answers[other.name][name])
-                    record(Difference("signatures", one.name, other.name, name, *found))
-
-
-def _compare_loaders(
-    folder: str,
-    tried: Sequence[Tried],
-    rows: Sequence[request.Row],
-    answers: Mapping[str, Answers],
-    record: Record,
-) -> None:
-    """Load and ask as TensorFlow Serving does: in a session, by the names of tensors."""
-    record(Stage("loading the model in a session"))
-    try:
-        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-            load = tf.compat.v1.saved_model.load
-            definitions = load(session, [tf.saved_model.SERVING], folder).signature_def
-            for signature in tried:
-                record(Stage(f"asking {signature.name} in a session"))
-                given = definitions[signature.name]
-                fetches = {
-                    name: info.name
-                    for name, info in given.outputs.items()
-                    if info.WhichOneof("encoding") == "name"
-                }
-                feeds = {
-                    given.inputs[name].name: value for name, value in signature.build(rows).items()
-                }
-                for name, value in session.run(fetches, feeds).items():
-                    found = difference(np.asarray(value), answers[signature.name][name])
-                    record(Difference("session", signature.name, "", name, *found))
-    except Exception as error:
-        record(Session(_message(error)))
-        return
-    record(Session())
-
-
-def _send_corrupt(
-    signature: Tried, rows: Sequence[request.Row], close: float, record: Record
-) -> None:
-    good = signature.build(rows[:1])
-    refused = set(good) if signature.form == request.EXAMPLES else set()
-    refused |= set(request.pictures(signature.inputs, rows))
-    for seed, name in enumerate(good):
-        if signature.inputs[name].dtype != tf.string:
-            continue
-        record(Stage(f"sending random characters as {name} to {signature.name}"))
-        before = signature.answer(good)
-        bad = np.full(good[name].shape, request.no_example(seed), object)
-        error, clear = "", False
-        try:
-            signature.answer({**good, name: bad})
-        except Exception as raised:
-            error = _message(raised)
-            clear = _is_clear(raised)
-        error_after, equal = "", False
-        try:
-            after = signature.answer(good)
-            found = [difference(before[key], after[key]) for key in before]
-            equal = all(not unequal and largest <= close for largest, unequal, _ in found)
-        except Exception as raised:
-            error_after = _message(raised)
-        record(
-            Corrupt(
-                signature.name,
-                f"random characters as {name}",
-                name in refused,
-                error,
-                clear,
-                error_after,
-                equal,
-            )
-        )
-
-
-def _send_originals(file: str, tried: Sequence[Tried], record: Record) -> None:
-    """Send files that were converted for training, and compare with the stored images."""
-    parsed = [request.parse(serialized) for serialized in records([file]).as_numpy_iterator()]
-    for stored, original in zip(parsed[::2], parsed[1::2], strict=True):
-        name = b"".join(original.values.get(FILE_NAME, ())).decode()
-        for signature in tried:
-            if signature.form == request.FEATURES and not request.fits(signature.inputs, original):
-                continue
-            record(Stage(f"sending {name} to {signature.name}"))
-            try:
-                expected, answer = signature.ask([stored]), signature.ask([original])
-            except Exception as error:
-                record(Original(signature.name, name, _message(error), _is_clear(error)))
-                continue
-            found = [difference(answer[key], expected[key]) for key in expected]
-            largest = max((largest for largest, _, _ in found), default=0.0)
-            unequal = sum(unequal for _, unequal, _ in found)
-            size = sum(size for _, _, size in found)
-            record(Original(signature.name, name, "", False, largest, unequal, size))
-
-
-def _time(signature: Tried, rows: Sequence[request.Row], record: Record) -> None:
-    record(Stage(f"timing {signature.name}"))
-    requests = [signature.build([row]) for row in rows]
-    for i in range(WARM_UP):
-        signature.answer(requests[i % len(requests)])
-    seconds: list[float] = []
-    while len(seconds) < MAX_TIMED and (len(seconds) < MIN_TIMED or sum(seconds) < TIMED_SECONDS):
-        tensors = requests[len(seconds) % len(requests)]
-        started = time.perf_counter()
-        signature.answer(tensors)
-        seconds.append(time.perf_counter() - started)
-    p50, p99 = np.percentile(seconds, [50, 99]) * 1000
-    record(Latency(signature.name, len(seconds), float(p50), float(p99)))
-
-
-def _message(error: Exception) -> str:
-    """Type of an error, and the line that says what happened, not where."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # Before it TensorFlow tells where the node was made, and after it which node it is.
-    ends = [i for i, line in enumerate(lines) if i and line.startswith("[[")]
-    line = lines[ends[0] - 1 if ends else 0] if lines else ""
-    return f"{type(error).__name__}: {line[:300]}"
-
-
-def _is_clear(error: Exception) -> bool:
-    return isinstance(error, tf.errors.OpError) and bool(error.message)
-
-
 def main(job: str, measurements: str) -> None:
-    """Run the job in one file, and write measurements to another."""
+    """Runs the job in one file, and writes measurements to another."""
     with Path(measurements).open("w", buffering=1) as file:
 
-        def record(found: Measurement) -> None:
-            file.write(to_line(found))
+        def record(measurement: Measurement) -> None:
+            file.write(to_line(measurement))
 
         run(Job(**json.loads(Path(job).read_text())), record)
 

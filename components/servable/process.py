@@ -1,4 +1,4 @@
-"""A fresh Python process with a time limit, its output kept."""
+"""A Python process of its own with a time limit, whose output is kept."""
 
 import os
 import signal
@@ -14,15 +14,10 @@ _ROOT = Path(__file__).parents[2]
 
 
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a process that shares the machine and says why it dies.
-
-    Args:
-        inherited: The variables of this one.
-    """
-    found = [str(_ROOT), *filter(None, [inherited.get("PYTHONPATH")])]
+    """Returns the variables of a process that shares the machine and says why it dies."""
     return {
         **inherited,
-        "PYTHONPATH": os.pathsep.join(found),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(_ROOT), inherited.get("PYTHONPATH")])),
         "PYTHONFAULTHANDLER": "1",
         # TensorFlow would take all the memory of a GPU that others use, too.
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
@@ -31,7 +26,7 @@ def environment(inherited: Mapping[str, str]) -> dict[str, str]:
 
 
 def run(arguments: Sequence[str], folder: Path, timeout_s: float) -> Ending:
-    """Run Python to its end, or to the time limit.
+    """Runs Python to its end, or to the time limit.
 
     Args:
         arguments: After the interpreter's name.
@@ -57,7 +52,8 @@ def run(arguments: Sequence[str], folder: Path, timeout_s: float) -> Ending:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-    return Ending(how, _tail(folder / "stderr"))
+    tail = (folder / "stderr").read_bytes()[-_TAIL_BYTES:]
+    return Ending(how, tail.decode(errors="replace").strip())
 
 
 def _ending(code: int) -> str:
@@ -67,9 +63,3 @@ def _ending(code: int) -> str:
         return f"signal {signal.Signals(-code).name}"
     except ValueError:
         return f"signal {-code}"
-
-
-def _tail(file: Path) -> str:
-    with file.open("rb") as stream:
-        stream.seek(max(0, file.stat().st_size - _TAIL_BYTES))
-        return stream.read().decode(errors="replace").strip()

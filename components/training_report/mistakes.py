@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import schemas
+from components.evaluation import scores
 from components.group import groups
 from components.image_example_gen import image as picture
 
@@ -201,9 +202,9 @@ def find(
     for batch in groups(chosen, lambda entry: len(entry[1]), _BATCH, _BATCH_BYTES):
         looked_at += len(batch)
         contents = [record for _, record in batch]
-        scores = classifier.scores(contents)
-        softmax = softmax or not are_probabilities(scores)
-        probabilities = _probabilities(scores, softmax)
+        values = classifier.scores(contents)
+        softmax = softmax or not scores.are_probabilities(values)
+        probabilities = scores.probabilities(values, softmax)
         actual = list(_actual(contents, classifier, classes, label))
         for (position, record), row, truth in zip(batch, probabilities, actual, strict=True):
             index = int(np.argmax(row))
@@ -226,24 +227,6 @@ def find(
         every,
         softmax,
     )
-
-
-def are_probabilities(scores: NDArray[np.float64]) -> bool:
-    """Returns whether rows sum to one, or single scores lie between 0 and 1."""
-    if scores.shape[1] == 1:
-        return bool(scores.min() >= 0 and scores.max() <= 1)
-    return bool(scores.min() >= 0 and np.allclose(scores.sum(axis=1), 1, atol=1e-2))
-
-
-def _probabilities(scores: NDArray[np.float64], softmax: bool) -> NDArray[np.float64]:
-    if scores.shape[1] == 1:
-        first = np.zeros_like(scores) if softmax else 1 - scores
-        scores = np.concatenate([first, scores], axis=1)
-    if not softmax:
-        return scores
-    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
-    found: NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return found
 
 
 def _name(index: int, classes: Sequence[str]) -> str:

@@ -162,5 +162,5 @@ def test_it_compiles_for_kubeflow(
 def test_limits_must_be_positive(name: str, value: float) -> None:
     channel = types.Channel(type=ARTIFACTS.Model)
     examples = types.Channel(type=ARTIFACTS.Examples)
-    with pytest.raises(ValueError, match=f"{name} must be a positive number, got {value}"):
+    with pytest.raises(ValueError, match=f"`{name}` must be a positive number, got {value}"):
         Servable(model=channel, examples=examples, **{name: value})

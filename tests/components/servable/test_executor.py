@@ -11,7 +11,8 @@ from tfx.types import Artifact, standard_artifacts
 
 import schemas
 from components.servable import executor
-from components.servable.executor import Executor, ServableError
+from components.servable.executor import Executor
+from trainer_module.util.checks import UserError
 
 pytestmark = pytest.mark.component
 
@@ -87,7 +88,7 @@ def test_original_files_beside_the_examples_are_sent(
             writer.write(content)
     blessed, checks = bless(export(make_model()).parent, examples.parents[1])
     assert blessed, not_passed(checks)
-    assert checks["original files"]["value"] == "3 requests answered alike, 0 refused"
+    assert checks["original files"]["value"] == "3 requests, different by up to 0"
 
 
 def test_not_a_number(bless: Any, export: Any, make_model: Any, examples: Path) -> None:
@@ -139,9 +140,9 @@ def test_a_process_that_dies(
     value: str,
     note: str,
 ) -> None:
-    (tmp_path / "dying_canary.py").write_text(code)
+    (tmp_path / "dying_probe.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(executor, "CANARY", "dying_canary")
+    monkeypatch.setattr(executor, "PROBE", "dying_probe")
     blessed, checks = bless(export(make_model()).parent, examples.parents[1])
     assert not blessed
     assert not_passed(checks) == ["process"]
@@ -162,12 +163,12 @@ def test_misuse_is_an_error(
     bless: Any, export: Any, make_model: Any, examples: Path, empty_split: Path, tmp_path: Path
 ) -> None:
     model, data = export(make_model()).parent, examples.parents[1]
-    with pytest.raises(ServableError, match=r"found no .*/nowhere/Format-Serving/saved_model\.pb"):
+    with pytest.raises(UserError, match=r"got .no .*/nowhere/Format-Serving/saved_model\.pb"):
         bless(tmp_path / "nowhere", data)
-    with pytest.raises(ServableError, match=r"one of .* empty, test at .*, got 'eval'"):
+    with pytest.raises(UserError, match=r"one of .* empty, test at .*, got 'eval'"):
         bless(model, data, split="eval")
-    with pytest.raises(ServableError, match=r"the split 'empty' .* found none at"):
+    with pytest.raises(UserError, match=r"the split 'empty' .* got 'none at"):
         bless(model, data, split="empty")
     empty_split.unlink()
-    with pytest.raises(ServableError, match=r"the split 'empty' .* found none at"):
+    with pytest.raises(UserError, match=r"the split 'empty' .* got 'none at"):
         bless(model, data, split="empty")

@@ -3,13 +3,21 @@ from typing import get_args
 import pytest
 
 from components.servable import measurement
-from components.servable.measurement import Answer, Difference, Output, Stage, from_lines, to_line
+from components.servable.measurement import (
+    Finding,
+    Latency,
+    Signature,
+    Stage,
+    from_lines,
+    to_line,
+)
 
 SOME = [
     Stage("loading the model"),
-    Answer("serving_default", 1, "InvalidArgumentError: no\u2028picture"),
-    Output("a", 256, "x", "float32", [256, 3], "float32", [None, 3], 768, 0),
-    Difference("single", "a", "", "x", float("inf"), 0, 48),
+    Signature("a", "examples", {"x": "string [N]"}, {}),
+    Finding("answers", "a: InvalidArgumentError: no\u2028image"),
+    Finding("batch of 1", difference=float("inf")),
+    Latency("a", 200, 1.5, 4.0),
 ]
 
 

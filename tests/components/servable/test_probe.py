@@ -9,17 +9,14 @@ import tensorflow as tf
 from components.image_example_gen.image import prepare
 from components.servable import probe, process, verdict
 from components.servable.measurement import (
-    Answer,
-    Corrupt,
+    Finding,
     Latency,
     Loaded,
     Measurement,
-    Original,
     Predictions,
-    Read,
     Requests,
-    Session,
     Signature,
+    Stage,
 )
 from tests.image_kinds import CONVERTED
 
@@ -54,6 +51,10 @@ def failed(found: list[Measurement]) -> dict[str, str]:
     return {check.rule: check.value for check in checks if check.passed is False}
 
 
+def of_rule(found: list[Measurement], rule: str) -> list[Finding]:
+    return [each for each in found if isinstance(each, Finding) and each.rule == rule]
+
+
 def one(found: list[Measurement], kind: type[Any]) -> Any:
     (only,) = (each for each in found if isinstance(each, kind))
     return only
@@ -64,14 +65,15 @@ def test_a_good_model(measure: Any, make_model: Any) -> None:
     assert failed(found) == {}
     loaded = one(found, Loaded)
     assert (loaded.tensorflow, loaded.arithmetic) == (tf.__version__, "float32")
-    assert one(found, Read).examples == one(found, Requests).examples == 40
-    assert one(found, Session).error == ""
+    assert one(found, Requests).examples == 40
+    assert {rule for rule in verdict.RULES if of_rule(found, rule)} == (
+        verdict.RULES.keys() - {verdict.ORIGINALS}
+    )
     names = [each.name for each in found if isinstance(each, Signature)]
     assert names == ["labels", "serving_columns", "serving_default"]
-    corrupt = [each for each in found if isinstance(each, Corrupt)]
-    assert {each.signature for each in corrupt} == {"labels", "serving_default"}
-    assert all(each.must_refuse and each.clear and each.equal_after for each in corrupt)
-    assert all("Could not parse example input" in each.error for each in corrupt)
+    corrupt = of_rule(found, verdict.CORRUPT)
+    assert len(corrupt) == 2, "of labels and serving_default; serving_columns takes no strings"
+    assert all("Could not parse example input" in each.refusal for each in corrupt)
     for each in found:
         if isinstance(each, Latency):
             assert each.requests >= probe.MIN_TIMED
@@ -96,9 +98,11 @@ def test_of_large_examples_a_few_are_enough(
     monkeypatch.setattr(probe, "BATCH_BYTES", 4 * largest)
     found = measure(make_model(), evaluation=EVALUATION)
     assert failed(found) == {}
-    assert 16 <= one(found, Read).examples < 40, "as many as have the bytes of four requests"
     assert one(found, Requests).examples == 4
-    assert {each.rows for each in found if isinstance(each, Answer)} == {0, 1, 4}
+    asked = {
+        each.doing.split("about ")[1] for each in found if "about" in getattr(each, "doing", "")
+    }
+    assert asked == {f"{n} example(s)" for n in (0, 1, 4)} | {"single examples"}
     assert one(found, Predictions).examples == 40, "the whole split, four at a time"
 
 
@@ -123,9 +127,9 @@ def random(x: Any) -> Any:
     ("outputs", "check", "value"),
     [
         (nan, "finite", "768 of 768 values of y"),
-        (centred, "batch of 1", "y differs by up to"),
+        (centred, "batch of 1", "y: differs by up to"),
         (positive, "shapes and types", "not float32 [256, 3]"),
-        (random, "batch of 1", "y differs by up to"),
+        (random, "batch of 1", "y: differs by up to"),
     ],
 )
 def test_broken_models(measure: Any, make_model: Any, outputs: Any, check: str, value: str) -> None:
@@ -137,7 +141,7 @@ def test_signatures_that_disagree(measure: Any, make_model: Any) -> None:
     model = make_model(lambda x: {"y": x}, lambda x: {"y": x + 0.5})
     problems = failed(measure(model))
     assert list(problems) == ["signatures agree"]
-    assert "serving_default and serving_columns: y differs by up to 0.5" in str(problems)
+    assert "serving_default and serving_columns: y: differs by up to 0.5" in str(problems)
 
 
 def test_a_signature_can_be_left_out(measure: Any, make_model: Any) -> None:
@@ -205,17 +209,17 @@ def test_files_that_were_converted_are_sent_too(
     found: list[Measurement] = []
     job = probe.Job(str(folder), [split], (), "label", None, originals)
     probe.run(job, found.append)
-    sent = [each for each in found if isinstance(each, Original)]
-    assert {each.signature for each in sent} == {"serving_images", "serving_default"}
+    sent = {each.doing for each in found if isinstance(each, Stage) if "a/1.bmp" in each.doing}
+    assert sent == {f"sending a/1.bmp to {name}" for name in ("serving_images", "serving_default")}
     checks = verdict.judge(found, ENDED, 1.0, verdict.Limits(), verdict.Evaluated())
     (check,) = (check for check in checks if check.rule == "original files")
     if refuse:
         assert check.passed
-        assert check.value == "0 requests answered alike, 2 refused"
+        assert check.value == "2 requests, 2 refused"
         assert "an image must be a PNG" in check.note
     else:
         assert check.passed is False
-        assert "serving_images, a/1.bmp: differs by up to" in check.value
+        assert "serving_images, a/1.bmp: mean: differs by up to" in check.value
 
 
 def test_an_empty_batch_may_be_refused(measure: Any, make_model: Any) -> None:
@@ -230,7 +234,7 @@ def test_an_empty_batch_may_be_refused(measure: Any, make_model: Any) -> None:
         for each in verdict.judge(found, ENDED, 1.0, verdict.Limits(), verdict.Evaluated())
         if each.rule == "empty batch"
     )
-    assert check.value == "answered by 1 signatures, refused by 2"
+    assert check.value == "3 requests, 2 refused"
     assert "there must be examples" in check.note
 
 
@@ -285,7 +289,7 @@ def test_no_examples(export: Callable[..., Path], make_model: Any, empty_split: 
     found: list[Measurement] = []
     job = probe.Job(str(export(make_model())), [str(empty_split)], (), "label", None)
     probe.run(job, found.append)
-    assert one(found, Read).examples == 0
+    assert one(found, Requests).examples == 0
     assert not any(isinstance(each, Loaded) for each in found)
 
 
@@ -294,9 +298,10 @@ def test_the_process_loads_nothing_a_server_lacks(tmp_path: Path) -> None:
         "import sys\n"
         "sys.modules['keras'] = sys.modules['tf_keras'] = None\n"
         "import components.servable.probe\n"
-        "lacks = {'tfx', 'tfx_bsl', 'apache_beam', 'tensorflow_transform', 'trainer_module'}\n"
-        "light = {'trainer_module', 'trainer_module.util', 'trainer_module.util.lazy'}\n"
-        "loaded = {name for name in sys.modules if name.split('.')[0] in lacks} - light\n"
+        "lacks = ('tfx', 'tfx_bsl', 'apache_beam', 'tensorflow_transform', 'trainer_module')\n"
+        "loaded = {name for name in sys.modules if name.split('.')[0] in lacks}\n"
+        "light = ('trainer_module', 'trainer_module.util')\n"
+        "loaded -= {*light, 'trainer_module.util.lazy', 'trainer_module.util.checks'}\n"
         "sys.exit(str(loaded) if loaded else 0)"
     )
     assert process.run(["-c", code], tmp_path, 300) == verdict.Ending(verdict.CLEAN)

@@ -4,7 +4,7 @@ import pytest
 
 from components.servable import verdict
 from components.servable.measurement import (
-    Answer,
+    Finding,
     Finished,
     Latency,
     Loaded,
@@ -23,7 +23,7 @@ MEASURED = [
     LOADED,
     SIGNATURE,
     Requests(64),
-    Answer("serving_default", 1),
+    Finding(verdict.ANSWERS),
     LATENCY,
     Finished(2.5),
 ]
