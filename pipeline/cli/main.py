@@ -243,10 +243,10 @@ def _submit(args: list[str]) -> int:
         config = _flags(submit.default(), "submit", args)
     try:
         done = submit.submit(config, console.make())
-    except (ValueError, OSError, submit.SubmitError) as error:
+    except (ValueError, OSError) as error:
         return _complain(str(error))
     except KeyboardInterrupt:
-        message = "interrupted. A run that was created goes on; its address is above."
+        message = "interrupted. A run that was created continues; its address is above."
         return _complain(message, INTERRUPTED)
     return PUSHED if done.ok else ERROR
 

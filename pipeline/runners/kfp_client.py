@@ -1,18 +1,19 @@
-"""The Kubeflow Pipelines client with timeouts, without redirects, and with errors one can act on.
+"""REST client of a Kubeflow Pipelines server (API v2beta1)."""
 
-A request that creates something is sent once.
-"""
-
-import contextlib
-import io
 import json
 import logging
 import re
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urlencode, urljoin, urlsplit
+
+import urllib3
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, ReadTimeoutError, SSLError
+
+from trainer_module.util.checks import UserError, require
+
+Json = dict[str, Any]
 
 TOKEN = "PLATEAU_KFP_TOKEN"
 """Environment variable that holds a token."""
@@ -25,39 +26,87 @@ RETRIES = 3
 PATIENT_RETRIES = 8
 """The same while a run is polled: two minutes, in which a server can be replaced."""
 
-_LONGEST_SHOWN = 300
-_SIGN_IN = f"give a valid token with --token-file or in {TOKEN}"
+_LONGEST_REASON = 300
+_SIGN_IN = f"pass a valid token with `token_file` or in {TOKEN}"
 _MAY_EXIST = " It may have been created nevertheless: look before you submit again."
 _REMEDIES = {
     400: "Correct what it names; the log of its ml-pipeline pod may say more.",
     401: f"Tokens expire: {_SIGN_IN}.",
-    403: "Give --namespace one in which the token's owner may create runs.",
-    404: "Check --host: it may need a path such as /pipeline, or lead to another service.",
-    409: "It exists already: choose another --version, or submit again.",
+    403: "Set `namespace` to one in which the token's owner may create runs.",
+    404: "Check `host`: it may need a path such as /pipeline, or lead to another service.",
+    409: "It exists already: choose another `version`, or submit again.",
     429: "Try again later.",
 }
 _SERVER_FAULT = "Try again later, or read the log of its ml-pipeline pod."
 
 
-class SubmitError(RuntimeError):
-    """A pipeline cannot be submitted, or its run cannot be watched."""
+class Server:
+    """Kubeflow Pipelines server.
 
+    Requests have timeouts and follow no redirects. A request that creates something is sent once.
 
-class Transport:
-    """Sends the requests of the client, in place of its urllib3 pool.
-
-    Attributes:
-        retries: How often a GET is repeated if there is no answer, or one that may change.
+    Args:
+        host: Address of the server.
+        token: Returns the bearer token of a request; empty for none.
+        ca_cert: Certificates to trust instead of the system's.
     """
 
-    def __init__(self, pool: Any, host: str, token: Callable[[], str]) -> None:
-        self._pool, self._host, self._token = pool, host, token
-        self.retries = RETRIES
+    def __init__(self, host: str, token: Callable[[], str], ca_cert: Path | None) -> None:
+        self.host, self.retries = host.rstrip("/"), RETRIES
+        self._token = token
+        self._pool = urllib3.PoolManager(
+            cert_reqs="CERT_REQUIRED", ca_certs=str(ca_cert) if ca_cert else None
+        )
+        # It warns of each request that it repeats.
+        logging.getLogger("urllib3").setLevel(logging.ERROR)
 
-    def request(self, method: str, url: str, *, headers: dict[str, str], **options: Any) -> Any:
-        """Returns a successful answer in JSON, or raises SubmitError."""
-        import urllib3
+    def get(self, path: str, *required: str, **query: str | None) -> Json:
+        """Returns the answer to a GET, which has the required fields; None is no query."""
+        return self._request("GET", path, required, {k: v for k, v in query.items() if v})
 
+    def create(self, kind: str, identity: str, **body: Any) -> Json:
+        """Creates an item, such as a run, and returns it; None is no field of it.
+
+        Args:
+            kind: Collection of the API, such as "runs".
+            identity: Field of the id, which the answer has.
+            **body: Fields of the item.
+        """
+        fields = {key: value for key, value in body.items() if value is not None}
+        headers = {"content-type": "application/json"}
+        content = json.dumps(fields).encode()
+        return self._request("POST", kind, (identity,), headers=headers, body=content)
+
+    def find_or_create(self, kind: str, identity: str, name: str, namespace: str | None) -> Json:
+        """Returns the item of a name, which is created unless it exists."""
+        equals = {"operation": "EQUALS", "key": "name", "string_value": name}
+        # The server decodes a filter a second time.
+        encoded = quote(json.dumps({"predicates": [equals]}))
+        items = self.get(kind, filter=encoded, namespace=namespace).get(kind)
+        if not items:
+            return self.create(kind, identity, display_name=name, namespace=namespace)
+        return _checked(items[0] if isinstance(items, list) else None, (identity,))
+
+    def upload_version(self, pipeline_id: str, version: str, file: Path) -> str:
+        """Uploads a compiled pipeline as a new version and returns the version's id."""
+        answer = self._request(
+            "POST",
+            "pipelines/upload_version",
+            ("pipeline_version_id",),
+            {"name": version, "pipelineid": pipeline_id},
+            fields={"uploadfile": (file.name, file.read_bytes())},
+        )
+        return str(answer["pipeline_version_id"])
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        required: tuple[str, ...],
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        **content: Any,
+    ) -> Json:
         retries = urllib3.Retry(
             self.retries,
             other=0,
@@ -67,154 +116,100 @@ class Transport:
             respect_retry_after_header=False,
         )
         token = self._token()
-        headers["authorization"] = f"Bearer {token}"
-        if not token:
-            del headers["authorization"]
-        options |= {
-            "headers": headers,
-            "timeout": urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
-            "redirect": False,
-            "retries": retries if method == "GET" else False,
-        }
+        authorization = {"authorization": f"Bearer {token}"} if token else {}
         may_exist = _MAY_EXIST if method == "POST" else ""
         try:
-            answer = self._pool.request(method, url, **options)
-        except urllib3.exceptions.HTTPError as error:
-            cause = getattr(error, "reason", error)
-            # A connection that is refused is one of these too.
-            unsent = isinstance(cause, urllib3.exceptions.ConnectTimeoutError)
-            hint = "" if unsent else may_exist
-            raise SubmitError(f"{self._unanswered(cause)}{hint}") from None
-        if answer.status >= 300:
-            hint = may_exist if answer.status >= 500 else ""
-            raise SubmitError(f"{self._refused(answer, token)}{hint}")
-        if _parsed(answer.data) is None:
-            raise SubmitError(
-                f"{self._host} must answer in JSON, got something else, such as a login page. "
-                f"Check --host, or {_SIGN_IN}.{may_exist}"
+            response = self._pool.request(
+                method,
+                f"{self.host}/apis/v2beta1/{path}?{urlencode(query or {})}",
+                headers={"accept": "application/json", **(headers or {}), **authorization},
+                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
+                redirect=False,
+                retries=retries if method == "GET" else False,
+                **content,
             )
-        return answer
+        except HTTPError as error:
+            raise self._unanswered(getattr(error, "reason", error), may_exist) from None
+        if response.status >= 300:
+            hint = may_exist if response.status >= 500 else ""
+            raise self._refused(response, token, hint)
+        answer = _parsed(response.data)
+        if answer is None:
+            raise UserError(
+                f"{self.host} must answer in JSON",
+                "something else, such as a login page",
+                f"Check `host`, or {_SIGN_IN}.{may_exist}",
+            )
+        return _checked(answer, required)
 
-    def _unanswered(self, error: Exception) -> str:
-        from urllib3.exceptions import ReadTimeoutError, SSLError
-
+    def _unanswered(self, error: Exception, may_exist: str) -> UserError:
         if isinstance(error, SSLError):
-            return (
-                f"{self._host} must have a certificate that is trusted, got {error}. Name the "
-                "authority's certificates with --ca-cert; a server without TLS has http://."
+            return UserError(
+                f"{self.host} must have a certificate that is trusted",
+                str(error),
+                "Name the authority's certificates with `ca_cert`; a server without TLS has "
+                f"http://.{may_exist}",
             )
         if isinstance(error, ReadTimeoutError):
-            got = f"nothing in {READ_SECONDS} seconds"
+            received = f"nothing in {READ_SECONDS} seconds"
         else:
-            got = getattr(error.__context__, "strerror", None) or "a broken connection"
-        return (
-            f"{self._host} must answer, got {got}. Check --host, which begins with https:// for "
-            "TLS, and try again later. To reach a cluster: "
-            "kubectl port-forward --namespace kubeflow service/ml-pipeline-ui 8080:80."
+            received = getattr(error.__context__, "strerror", None) or "a broken connection"
+        # A connection that is refused is one of these too.
+        hint = "" if isinstance(error, ConnectTimeoutError) else may_exist
+        return UserError(
+            f"{self.host} must answer",
+            received,
+            "Check `host`, which begins with https:// for TLS, and try again later. To reach a "
+            "cluster: kubectl port-forward --namespace kubeflow service/ml-pipeline-ui 8080:80."
+            f"{hint}",
         )
 
-    def _refused(self, answer: Any, token: str) -> str:
-        if answer.status < 400:
+    def _refused(self, response: Any, token: str, hint: str) -> UserError:
+        if response.status < 400:
             # The rest of the address may hold a secret.
-            there = urlsplit(urljoin(self._host, answer.headers.get("Location", "")))
-            return (
-                f"{self._host} must answer itself, got a redirect to "
-                f"{there.scheme}://{there.hostname}. If that is the server, name it with --host; "
-                f"if it is a login page, {_SIGN_IN}."
+            location = urlsplit(urljoin(self.host, response.headers.get("Location", "")))
+            return UserError(
+                f"{self.host} must answer itself",
+                f"a redirect to {location.scheme}://{location.hostname}",
+                f"If that is the server, name it with `host`; if it is a login page, {_SIGN_IN}.",
             )
-        remedy = _REMEDIES.get(answer.status, _SERVER_FAULT)
-        told = _parsed(answer.data)
-        if not isinstance(told, dict):
-            told = {}
+        answer = _parsed(response.data)
+        fields = answer if isinstance(answer, dict) else {}
         # The upload has a field of its own.
-        message = told.get("message") or told.get("error_message")
+        message = fields.get("message") or fields.get("error_message")
         reason = f" ({clean(str(message), token)})" if message else ""
-        return f"{self._host} must accept the request, got HTTP {answer.status}{reason}. {remedy}"
-
-
-def connect(host: str, token: Callable[[], str], ca_cert: Path | None) -> tuple[Any, Transport]:
-    """Returns a client, and what it sends its requests through.
-
-    Args:
-        host: Address of the server.
-        token: Returns the bearer token of a request; empty if there is none.
-        ca_cert: Certificates to trust instead of the usual ones.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from kfp.client import Client
-
-        class IsolatedClient(Client):  # type: ignore[misc]
-            """Reads no settings, such as cookies of another server, from the home folder."""
-
-            def _load_context_setting_or_default(self) -> None:
-                # The server's word for none; else the client asks the server for one.
-                self._context_setting = {"namespace": "-"}
-
-        client = IsolatedClient(
-            host=host,
-            # Any token keeps the client from signing in with a Google account.
-            existing_token="-",  # noqa: S106
-            ssl_ca_cert=str(ca_cert) if ca_cert else None,
+        remedy = _REMEDIES.get(response.status, _SERVER_FAULT)
+        return UserError(
+            f"{self.host} must accept the request",
+            f"HTTP {response.status}{reason}",
+            f"{remedy}{hint}",
         )
-    # It warns of each request that it repeats.
-    logging.getLogger("urllib3").setLevel(logging.ERROR)
-    rest = client._run_api.api_client.rest_client
-    rest.pool_manager = Transport(rest.pool_manager, host, token)
-    return client, rest.pool_manager
-
-
-def call(method: Callable[..., Any], *required: str, **arguments: Any) -> Any:
-    """Returns the answer to a method of the client, without what the method prints.
-
-    Args:
-        method: Method of the client.
-        *required: Fields that the answer must have.
-        **arguments: Arguments of the method.
-
-    Raises:
-        SubmitError: There is no answer, or it lacks a field.
-    """
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            answer = method(**arguments)
-    except (ValueError, TypeError, AttributeError, LookupError):
-        # What these say may quote the whole answer.
-        answer = None
-    if answer is None or any(getattr(answer, field, None) in (None, "") for field in required):
-        raise SubmitError(
-            "the server must answer as Kubeflow Pipelines does, got something else. Check --host "
-            "and the server's version, and look what was created before you submit again."
-        )
-    return answer
 
 
 def read_token(file: Path | None, environ: Mapping[str, str]) -> str:
     """Returns the token in the file, or else in the environment; empty if there is neither.
 
-    Args:
-        file: File that holds nothing but the token.
-        environ: Environment variables.
-
     Raises:
-        SubmitError: The file cannot be read, or the token is none.
+        UserError: The file cannot be read, or holds more than a token.
     """
     if file is None and not environ.get(TOKEN):
         return ""
     try:
         text = environ[TOKEN] if file is None else file.read_text("utf-8", "replace")
     except OSError as error:
-        raise SubmitError(
-            f"--token-file must be readable, got {error.strerror} for {file}. "
-            "Check its path and permissions."
+        raise UserError(
+            "`token_file` must be readable",
+            f"{error.strerror}: {file}",
+            "Check its path and permissions.",
         ) from None
     token = text.strip()
-    if re.fullmatch(r"[!-~]+", token) is None:
-        raise SubmitError(
-            "a token must be one word of ASCII characters, got "
-            f"{'something else' if token else 'nothing'} from {file or TOKEN}. Put nothing but "
-            "the token there, without the word Bearer."
-        )
+    # The text itself is a secret.
+    require(
+        re.fullmatch(r"[!-~]+", token) is not None,
+        "a token must be one word of ASCII characters",
+        f"{'something else' if token else 'nothing'} in {file or TOKEN}",
+        "Put nothing but the token there, without the word Bearer.",
+    )
     return token
 
 
@@ -222,7 +217,7 @@ def clean(text: str, token: str) -> str:
     """Returns a text of the server as one short line, without the token."""
     text = text.replace(token, "(token)") if token else text
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= _LONGEST_SHOWN else f"{line[:_LONGEST_SHOWN]} ..."
+    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]} ..."
 
 
 def _parsed(body: bytes) -> Any:
@@ -230,3 +225,16 @@ def _parsed(body: bytes) -> Any:
         return json.loads(body)
     except (ValueError, RecursionError):
         return None
+
+
+def _checked(answer: object, required: tuple[str, ...]) -> Json:
+    """Returns an answer that is an object with the required fields."""
+    if not isinstance(answer, dict) or any(answer.get(key) in (None, "") for key in required):
+        # The answer itself may hold a secret.
+        raise UserError(
+            "the server must answer as Kubeflow Pipelines does",
+            "something else",
+            "Check `host` and the server's version, and look what was created before you submit "
+            "again.",
+        )
+    return answer

@@ -1,7 +1,7 @@
-"""Compiles the pipeline for Kubeflow Pipelines or Vertex AI Pipelines.
+"""Compilation for Kubeflow Pipelines and Vertex AI Pipelines.
 
 `create_pipeline` is the same as on this machine. TFX compiles it to the dialect of Vertex AI
-Pipelines; `adapted` makes of that what open-source Kubeflow Pipelines runs.
+Pipelines, which is then adapted to what open-source Kubeflow Pipelines runs.
 """
 
 import json
@@ -10,9 +10,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import tyro
+from annotated_types import Ge, Gt
 
 from trainer_module.config import ImageFeatures
 from trainer_module.util import collector, environment, files
@@ -30,16 +31,15 @@ COMMAND = ("python", "-m", kubeflow_checks.ENTRYPOINT)
 RUNTIME = ("strategy", "patience", "max_epochs")
 """Fields of the schedule that a run of the compiled pipeline may set; beside data and pushed."""
 
-_STAND_IN = "minio://mlpipeline/v2/artifacts"
+_PLACEHOLDER_ROOT = "minio://mlpipeline/v2/artifacts"
 """For TFX, which needs a root; the file has none, so that the server's own holds."""
-_SUFFIX = {"kfp": ".yaml", "vertex": ".json"}
-# A Trainer whose pod is lost is retried, and resumes from its last epoch.
+# Without backoffMaxDuration, Kubeflow Pipelines 2.14 to 2.17 never retry. It counts from the first
+# start and is the deadline of later ones, hence a month.
 _RETRIES = {"maxRetryCount": 3, "backoffDuration": "10s", "backoffFactor": 2.0}
-# Without it, Kubeflow Pipelines 2.14 to 2.17 never retry. It counts from the first start and is the
-# deadline of later ones, hence a month.
 _KFP_RETRIES = {**_RETRIES, "backoffMaxDuration": "2592000s"}
 _TOLERATION = re.compile(r"([^\s=:]+)(?:=([^\s=:]*))?(?::(NoSchedule|PreferNoSchedule|NoExecute))?")
 _LABEL = re.compile(r"([^\s=]+)=([^\s=]*)")
+_VOLUME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?:/[^:]*[^:/]")
 _HTML = {"schemaTitle": "system.HTML", "schemaVersion": "0.0.1"}
 _TRAINER, _TRAINER_EXECUTOR = "Trainer", "Trainer_executor"
 # Their results depend on folders whose content a cache key does not see.
@@ -47,161 +47,127 @@ _UNCACHED = ("ImageExampleGen", "CsvExampleGen", "LatestBlessed", "Pusher")
 _GIB = 2**30 / 10**9
 # It may name thousands of classes.
 _LONGEST_COMMAND = 1000
+_Positive = Annotated[float | None, Gt(0)]
 
 
 @dataclass(frozen=True)
 class CompileConfig:
-    """What `plateau compile` needs to know.
-
-    Attributes:
-        run: The run, whose data is a copy on this machine from which the names of the classes are
-            read; not needed where the schema or --classes has them.
-        image: Container image, as built from deploy/Dockerfile, with a tag or a digest.
-        target: kfp, open-source Kubeflow Pipelines, or vertex, Vertex AI Pipelines.
-        root: Pipeline root, under which all artifacts are stored: minio://, s3:// or gs:// and a
-            path; gs:// only for vertex. For kfp that of the server if not given.
-        volume: CLAIM:/PATH, a PersistentVolumeClaim mounted in each task, for kfp: with data,
-            pushed models and checkpoints.
-        data_location: Where the tasks find the data: the default of the parameter data. If not
-            given, data/NAME on the volume.
-        pushed: Where the tasks push models: the default of the parameter pushed. If not given,
-            pushed/NAME on the volume.
-        cpus: Processor cores of the Trainer's task; the cluster's default if not given.
-        memory_gib: Memory of the Trainer's task in GiB; the cluster's default if not given.
-        gpus: GPUs of the Trainer's task.
-        gpu_type: Resource name of the GPUs for kfp, accelerator type for vertex.
-        task_cpus: Processor cores of each other task, and of the Trainer's if --cpus is not given;
-            the cluster's default if not given.
-        task_memory_gib: Memory of each other task in GiB, and of the Trainer's if --memory-gib is
-            not given; the cluster's default if not given.
-        toleration: Taint that the Trainer's pod tolerates, as KEY[=VALUE][:EFFECT], such as
-            nvidia.com/gpu:NoSchedule; for kfp. May be repeated.
-        node_selector: Label of the nodes that the Trainer may run on, as KEY=VALUE; for kfp. May
-            be repeated.
-        image_pull_secret: Kubernetes secret with which the image is pulled, for kfp.
-        file: Where to write the compiled pipeline; NAME.yaml (kfp) or NAME.json (vertex) in the
-            current folder if not given.
-    """
+    """Flags of `plateau compile`."""
 
     run: RunConfig
+    """The run, whose data is a copy on this machine from which the names of the classes are read;
+    not needed where the schema or --classes has them."""
     image: str
+    """Container image, as built from deploy/Dockerfile, with a tag or a digest."""
     target: Target = "kfp"
+    """kfp, open-source Kubeflow Pipelines, or vertex, Vertex AI Pipelines."""
     root: str | None = None
+    """Pipeline root, under which all artifacts are stored: minio://, s3:// or gs:// and a path;
+    gs:// only for vertex. For kfp that of the server if not given."""
     volume: str | None = None
+    """CLAIM:/PATH, a PersistentVolumeClaim mounted in each task, for kfp: with data, pushed models
+    and checkpoints."""
     data_location: str | None = None
+    """Where the tasks find the data: the default of the parameter data. If not given, data/NAME on
+    the volume."""
     pushed: str | None = None
-    cpus: float | None = None
-    memory_gib: float | None = None
-    gpus: int = 0
+    """Where the tasks push models: the default of the parameter pushed. If not given, pushed/NAME
+    on the volume."""
+    cpus: _Positive = None
+    """Processor cores of the Trainer's task; the cluster's default if not given."""
+    memory_gib: _Positive = None
+    """Memory of the Trainer's task in GiB; the cluster's default if not given."""
+    gpus: Annotated[int, Ge(0)] = 0
+    """GPUs of the Trainer's task."""
     gpu_type: str = "nvidia.com/gpu"
-    task_cpus: float | None = None
-    task_memory_gib: float | None = None
+    """Resource name of the GPUs for kfp, accelerator type for vertex."""
+    task_cpus: _Positive = None
+    """Processor cores of each other task, and of the Trainer's if --cpus is not given; the
+    cluster's default if not given."""
+    task_memory_gib: _Positive = None
+    """Memory of each other task in GiB, and of the Trainer's if --memory-gib is not given; the
+    cluster's default if not given."""
     toleration: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Taint that the Trainer's pod tolerates, as KEY[=VALUE][:EFFECT], such as
+    nvidia.com/gpu:NoSchedule; for kfp. May be repeated."""
     node_selector: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Label of the nodes that the Trainer may run on, as KEY=VALUE; for kfp. May be repeated."""
     image_pull_secret: str | None = None
+    """Kubernetes secret with which the image is pulled, for kfp."""
     file: Path | None = None
+    """Where to write the compiled pipeline; NAME.yaml (kfp) or NAME.json (vertex) in the current
+    folder if not given."""
 
     def __post_init__(self) -> None:
-        """Check what can be checked without data."""
+        """Checks what can be checked without data."""
         if self.image is tyro.MISSING:
             # What the command line begins with; the flags complete it.
             return
         check_fields(self)
         beam.check_compiled(self.run.beam, self.target)
-        require(
-            bool(self.image) and not re.search(r"\s", self.image),
-            "image must name a container image",
-            self.image,
-            "Build one from deploy/Dockerfile and name it with --image.",
-        )
-        for name in ("cpus", "memory_gib", "task_cpus", "task_memory_gib"):
+        for name in ("volume", "toleration", "node_selector", "image_pull_secret"):
             value = getattr(self, name)
-            flag = name.replace("_", "-")
             require(
-                value is None or 0 < value < float("inf"),
-                f"{name} must be a number above 0",
+                self.target == "kfp" or not value,
+                f"`{name}` is for `target=kfp` only",
                 value,
-                f"Try --{flag} 4.",
-            )
-        require(self.gpus >= 0, "gpus must be at least 0", self.gpus, "Try --gpus 1.")
-        require(
-            self.target == "kfp" or self.volume is None,
-            "volume is for --target kfp only",
-            self.volume,
-            "On Vertex AI, name gs:// folders with --data-location and --pushed.",
-        )
-        for name in ("toleration", "node_selector", "image_pull_secret"):
-            require(
-                self.target == "kfp" or not getattr(self, name),
-                f"{name} is for --target kfp only",
-                getattr(self, name),
-                "Leave it out.",
+                f"Leave `{name}` out; on Vertex AI, data lies in gs:// folders.",
             )
         for text in self.toleration:
             require(
                 _TOLERATION.fullmatch(text) is not None,
-                "toleration must be KEY[=VALUE][:EFFECT] with the effect NoSchedule, "
+                "`toleration` must be KEY[=VALUE][:EFFECT] with the effect NoSchedule, "
                 "PreferNoSchedule or NoExecute",
                 text,
-                "Try --toleration nvidia.com/gpu:NoSchedule.",
+                "Try `toleration=nvidia.com/gpu:NoSchedule`.",
             )
         for text in self.node_selector:
             require(
                 _LABEL.fullmatch(text) is not None,
-                "node_selector must be KEY=VALUE",
+                "`node_selector` must be KEY=VALUE",
                 text,
-                "Try --node-selector pool=gpu.",
+                "Try `node_selector=pool=gpu`.",
             )
         require(
             self.volume is None or _VOLUME.fullmatch(self.volume) is not None,
-            "volume must be CLAIM:/PATH",
+            "`volume` must be CLAIM:/PATH",
             self.volume,
-            "Try --volume plateau-workspace:/workspace.",
+            "Try `volume=plateau-workspace:/workspace`.",
         )
         require(
             self.target == "kfp" or self.root is not None,
-            "root must be given for --target vertex",
+            "`root` must be given for `target=vertex`",
             self.root,
-            "Try --root gs://BUCKET/plateau.",
+            "Try `root=gs://BUCKET/plateau`.",
         )
-        for name, flag in (("data_location", "data-location"), ("pushed", "pushed")):
+        for name in ("data_location", "pushed"):
             require(
                 getattr(self, name) is not None or self.volume is not None,
-                f"{name} must be given where there is no volume",
+                f"`{name}` must be given where there is no volume",
                 None,
-                f"Name a folder that the tasks see with --{flag}, or a volume with --volume.",
+                f"Name a folder that the tasks see with `{name}`, or a volume with `volume`.",
             )
         require(
             self.run.metadata == MetadataConfig(),
-            "metadata must be left out of a compiled pipeline, which the cluster records",
+            "`metadata` must be left out of a compiled pipeline, which the cluster records",
             str(self.run.metadata.metadata or self.run.metadata.metadata_password_file),
-            "Leave out --metadata and --metadata-password-file.",
+            "Leave `metadata` and `metadata_password_file` out.",
         )
         require(
             self.run.tune == 0,
-            "tune must be left out of a compiled pipeline, whose schedule is given when it is run",
+            "`tune` must be left out of a compiled pipeline, whose schedule is given when it runs",
             self.run.tune,
-            "Search with `plateau run --tune` first, and compile with what it found.",
+            "Search with `plateau run --tune` first, and compile with the result.",
         )
 
     @property
     def mount(self) -> str | None:
-        """Where the volume is mounted."""
+        """Path at which the volume is mounted."""
         return self.volume.partition(":")[2] if self.volume else None
 
     @property
-    def data_folder(self) -> str:
-        """Where the tasks find the data."""
-        return self.data_location or f"{self.mount}/data/{self.run.name}"
-
-    @property
-    def pushed_folder(self) -> str:
-        """Where the tasks push models."""
-        return self.pushed or f"{self.mount}/pushed/{self.run.name}"
-
-    @property
     def checkpoints(self) -> str | None:
-        """A folder that outlives the Trainer's pod; None if there is none."""
+        """Folder that outlives the Trainer's pod; None if there is none."""
         if self.mount:
             return f"{self.mount}/checkpoints"
         if self.target == "vertex":
@@ -211,76 +177,79 @@ class CompileConfig:
 
     @property
     def pipeline_root(self) -> str:
-        """Pipeline root, or what stands for that of the server."""
-        return (self.root or _STAND_IN).rstrip("/")
+        """Pipeline root, or a placeholder for that of the server."""
+        return (self.root or _PLACEHOLDER_ROOT).rstrip("/")
 
     @property
     def destination(self) -> Path:
-        """The file that is written."""
-        return self.file or Path(f"{self.run.name}{_SUFFIX[self.target]}")
+        """File that is written."""
+        suffix = ".yaml" if self.target == "kfp" else ".json"
+        return self.file or Path(f"{self.run.name}{suffix}")
 
-
-_VOLUME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?:/[^:]*[^:/]")
+    @property
+    def parameters(self) -> dict[str, str | int]:
+        """Parameters of a run with their defaults."""
+        schedule = self.run.schedule
+        return {
+            "data": self.data_location or f"{self.mount}/data/{self.run.name}",
+            "pushed": self.pushed or f"{self.mount}/pushed/{self.run.name}",
+            "strategy": schedule.strategy,
+            "patience": schedule.plateau.patience,
+            "max_epochs": schedule.max_epochs,
+        }
 
 
 def default(preset: RunConfig) -> CompileConfig:
-    """What the flags of `plateau compile` begin with: all but the image."""
+    """Returns what the flags of `plateau compile` begin with: all but the image."""
     return CompileConfig(preset, image=tyro.MISSING)
 
 
 class CompileResult(NamedTuple):
-    """A pipeline that was compiled.
-
-    Attributes:
-        file: The file.
-        train_config: The Trainer's configuration as JSON, for `trainer_module.worker`.
-        warnings: What may fail, or give other results another day.
-        parameters: Default of each parameter of a run.
-    """
+    """Pipeline that was compiled."""
 
     file: Path
+    """The file."""
     train_config: Path
+    """The Trainer's configuration as JSON, for `trainer_module.worker`."""
     warnings: tuple[str, ...]
+    """What may fail, or give other results another day."""
     parameters: Mapping[str, str | int]
+    """Default of each parameter of a run."""
 
 
 def run(config: CompileConfig, command: str = "") -> CompileResult:
-    """Compile and write the file; nothing is written if the compiled pipeline could not run.
+    """Compiles and writes the file; nothing is written if the compiled pipeline could not run.
 
     Args:
         config: What to compile.
         command: Command that does so, for the report of the runs.
 
     Raises:
-        ValueError: The names of the classes cannot be found out, or data and flags do not fit.
+        UserError: The names of the classes are unknown, data and flags do not fit, or a server
+            would refuse the compiled pipeline.
         OSError: The file cannot be written.
     """
     config = replace(config, run=replace(config.run, classes=classes(config.run)))
     spec = compile_spec(config, command)
-    platform = platform_spec(spec, config)
-    text = as_text(spec, platform, config)
-    compiled = Compiled(spec, platform, config.target)
-    problems = kubeflow_checks.problems(compiled)
-    if problems:
-        raise ValueError("\n".join(problems))
+    compiled = Compiled(spec, platform_spec(spec, config), config.target)
+    kubeflow_checks.check(compiled)
     train_config = config.destination.with_suffix(".train_config.json")
     config.destination.parent.mkdir(parents=True, exist_ok=True)
     for path, content in (
         (train_config, config.run.train_config().to_json() + "\n"),
-        (config.destination, text),
+        (config.destination, as_text(compiled, config)),
     ):
         with files.whole(path) as unfinished:
             unfinished.write_text(content, encoding="utf-8")
-    return CompileResult(
-        config.destination, train_config, kubeflow_checks.warnings(compiled), defaults(config)
-    )
+    warnings = kubeflow_checks.warnings(compiled)
+    return CompileResult(config.destination, train_config, warnings, config.parameters)
 
 
 def classes(config: RunConfig) -> tuple[str, ...]:
-    """Class names: those given, of the schema, or of the folders of a local copy of the data.
+    """Returns class names: of the config, the folders of a local copy of the data, or the schema.
 
     Raises:
-        ValueError: None of them has any.
+        UserError: None of them has any.
     """
     if config.classes:
         return config.classes
@@ -289,38 +258,25 @@ def classes(config: RunConfig) -> tuple[str, ...]:
 
         return scan(config.data.expanduser().resolve()).classes
     file = dataset.schema_file(config)
-    named = dataset.labels(file) if file is not None else ()
+    labels = dataset.labels(file) if file is not None else ()
     require(
-        len(named) >= 2,
+        len(labels) >= 2,
         "the names of the classes must be known when a pipeline is compiled",
-        named,
-        "Name them with --classes, or a copy of the data on this machine with --data.",
+        labels,
+        "Name them with `classes`, or a copy of the data on this machine with `data`.",
     )
-    return named
-
-
-def defaults(config: CompileConfig) -> dict[str, str | int]:
-    """The parameters of a run, with the values they have if nobody gives others."""
-    schedule = config.run.schedule
-    return {
-        "data": config.data_folder,
-        "pushed": config.pushed_folder,
-        "strategy": schedule.strategy,
-        "patience": schedule.plateau.patience,
-        "max_epochs": schedule.max_epochs,
-    }
+    return labels
 
 
 def compile_spec(config: CompileConfig, command: str = "") -> Spec:
-    """The pipeline specification, as JSON values.
+    """Returns the pipeline specification, as JSON values.
 
     Args:
         config: What to compile, with the run's `classes` filled in.
         command: Command that does so, for the report of the runs.
     """
-    given = defaults(config)
     environment.prepare(config.run.verbose)
-    # What TFX says while it compiles concerns nobody.
+    # What TFX logs while it compiles is no concern of users.
     with logs.capture(Path(os.devnull), config.run.verbose):
         with collector.paused():
             from tfx.orchestration.data_types import RuntimeParameter
@@ -334,7 +290,7 @@ def compile_spec(config: CompileConfig, command: str = "") -> Spec:
         logs.silence_libraries()
         parameters = {
             name: RuntimeParameter(name=name, ptype=type(value), default=value)
-            for name, value in given.items()
+            for name, value in config.parameters.items()
         }
         paths = graph.PipelinePaths(
             data=parameters["data"],
@@ -342,7 +298,7 @@ def compile_spec(config: CompileConfig, command: str = "") -> Spec:
             pushed=parameters["pushed"],
             checkpoints=config.checkpoints,
         )
-        wired = graph.create_pipeline(
+        pipeline = graph.create_pipeline(
             config.run,
             paths,
             dataset.schema_text(config.run, config.run.classes),
@@ -356,31 +312,28 @@ def compile_spec(config: CompileConfig, command: str = "") -> Spec:
                 use_pipeline_spec_2_1=True,
             )
         )
-        job = runner.run(wired, write_out=False)
-    return adapted(job["pipelineSpec"], config)
+        spec: Spec = runner.run(pipeline, write_out=False)["pipelineSpec"]
+    _adapt(spec, config)
+    return spec
 
 
-def adapted(compiled: Spec, config: CompileConfig) -> Spec:
-    """What the target runs, of what TFX compiles.
+def _adapt(spec: Spec, config: CompileConfig) -> None:
+    """Changes a PipelineSpec that TFX compiled to one that the target runs.
 
     TFX drops the defaults of runtime parameters, and lets every task be cached. Open-source
     Kubeflow Pipelines knows no lifecycle hooks; there, `components.container` runs the driver.
-
-    Args:
-        compiled: PipelineSpec as JSON values.
-        config: What to compile.
     """
-    spec: Spec = json.loads(json.dumps(compiled))
     if config.root:
         # Otherwise the web page would offer ours in place of the administrator's.
         spec["defaultPipelineRoot"] = config.pipeline_root
     parameters = spec["root"]["inputDefinitions"]["parameters"]
-    for name, value in defaults(config).items():
+    for name, value in config.parameters.items():
         parameters[name]["defaultValue"] = value
     tasks = spec["root"]["dag"]["tasks"]
     for name in _UNCACHED:
         if name in tasks:
             tasks[name].pop("cachingOptions", None)
+    # A Trainer whose pod is lost is retried, and resumes from its last epoch.
     tasks[_TRAINER]["retryPolicy"] = dict(_KFP_RETRIES if config.target == "kfp" else _RETRIES)
     for component in spec["components"].values():
         for output in component.get("outputDefinitions", {}).get("artifacts", {}).values():
@@ -394,16 +347,34 @@ def adapted(compiled: Spec, config: CompileConfig) -> Spec:
         resources = _resources(config, label == _TRAINER_EXECUTOR)
         if resources:
             container["resources"] = resources
-    return spec
+
+
+def _resources(config: CompileConfig, trainer: bool) -> Spec:
+    """Returns the ResourceSpec of a task, with a request and a limit of each resource."""
+    cpus = (config.cpus if trainer else None) or config.task_cpus
+    gib = (config.memory_gib if trainer else None) or config.task_memory_gib
+    gpus = str(config.gpus) if trainer and config.gpus else None
+    resources: Spec = {}
+    if cpus:
+        resources |= {"cpuLimit": cpus, "cpuRequest": cpus}
+    if gib:
+        resources |= {"memoryLimit": gib * _GIB, "memoryRequest": gib * _GIB}
+    if gpus:
+        resources["accelerator"] = {"type": config.gpu_type, "count": gpus}
+    if config.target == "vertex":
+        return resources
+    # Since 2.3, and exact: the server writes the numbers above as floats of gigabytes.
+    if cpus:
+        resources |= {"resourceCpuLimit": f"{cpus:g}", "resourceCpuRequest": f"{cpus:g}"}
+    if gib:
+        resources |= {"resourceMemoryLimit": f"{gib:g}Gi", "resourceMemoryRequest": f"{gib:g}Gi"}
+    if gpus:
+        resources["accelerator"] |= {"resourceType": config.gpu_type, "resourceCount": gpus}
+    return resources
 
 
 def platform_spec(spec: Spec, config: CompileConfig) -> Spec | None:
-    """The platform specification: volume, pull secret and nodes; None if there is nothing to say.
-
-    Args:
-        spec: The pipeline specification.
-        config: What to compile.
-    """
+    """Returns the platform specification: volume, pull secret, nodes; None if it would be empty."""
     shared: Spec = {}
     if config.volume:
         claim, _, path = config.volume.partition(":")
@@ -418,9 +389,8 @@ def platform_spec(spec: Spec, config: CompileConfig) -> Spec | None:
         shared["imagePullSecret"] = [{"secretName": config.image_pull_secret}]
     trainer = dict(shared)
     if config.node_selector:
-        trainer["nodeSelector"] = {
-            "labels": dict(label.split("=", 1) for label in config.node_selector)
-        }
+        labels = dict(label.split("=", 1) for label in config.node_selector)
+        trainer["nodeSelector"] = {"labels": labels}
     if config.toleration:
         trainer["tolerations"] = [_toleration(text) for text in config.toleration]
     executors = {
@@ -433,9 +403,9 @@ def platform_spec(spec: Spec, config: CompileConfig) -> Spec | None:
 
 
 def _toleration(text: str) -> Spec:
-    found = _TOLERATION.fullmatch(text)
-    assert found is not None
-    key, value, effect = found.groups()
+    match = _TOLERATION.fullmatch(text)
+    assert match is not None
+    key, value, effect = match.groups()
     return {
         "key": key,
         "operator": "Exists" if value is None else "Equal",
@@ -444,56 +414,32 @@ def _toleration(text: str) -> Spec:
     }
 
 
-def as_text(spec: Spec, platform: Spec | None, config: CompileConfig) -> str:
-    """The file: YAML documents for kfp, a PipelineJob as JSON for vertex."""
+def as_text(compiled: Compiled, config: CompileConfig) -> str:
+    """Returns the file: YAML documents for kfp, a PipelineJob as JSON for vertex."""
     if config.target == "vertex":
         job = {
-            "displayName": spec["pipelineInfo"]["name"],
-            "pipelineSpec": spec,
+            "displayName": compiled.spec["pipelineInfo"]["name"],
+            "pipelineSpec": compiled.spec,
             "runtimeConfig": {
                 "gcsOutputDirectory": config.pipeline_root,
-                "parameterValues": defaults(config),
+                "parameterValues": config.parameters,
             },
         }
         return json.dumps(job, indent=1, sort_keys=True) + "\n"
-    return _yaml([spec, *([platform] if platform else [])])
+    return _yaml([compiled.spec, *([compiled.platform] if compiled.platform else [])])
 
 
-def _yaml(documents: list[Spec]) -> str:
+def _yaml(documents: list[Any]) -> str:
     import yaml
 
     class Dumper(yaml.SafeDumper):  # type: ignore[misc]
         """Quotes every text: other readers of YAML take 1e3 for a number."""
 
+        def ignore_aliases(self, data: object) -> bool:
+            """Writes equal objects out: careful readers refuse aliases."""
+            return True
+
     Dumper.add_representer(
         str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
     )
-    # Anchors and aliases, which equal objects would become, are refused by careful readers.
-    plain = json.loads(json.dumps(documents))
-    return str(yaml.dump_all(plain, Dumper=Dumper, sort_keys=True, width=100))
-
-
-def _resources(config: CompileConfig, trainer: bool) -> Spec:
-    """ResourceSpec of a task, with a request and a limit of each resource that is given."""
-    cpus = (config.cpus if trainer else None) or config.task_cpus
-    gib = (config.memory_gib if trainer else None) or config.task_memory_gib
-    resources: Spec = {}
-    if cpus:
-        resources |= {"cpuLimit": cpus, "cpuRequest": cpus}
-    if gib:
-        resources |= {"memoryLimit": gib * _GIB, "memoryRequest": gib * _GIB}
-    if trainer and config.gpus:
-        resources["accelerator"] = {"type": config.gpu_type, "count": str(config.gpus)}
-    if config.target == "kfp":
-        # Since 2.3, and exact: the server writes the numbers above as floats of gigabytes.
-        if cpus:
-            resources |= {"resourceCpuLimit": f"{cpus:g}", "resourceCpuRequest": f"{cpus:g}"}
-        if gib:
-            text = f"{gib:g}Gi"
-            resources |= {"resourceMemoryLimit": text, "resourceMemoryRequest": text}
-        if trainer and config.gpus:
-            resources["accelerator"] |= {
-                "resourceType": config.gpu_type,
-                "resourceCount": str(config.gpus),
-            }
-    return resources
+    return str(yaml.dump_all(documents, Dumper=Dumper, sort_keys=True, width=100))

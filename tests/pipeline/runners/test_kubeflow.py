@@ -13,7 +13,9 @@ from pipeline import presets
 from pipeline.metadata.database import MetadataConfig
 from pipeline.runners import kubeflow, kubeflow_checks
 from pipeline.runners.kubeflow import CompileConfig
+from pipeline.runners.kubeflow_checks import Compiled
 from trainer_module.config import TrainConfig
+from trainer_module.util.checks import UserError
 
 RUN = presets.get("digits").build()
 VERTEX = {
@@ -24,11 +26,10 @@ VERTEX = {
 }
 
 
-def config(preset: str = "digits", **fields: Any) -> CompileConfig:
-    given = {"image": "registry.example/plateau:1", "volume": "plateau:/workspace", **fields}
-    if fields.get("target") == "vertex":
-        del given["volume"]
-    return CompileConfig(presets.get(preset).build(), **given)
+def config(**fields: Any) -> CompileConfig:
+    volume = None if fields.get("target") == "vertex" else "plateau:/workspace"
+    defaults = {"run": RUN, "image": "registry.example/plateau:1", "volume": volume}
+    return CompileConfig(**{**defaults, **fields})
 
 
 @pytest.fixture(scope="module")
@@ -72,22 +73,13 @@ def test_the_baseline_comes_from_an_ordinary_component(spec: dict[str, Any]) -> 
 
 def test_open_source_kubeflow_gets_no_lifecycle_hooks(spec: dict[str, Any]) -> None:
     assert "lifecycle" not in json.dumps(spec["deploymentSpec"])
-    job = json.loads(kubeflow.as_text(*vertex()))
+
+
+def test_vertex_gets_a_job_with_all_values_and_lifecycle_hooks(tmp_path: Path) -> None:
+    file = tmp_path / "digits.json"
+    kubeflow.run(config(**VERTEX, file=file))
+    job = json.loads(file.read_text())
     assert "preCacheCheck" in json.dumps(job["pipelineSpec"]["deploymentSpec"])
-
-
-def with_classes(found: CompileConfig) -> CompileConfig:
-    classes = kubeflow.classes(found.run)
-    return dataclasses.replace(found, run=dataclasses.replace(found.run, classes=classes))
-
-
-def vertex() -> tuple[dict[str, Any], None, CompileConfig]:
-    found = with_classes(config(**VERTEX))
-    return kubeflow.compile_spec(found), None, found
-
-
-def test_vertex_gets_a_job_with_all_values() -> None:
-    job = json.loads(kubeflow.as_text(*vertex()))
     runtime = job["runtimeConfig"]
     assert runtime["gcsOutputDirectory"] == "gs://bucket/root"
     assert runtime["parameterValues"]["pushed"] == "gs://bucket/pushed"
@@ -115,10 +107,20 @@ def test_only_the_trainer_gets_its_resources_and_is_tried_again(spec: dict[str, 
     assert [name for name, task in tasks(spec).items() if "retryPolicy" in task] == ["Trainer"]
 
 
-def test_every_task_gets_resources_where_a_namespace_has_quotas() -> None:
-    spec = kubeflow.compile_spec(with_classes(config(task_cpus=0.5, task_memory_gib=2.5, cpus=4)))
-    found = resources(spec)
-    assert found.keys() == spec["deploymentSpec"]["executors"].keys()
+COMMAND = "plateau compile digits --classes 'a  b'"
+
+
+@pytest.fixture(scope="module")
+def other() -> dict[str, Any]:
+    """Another compiled pipeline, with a root and resources for every task."""
+    run = dataclasses.replace(RUN, classes=kubeflow.classes(RUN))
+    fields = {"task_cpus": 0.5, "task_memory_gib": 2.5, "cpus": 4, "root": "s3://bucket/root/"}
+    return kubeflow.compile_spec(config(run=run, **fields), COMMAND)
+
+
+def test_every_task_gets_resources_where_a_namespace_has_quotas(other: dict[str, Any]) -> None:
+    found = resources(other)
+    assert found.keys() == other["deploymentSpec"]["executors"].keys()
     assert found["Evaluator_executor"]["resourceCpuLimit"] == "0.5"
     assert found["Evaluator_executor"]["resourceMemoryRequest"] == "2.5Gi"
     assert found["Trainer_executor"]["resourceCpuLimit"] == "4"
@@ -166,10 +168,11 @@ def test_the_workers_configuration_lies_beside(digits: Path) -> None:
     assert TrainConfig.from_json(text).schedule == RUN.schedule
 
 
-def test_the_servers_own_root_holds_unless_another_is_given(spec: dict[str, Any]) -> None:
+def test_the_servers_own_root_holds_unless_another_is_given(
+    spec: dict[str, Any], other: dict[str, Any]
+) -> None:
     assert "defaultPipelineRoot" not in spec
-    rooted = kubeflow.compile_spec(with_classes(config(root="s3://bucket/root/")))
-    assert rooted["defaultPipelineRoot"] == "s3://bucket/root"
+    assert other["defaultPipelineRoot"] == "s3://bucket/root"
 
 
 def test_the_report_has_the_type_of_a_page(spec: dict[str, Any]) -> None:
@@ -183,15 +186,13 @@ def test_the_report_has_the_type_of_a_page(spec: dict[str, Any]) -> None:
 @pytest.mark.parametrize("text", ["1e3", "0o17", "yes", "~", "1:30", "2001-01-01", "0x1f", ".5"])
 def test_every_text_of_the_file_is_quoted(text: str) -> None:
     """YAML has several versions, and Kubeflow's reader takes some plain words for numbers."""
-    found = kubeflow.as_text({"a": text, "b": [text]}, None, config())
+    found = kubeflow.as_text(Compiled({"a": text, "b": [text]}), config())
     assert found.count(f'"{text}"') == 2
 
 
-def test_the_command_is_recorded_as_it_was_given() -> None:
-    command = "plateau compile digits --classes 'a  b'"
-    spec = kubeflow.compile_spec(with_classes(config()), command)
-    report = tasks(spec)["TrainingReport"]["inputs"]["parameters"]["command"]
-    assert report["runtimeValue"]["constant"] == command
+def test_the_command_is_recorded_as_it_was_given(other: dict[str, Any]) -> None:
+    report = tasks(other)["TrainingReport"]["inputs"]["parameters"]["command"]
+    assert report["runtimeValue"]["constant"] == COMMAND
 
 
 def test_four_thousand_classes_fit(tmp_path: Path) -> None:
@@ -208,7 +209,7 @@ def test_more_classes_than_fit_are_refused(tmp_path: Path) -> None:
     letters = random.Random(0).choices(string.ascii_lowercase, k=8000 * 20)
     names = tuple("".join(letters[i : i + 20]) for i in range(0, len(letters), 20))
     images = dataclasses.replace(presets.get("images").build(), classes=names)
-    with pytest.raises(ValueError, match=r"InlineSchemaGen must fit in 100,000 bytes"):
+    with pytest.raises(UserError, match=r"InlineSchemaGen, .* must fit in 100,000 bytes"):
         kubeflow.run(
             CompileConfig(images, image="r/p:1", volume="plateau:/w", file=tmp_path / "i.yaml")
         )
@@ -217,7 +218,7 @@ def test_more_classes_than_fit_are_refused(tmp_path: Path) -> None:
 
 def test_nothing_is_written_of_what_would_not_run(tmp_path: Path) -> None:
     file = tmp_path / "compiled.yaml"
-    with pytest.raises(ValueError, match="pipeline root must begin with"):
+    with pytest.raises(ValueError, match=r"pipeline root .`root`. must begin with"):
         kubeflow.run(config(file=file, root="file:///tmp"))
     assert list(tmp_path.iterdir()) == []
 
@@ -238,34 +239,24 @@ def test_classes_come_from_flags_a_copy_of_the_data_or_the_schema(tmp_path: Path
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"image": ""}, "image must name"),
-        ({"image": "a b"}, "image must name"),
-        ({"volume": None}, "data_location must be given"),
-        ({"volume": None, "data_location": "/d"}, "pushed must be given"),
+        ({"volume": None}, "`data_location` must be given"),
+        ({"volume": None, "data_location": "/d"}, "`pushed` must be given"),
         ({"volume": "no-path"}, "CLAIM:/PATH"),
-        ({"target": "vertex", "data_location": "/d", "pushed": "/p"}, "root must be given"),
-        ({"gpus": -1}, "gpus must be"),
-        ({"cpus": 0}, "cpus must be"),
-        ({"memory_gib": float("nan")}, "memory_gib must be"),
-        ({"target": "argo"}, "target"),
-        ({"task_cpus": -1}, "task_cpus must be"),
-        ({"toleration": ("a b",)}, "toleration must be"),
-        ({"toleration": ("gpu:Never",)}, "toleration must be"),
-        ({"node_selector": ("pool",)}, "node_selector must be"),
-        ({**VERTEX, "toleration": ("gpu",)}, "toleration is for --target kfp only"),
+        ({"target": "vertex", "data_location": "/d", "pushed": "/p"}, "`root` must be given"),
+        ({"target": "argo"}, "`target` must be one of kfp, vertex"),
+        ({"gpus": -1}, "`gpus` must be at least 0"),
+        ({"cpus": 0}, "`cpus` must be above 0"),
+        ({"toleration": ("a b",)}, "`toleration` must be"),
+        ({"toleration": ("gpu:Never",)}, "`toleration` must be"),
+        ({"node_selector": ("pool",)}, "`node_selector` must be"),
+        ({**VERTEX, "toleration": ("gpu",)}, "`toleration` is for `target=kfp` only"),
+        ({**VERTEX, "volume": "plateau:/w"}, "`volume` is for `target=kfp` only"),
+        (
+            {"run": dataclasses.replace(RUN, metadata=MetadataConfig("mysql://ana@host/plateau"))},
+            "`metadata` must be left out",
+        ),
     ],
 )
 def test_bad_flags(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         config(**fields)
-
-
-def test_a_volume_is_no_business_of_vertex() -> None:
-    with pytest.raises(ValueError, match="kfp only"):
-        CompileConfig(RUN, image="i", volume="plateau:/w", **VERTEX)
-
-
-def test_a_database_is_no_business_of_a_cluster() -> None:
-    shared = dataclasses.replace(RUN, metadata=MetadataConfig("mysql://ana@host/plateau"))
-    with pytest.raises(ValueError, match="metadata must be left out"):
-        CompileConfig(shared, image="i", volume="plateau:/w")
