@@ -282,7 +282,7 @@ def _epochs(output: Path) -> int:
     """Epochs of the smallest pipeline with as many updates as the first run in a folder."""
     records = store.read(store.file_of(output))
     trainer = next(e for e in records.runs[0].executions if e.component == "Trainer")
-    trained = dict(records.outputs(trainer))["training_history"]
+    trained = dict(trainer.outputs)["training_history"]
     epochs = history.read(Path(trained.uri) / history.FILE_NAME).epochs
     return max(1, round(epochs[-1].updates / BATCHES))
 

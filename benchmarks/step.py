@@ -9,8 +9,7 @@ from pathlib import Path
 import tyro
 
 from benchmarks import child
-from pipeline.config import RunConfig
-from pipeline.runners.beam import BeamConfig
+from pipeline.config import BeamConfig, RunConfig
 from trainer_module.util.checks import require
 
 COMPONENTS = ("ImageExampleGen", "StatisticsGen", "Transform", "Trainer", "Evaluator")
@@ -114,7 +113,7 @@ def _run(step: Step) -> Cost:
     )
     loss = 0.0
     if step.component == "Trainer":
-        trained = dict(records.outputs(measured[-1]))["training_history"]
+        trained = dict(measured[-1].outputs)["training_history"]
         loss = history.read(Path(trained.uri) / history.FILE_NAME).epochs[-1].metrics["val_loss"]
     return Cost(
         seconds=round(sum(e.seconds for e in measured), 3),

@@ -1,17 +1,19 @@
-"""One run of the pipeline as one typed value: the single source of every flag of `plateau run`."""
+"""Configuration of one run as one typed value, from which the flags of `plateau run` are made."""
 
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import tyro
+from annotated_types import Ge, Gt, Interval
 
 from components.image_example_gen.split import check_expression
 from trainer_module.config import (
     METRICS,
     Features,
-    ImageFeatures,
     LoopConfig,
     NetworkConfig,
     OptimizerConfig,
@@ -21,139 +23,302 @@ from trainer_module.config import (
 from trainer_module.schedule.scaling import TrainingSpec
 from trainer_module.schedule.schedule import ScheduleConfig, forecast
 from trainer_module.schedule.state import Stage
-from trainer_module.util.checks import require
+from trainer_module.util.checks import check_fields, require
 
-from .evaluation import GateConfig
-from .metadata.database import MetadataConfig
-from .runners.beam import BeamConfig
+from .metadata.database import parse as parse_database
 
 MONITORS = (*METRICS, *(f"val_{name}" for name in METRICS))
 """Metrics that the Trainer measures after each epoch."""
 
+ENGINES = (
+    "direct, direct:N, portable://HOST:PORT, flink://HOST:PORT, flink://local, spark://HOST:PORT, "
+    "spark://local or dataflow"
+)
+
+DATAFLOW_OPTIONS = ("project", "region", "temp_location", "sdk_container_image")
+"""Options of Beam that Dataflow requires."""
+
+# Options of Beam that `--beam` and its other flags set.
+_OPTIONS = """
+runner direct_running_mode direct_num_workers job_endpoint flink_master flink_job_server_jar
+spark_master_url spark_job_server_jar job_server_timeout environment_type environment_config
+"""
+_ENGINE_OPTIONS = frozenset(_OPTIONS.split())
+_ENGINE = re.compile(
+    r"(?P<direct>direct)(:(?P<workers>[1-9][0-9]*))?|(?P<dataflow>dataflow)"
+    r"|(?P<portable>portable|flink|spark)://(?P<address>.+)"
+)
+_BEAM_OPTION = re.compile(r"([a-z][a-z0-9_]*)(=.*)?", re.S)
+
+Share = Annotated[float, Interval(ge=0, le=1)]
+OptionalShare = Annotated[float | None, Interval(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """Thresholds that data and model must reach for the model to be blessed and pushed."""
+
+    min_accuracy: OptionalShare = None
+    """Accuracy over all test examples (0 to 1) a model must reach; if not given, the lower end of
+    its 95 % Wilson interval must reach the share of the largest class."""
+    min_class_accuracy: Share = 0.0
+    """Accuracy (0 to 1) it must reach in every single class; 0 for no such gate."""
+    min_class_examples: Annotated[int, Ge(0)] = 0
+    """Test examples that every class must have, since an accuracy measured on three proves little;
+    0 for no such gate."""
+    max_accuracy_drop: Share = 0.01
+    """How far (0 to 1) its accuracy may lie below that of the last blessed model, measured on the
+    same test examples; ignored where there is none yet."""
+    allow_class_change: bool = False
+    """Let the model replace one of images that knows other classes; the drop is then measured on
+    the test examples of the classes that both know."""
+    max_drift: OptionalShare = None
+    """Distance (0 to 1) that the training data of any feature may have moved since the last blessed
+    model, less the sampling error: the L-infinity distance of categorical, the Kolmogorov-Smirnov
+    distance of numeric features; measured but not bounded if not given."""
+    max_skew: OptionalShare = None
+    """Distance (0 to 1), measured alike, between training and test data."""
+    max_latency: Annotated[float | None, Gt(0)] = None
+    """Milliseconds that 99 of 100 requests for one example may take, in a process of their own on
+    this machine; no such gate if not given."""
+    max_model_mib: Annotated[float | None, Gt(0)] = None
+    """Size of the exported model in MiB; no such gate if not given."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Runner of Beam pipelines, parsed from the value of `--beam`."""
+
+    kind: str
+    """direct, portable, flink, spark or dataflow."""
+    workers: int = 1
+    """Worker processes of `direct`; 1 means this process itself."""
+    address: str | None = None
+    """HOST:PORT at which the engine listens; None if it is started for the run."""
+
+    @property
+    def is_portable(self) -> bool:
+        """Whether Beam submits its pipelines to a job server."""
+        return self.kind in ("portable", "flink", "spark")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it runs on this machine."""
+        host = urlsplit(f"//{self.address}").hostname
+        local = self.address is None or host in ("localhost", "127.0.0.1", "::1")
+        return self.kind != "dataflow" and local
+
+
+@dataclass(frozen=True)
+class BeamConfig:
+    """Apache Beam's engine for reading, statistics, transformation and evaluation."""
+
+    beam: str = "direct"
+    """Engine: direct, in this process; direct:N, in N processes of this machine;
+    portable://HOST:PORT, on a job server of Beam; flink://HOST:PORT or spark://HOST:PORT, on a
+    cluster, with local for HOST:PORT on one that is started for the run; dataflow, on Google Cloud,
+    for a pipeline compiled for Vertex AI."""
+    beam_workers: str | None = None
+    """HOST:PORT of the worker pools, as the machines of the engine see them; if not given, this
+    process does the work for an engine on this machine."""
+    job_server_jar: Path | None = None
+    """Beam's job server for flink or spark, a .jar of Beam's own version."""
+    beam_args: tuple[str, ...] = ()
+    """More options of Beam, as NAME=VALUE, or NAME for one without a value."""
+
+    def __post_init__(self) -> None:
+        """Checks what needs no access to the engine."""
+        engine = self.engine
+        require(
+            self.beam_workers is None or (engine.is_portable and _is_address(self.beam_workers)),
+            "`beam_workers` must be HOST:PORT, and left out unless the engine is portable, flink "
+            "or spark",
+            self.beam_workers,
+            "Try `beam_workers=localhost:50000`.",
+        )
+        require(
+            self.beam_workers is not None or not engine.is_portable or engine.is_local,
+            "`beam_workers` must be given for an engine on another machine",
+            self.beam,
+            "Start a worker pool beside it and try `beam_workers=localhost:50000`.",
+        )
+        require(
+            (engine.kind in ("flink", "spark")) == (self.job_server_jar is not None),
+            "`job_server_jar` must be given for flink and spark, and for no other engine",
+            f"{self.beam} with {self.job_server_jar}",
+            "Try `job_server_jar=FILE.jar`, or `beam=portable://HOST:PORT` for a job server that "
+            "runs already.",
+        )
+        wrong = [option for option in self.beam_args if not _BEAM_OPTION.fullmatch(option)]
+        require(
+            not wrong,
+            "`beam_args` must be NAME=VALUE or NAME, without dashes",
+            ", ".join(wrong),
+            "Try `beam_args=project=my-project`.",
+        )
+        names = {option.partition("=")[0] for option in self.beam_args}
+        require(
+            not names & _ENGINE_OPTIONS,
+            "`beam_args` must leave out what `beam` itself sets",
+            ", ".join(sorted(names & _ENGINE_OPTIONS)),
+            "Leave it out, or name another engine with `beam`.",
+        )
+        missing = [name for name in DATAFLOW_OPTIONS if name not in names]
+        require(
+            engine.kind != "dataflow" or not missing,
+            f"`beam_args` must have {', '.join(DATAFLOW_OPTIONS)} for dataflow, which is an engine "
+            "for pipelines compiled for Vertex AI",
+            self.beam_args,
+            f"Add {' '.join(f'{name}=...' for name in missing)} to `beam_args`.",
+        )
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that `beam` names."""
+        return parse_engine(self.beam)
+
+
+@dataclass(frozen=True)
+class MetadataConfig:
+    """Store of ML Metadata, which records the runs."""
+
+    metadata: str | None = None
+    """MySQL database for ML Metadata, as mysql://USER@HOST/DATABASE, in place of a file in the
+    output folder; the folder remembers it. The password is read from PLATEAU_METADATA_PASSWORD."""
+    metadata_password_file: Path | None = None
+    """File that holds the database's password, in place of that variable; the folder remembers the
+    file's name."""
+
+    def __post_init__(self) -> None:
+        """Checks the form of the URL."""
+        if self.metadata is not None:
+            parse_database(self.metadata)
+
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What a run needs to know. Every field is a flag; a preset gives the defaults.
-
-    Attributes:
-        name: Name of the preset, from which the pipeline and the committed schema are named.
-        features: How raw examples become tensors.
-        output: Folder for all that a run writes: artifacts, metadata, pushed models, logs. If not
-            given, runs/ and the name of the preset; for a preset without a data set of its own
-            (images), the name of the data folder.
-        data: Folder with one subfolder of pictures a class, or for a table a folder of CSV files.
-        schema: TFMD schema (.pbtxt) the data must satisfy; if not given, the preset's committed
-            one, or for pictures one written from the class names.
-        classes: Class names in the order of the label indices; if not given, the names of the
-            subfolders in alphabetical order.
-        on_bad_image: What to do about a picture that cannot be decoded: stop and name it, or
-            leave it out and count it.
-        on_missing_label: What to do about rows of a table that have no label: stop and name them,
-            or leave them out and count them.
-        group_by: Regular expression that finds in an image's path below the data folder what its
-            group is called: a person, say, or a burst. The images of a group lie in one split.
-        warm_start: Start from the weights of the last blessed model, if there is one.
-        tune: Trials of a search for learning rate, first batch, patience and model width; 0 for no
-            search.
-        verbose: Show the log on the console too.
-        network: The model.
-        optimization: The optimizer.
-        schedule: What happens at a plateau.
-        loop: How the loop runs.
-        gates: What a model must reach to be pushed.
-        beam: Where Apache Beam runs the data steps.
-        metadata: Where ML Metadata keeps the runs.
-        data_set: Name of the data set: that of its committed schema, and of the built-in data
-            used where `data` is not given.
-    """
+    """Configuration of a run. Every field is a flag; a preset gives the defaults."""
 
     name: tyro.conf.Suppress[str]
+    """Name of the preset, from which the pipeline and the committed schema are named."""
     features: Features
-    output: Path | None = None
+    """How raw examples become tensors."""
     data: Path | None = None
-    schema: Path | None = None
+    """Folder with a subfolder of images for each class, or for a table a folder of CSV files."""
+    output: Path | None = None
+    """Folder for all that a run writes: artifacts, metadata, pushed models, logs. If not given,
+    runs/ and the name of the preset; for a preset without a data set of its own (images), the name
+    of the data folder."""
     classes: tuple[str, ...] = ()
+    """Class names in the order of the label indices; if not given, the names of the subfolders in
+    alphabetical order."""
+    schema: Path | None = None
+    """TFMD schema (.pbtxt) the data must satisfy; if not given, the preset's committed one, or for
+    images one written from the class names."""
     on_bad_image: Literal["fail", "skip"] = "fail"
+    """What to do about an image that cannot be decoded: stop and name it, or leave it out and count
+    it."""
     on_missing_label: Literal["fail", "skip"] = "fail"
+    """What to do about rows of a table that have no label: stop and name them, or leave them out
+    and count them."""
     group_by: str | None = None
+    """Regular expression that finds in an image's path below the data folder what its group is
+    called: a person, say, or a burst. The images of a group lie in one split."""
     warm_start: bool = False
-    tune: int = 0
+    """Start from the weights of the last blessed model, if there is one."""
+    tune: Annotated[int, Ge(0)] = 0
+    """Trials of a search for learning rate, first batch, patience and model width; 0 for no
+    search."""
     verbose: bool = False
+    """Show the log on the console too."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
-    optimization: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Model."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """What happens at a plateau."""
+    optimization: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Optimizer."""
     loop: LoopConfig = field(default_factory=LoopConfig)
+    """Training loop."""
     gates: GateConfig = field(default_factory=GateConfig)
+    """What a model must reach to be pushed."""
     beam: BeamConfig = field(default_factory=BeamConfig)
+    """Where Apache Beam runs the data steps."""
     metadata: MetadataConfig = field(default_factory=MetadataConfig)
+    """Where ML Metadata records the runs."""
     data_set: tyro.conf.Suppress[str] = ""
+    """Name of the data set: that of its committed schema, and of the built-in data used where
+    `data` is not given."""
 
     def __post_init__(self) -> None:
-        """Check what involves more than one field."""
+        """Checks what involves more than one field."""
+        check_fields(self)
+        is_table = isinstance(self.features, TableFeatures)
         require(
-            not isinstance(self.features, TableFeatures) or len(self.classes) >= 2,
-            "a table needs the names of its classes, two at least",
+            not is_table or len(self.classes) >= 2,
+            "`classes` must name two classes or more for a table",
             self.classes,
-            "Name them with --classes, in the order of the label values.",
+            "Name them in the order of the label values.",
         )
         require(
-            isinstance(self.features, TableFeatures) or self.on_missing_label == "fail",
-            "on_missing_label is for tables",
+            is_table or self.on_missing_label == "fail",
+            "`on_missing_label` is for tables",
             self.on_missing_label,
             "Leave it out: the label of an image is the name of its folder.",
         )
         if self.group_by is not None:
             require(
-                isinstance(self.features, ImageFeatures),
-                "group_by is for images",
+                not is_table,
+                "`group_by` is for images",
                 self.group_by,
                 "Leave it out: the rows of a table are split by their contents.",
             )
             check_expression(self.group_by)
-        require(self.tune >= 0, "tune must be at least 0 trials", self.tune, "Try --tune 10.")
-        monitor = self.schedule.plateau.monitor
         require(
-            monitor in MONITORS,
-            f"monitor must be one of {', '.join(MONITORS)}",
-            monitor,
-            "Try --monitor val_loss --mode min.",
+            self.schedule.plateau.monitor in MONITORS,
+            f"`monitor` must be one of {', '.join(MONITORS)}",
+            self.schedule.plateau.monitor,
+            "Try `monitor=val_loss` with `mode=min`.",
         )
         self.forecast(sys.maxsize)
 
     @property
     def folder(self) -> Path:
-        """The output folder: the one given, or the default one."""
+        """The output folder: `output`, or the default one."""
         if self.output is not None:
             return self.output
         if self.data_set or self.data is None:
             return Path("runs") / self.name
         try:
             name = self.data.expanduser().resolve().name
-        # The first look at the data says what is wrong with it.
+        # Reading the data raises the error that names the folder.
         except (OSError, RuntimeError):
             name = ""
         # The root of the file system has no name.
         return Path("runs") / (name or self.name)
 
     def forecast(self, num_examples: int) -> tuple[Stage, ...]:
-        """What the schedule will do at each plateau.
+        """Returns what the schedule will do at each plateau.
 
         Args:
             num_examples: Training examples in an epoch.
 
         Raises:
-            ValueError: Learning rate or batch size do not fit the schedule's bounds or the data.
+            UserError: Learning rate or batch size do not fit the schedule's bounds or the data.
         """
         optimization = self.optimization
         spec = TrainingSpec(num_examples, optimization.optimizer, optimization.momentum)
         return forecast(self.schedule, spec, optimization.learning_rate, self.loop.batch_size)
 
     def train_config(self) -> TrainConfig:
-        """The part that the Trainer reads.
+        """Returns the part that the Trainer reads.
 
         Raises:
-            ValueError: Fewer than two classes; for pictures they are known once the data folder
-                has been scanned (`pipeline.data.dataset.resolve`).
+            UserError: Fewer than two classes; those of images are known once the data folder has
+                been scanned (`pipeline.data.dataset.resolve`).
         """
         return TrainConfig(
             features=self.features,
@@ -163,3 +328,33 @@ class RunConfig:
             schedule=self.schedule,
             loop=self.loop,
         )
+
+
+def parse_engine(text: str) -> Engine:
+    """Returns the engine that a value of `--beam` names.
+
+    Raises:
+        UserError: There is no such engine, or its address or number of workers is not one.
+    """
+    parts = _ENGINE.fullmatch(text)
+    address = parts and parts["address"]
+    local = address == "local" and not text.startswith("portable")
+    require(
+        parts is not None and (address is None or local or _is_address(address)),
+        f"`beam` must be {ENGINES}, with N of 1 or more and a port of 1 to 65535",
+        text,
+        "Try `beam=direct:2`.",
+    )
+    assert parts is not None
+    kind = parts["direct"] or parts["dataflow"] or parts["portable"]
+    return Engine(kind, int(parts["workers"] or 1), None if local else address)
+
+
+def _is_address(text: str) -> bool:
+    """Returns True for HOST:PORT, with brackets around an IPv6 address."""
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return False
+    return bool(host and port) and text.lower() in (f"{host}:{port}", f"[{host}]:{port}")

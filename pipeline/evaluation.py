@@ -1,14 +1,17 @@
 """What the Evaluator measures, and the gates a model must pass to be pushed."""
 
-import math
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import schemas
+from components import gate
 from components.evaluation.results import ACCURACY, CROSSENTROPY
+from components.servable import verdict as servable
 from trainer_module.config import Features, ImageFeatures
-from trainer_module.util.checks import require
+
+from .config import GateConfig
 
 if TYPE_CHECKING:
     from tensorflow_model_analysis.proto import config_pb2
@@ -16,73 +19,6 @@ if TYPE_CHECKING:
 LABEL_INDEX = "label_xf"
 # Metrics come as float32, where 0.9 is 0.89999998: a value right at its bound must pass.
 ROUNDING = 1e-6
-
-
-@dataclass(frozen=True)
-class GateConfig:
-    """What data and model must reach for the model to be blessed and pushed.
-
-    Attributes:
-        min_accuracy: Accuracy over all test examples (0 to 1) a model must reach; if not given,
-            the lower end of its 95 % Wilson interval must reach the share of the largest class.
-        min_class_accuracy: Accuracy (0 to 1) it must reach in every single class; 0 for no
-            such gate.
-        min_class_examples: Test examples that every class must have, since an accuracy measured
-            on three is no evidence; 0 for no such gate.
-        max_accuracy_drop: By how much (0 to 1) its accuracy may lie below that of the last
-            blessed model, measured on the same test examples; ignored where there is none yet.
-        allow_class_change: Let the model take the place of one of images that knows other classes;
-            the drop is then measured on the test examples of the classes that both know.
-        max_drift: Distance (0 to 1) that the training data of any feature may have moved since
-            the last blessed model, less the sampling error: the L-infinity distance of categorical,
-            the Kolmogorov-Smirnov distance of numeric features; measured but not bounded if not
-            given.
-        max_skew: Distance (0 to 1), measured alike, between training and test data.
-        max_latency: Milliseconds that 99 of 100 requests for one example may take, in a process of
-            their own on this machine; no such gate if not given.
-        max_model_mib: Size of the exported model in MiB; no such gate if not given.
-    """
-
-    min_accuracy: float | None = None
-    min_class_accuracy: float = 0.0
-    min_class_examples: int = 0
-    max_accuracy_drop: float = 0.01
-    allow_class_change: bool = False
-    max_drift: float | None = None
-    max_skew: float | None = None
-    max_latency: float | None = None
-    max_model_mib: float | None = None
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        for name, example in (
-            ("min_accuracy", 0.9),
-            ("min_class_accuracy", 0.5),
-            ("max_accuracy_drop", 0.01),
-            ("max_drift", 0.2),
-            ("max_skew", 0.2),
-        ):
-            value = getattr(self, name)
-            require(
-                value is None or 0 <= value <= 1,
-                f"{name} must be a share from 0 to 1",
-                value,
-                f"Try --{name.replace('_', '-')} {example}.",
-            )
-        for name, example in (("max_latency", 50), ("max_model_mib", 100)):
-            value = getattr(self, name)
-            require(
-                value is None or 0 < value < math.inf,
-                f"{name} must be a finite number above 0",
-                value,
-                f"Try --{name.replace('_', '-')} {example}.",
-            )
-        require(
-            self.min_class_examples >= 0,
-            "min_class_examples must be at least 0",
-            self.min_class_examples,
-            "Try --min-class-examples 10.",
-        )
 
 
 def slice_feature(features: Features) -> str:
@@ -188,3 +124,13 @@ def eval_config(
             )
         ],
     )
+
+
+def failed_checks(blessing: Path) -> tuple[str, ...]:
+    """Returns the checks of serving that a model failed, in words.
+
+    Args:
+        blessing: Folder of the InfraBlessing that Servable wrote.
+    """
+    checks = json.loads((blessing / servable.FILE_NAME).read_text())["checks"]
+    return tuple(map(str, gate.failed(map(gate.parse, checks))))

@@ -13,8 +13,7 @@ from trainer_module.config import (
 from trainer_module.schedule.plateau import PlateauConfig
 from trainer_module.schedule.schedule import ScheduleConfig
 
-from .config import RunConfig
-from .evaluation import GateConfig
+from .config import GateConfig, RunConfig
 
 
 class Preset(NamedTuple):

@@ -1,106 +1,100 @@
-"""The flags of `plateau run` and `plateau plan`, laid out flat from the fields of a config."""
+"""Command-line flags of a config dataclass, through tyro."""
 
 import contextlib
 import dataclasses
 import io
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import tyro
 
+from trainer_module.util.checks import UserError
+
+from . import help
+from .arguments import UsageError
+
 T = TypeVar("T")
+
+_FIELD = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]*))?`")
 
 
 def parse(default: T, args: Sequence[str], prog: str, description: str) -> T:
-    """The config that the flags ask for.
+    """Returns the config that the flags describe.
 
     Args:
-        default: Value of every flag that is not given.
+        default: Value of every flag that is left out.
         args: Flags, without the command and the preset.
         prog: Command as the help shows it.
-        description: What the help says first.
+        description: First paragraph of the help.
 
     Raises:
-        SystemExit: After --help (code 0), or after printing what is wrong with a flag (code 2).
-        ValueError: Flags out of range, or that do not go together; named as they are typed.
+        SystemExit: After --help (code 0).
+        UsageError: An unknown flag, or a value of the wrong type.
+        UserError: A value out of range, or values that do not go together.
     """
-    # Errors are kept back first, so that our own words can take their place.
+    show_all = "--help-all" in args
+    is_help = show_all or "--help" in args or "-h" in args
+    out, err = io.StringIO(), io.StringIO()
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            return _parse(default, args, prog, description)
-    except ValueError as error:
-        raise ValueError(spell(str(error), default)) from None
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            return tyro.cli(
+                type(default),
+                prog=prog,
+                description=description,
+                args=["--help" if arg == "--help-all" else arg for arg in args],
+                default=default,
+                config=(
+                    tyro.conf.OmitArgPrefixes,
+                    tyro.conf.AvoidSubcommands,
+                    tyro.conf.FlagCreatePairsOff,
+                ),
+            )
     except SystemExit as stop:
         if not stop.code:
+            print(help.lay_out(out.getvalue(), show_all) if is_help else out.getvalue(), end="")
             raise
-        broken = _broken_rule(stop)
-        if broken is not None:
-            raise ValueError(spell(broken, default)) from None
-    return _parse(default, args, prog, description)
+        # Tyro reports the error of a config's own check by group of flags.
+        error: BaseException | None = stop
+        while error is not None and not isinstance(error, UserError):
+            error = error.__context__
+        raise error or UsageError(help.error(err.getvalue())) from None
 
 
-def spell(message: str, config: Any) -> str:
-    """A message with the fields of a config named as flags: batch_size as --batch-size.
-
-    A name of one word is an ordinary word too, so it counts only where the message begins with it
-    or where a value follows, as in patience=5.
-
-    Args:
-        message: What to say.
-        config: A dataclass whose fields, and theirs, are the flags.
-    """
-    names = sorted(set(_names(config)), key=len, reverse=True)
-    # Without any, the pattern must match nothing: an empty one matches everywhere.
-    compounds = "|".join(name for name in names if "_" in name) or "(?!)"
-    any_name = "|".join(names)
-    pattern = (
-        rf"(?<![\w'\"/.-])(?P<argument>{any_name})="
-        rf"|\A({any_name})(?![\w-])|(?<![\w'\"/.-])({compounds})(?![\w'\"/-])"
-    )
-
-    def flag(found: re.Match[str]) -> str:
-        name = found["argument"]
-        return "--" + (f"{name} " if name else found[0]).replace("_", "-")
-
-    def marked(field: re.Match[str]) -> str:
-        value = f" {field[2]}" if field[2] else ""
-        return f"--{field[1].replace('_', '-')}{value}"
-
-    return re.sub(pattern, flag, re.sub(rf"`({any_name})(?:=([^`]*))?`", marked, message))
-
-
-def _parse(default: T, args: Sequence[str], prog: str, description: str) -> T:
-    return tyro.cli(
-        type(default),
-        prog=prog,
-        description=description,
-        args=args,
-        default=default,
-        config=(
-            tyro.conf.OmitArgPrefixes,
-            tyro.conf.AvoidSubcommands,
-            tyro.conf.FlagCreatePairsOff,
-        ),
-    )
-
-
-def _broken_rule(stop: SystemExit) -> str | None:
-    """What a config's own check said, which tyro reports by group of flags and not by flag."""
-    report = stop.__context__
-    if isinstance(report, ValueError):
-        return str(report)
-    # For a value of the wrong type, which tyro itself found, `arg` is a definition and no name.
-    if isinstance(getattr(report, "arg", None), str) and report is not None:
-        cause = report.__context__
-        return str(cause) if isinstance(cause, ValueError) else None
-    return None
-
-
-def _names(config: Any) -> Iterator[str]:
+def names(config: Any) -> Iterator[str]:
+    """Yields the fields of a config, and of the configs in it, that are flags."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            yield from _names(value)
+            yield from names(value)
         else:
             yield field.name
+
+
+def spell(text: str, config: Any) -> str:
+    """Replaces fields of a config in backticks by their flags: `batch_size=8` by --batch-size 8."""
+    flags = frozenset(names(config))
+
+    def flag(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        if name not in flags:
+            return match[0]
+        given = "" if value is None else f" {shlex.quote(value)}"
+        return f"--{name.replace('_', '-')}{given}"
+
+    return _FIELD.sub(flag, text)
+
+
+def message(error: BaseException, config: Any) -> str:
+    """Returns an error in words, with fields of the config as flags in rule and remedy.
+
+    The value that was received is left as it is.
+    """
+    text = str(error) or type(error).__name__
+    for part in (error, error.__cause__):
+        if config is not None and isinstance(part, UserError):
+            before = str(part)
+            part.rule, part.remedy = spell(part.rule, config), spell(part.remedy, config)
+            text = text.replace(before, str(part))
+    return text

@@ -1,104 +1,105 @@
-"""What the schedule would do at each plateau, known before training."""
+"""Forecast of what the schedule will do at each plateau, before training."""
 
 from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated
+
+from annotated_types import Ge
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from trainer_module.schedule.scaling import scaling_rule
 from trainer_module.schedule.schedule import ScheduleConfig
 from trainer_module.schedule.state import Stage
-from trainer_module.schedule.strategy import STRATEGIES
-from trainer_module.util.checks import require
+from trainer_module.schedule.strategy import ACTIONS, STRATEGIES
+from trainer_module.util.checks import check_fields
 
 from ..config import RunConfig
 from ..data.dataset import TrainingSize, training_size
+from .console import table
 
 
 @dataclass(frozen=True)
 class PlanConfig:
-    """What `plateau plan` needs to know.
-
-    Attributes:
-        run: The run to foretell.
-        examples: Number of training examples to assume; if not given, those of the data.
-    """
+    """Configuration of `plateau plan`."""
 
     run: RunConfig
-    examples: int | None = None
+    examples: Annotated[int | None, Ge(1)] = None
+    """Number of training examples to assume; if not given, those of the data."""
 
     def __post_init__(self) -> None:
-        """Check ranges, and that the batch fits the examples."""
+        """Checks ranges, and that the batch fits the examples."""
+        check_fields(self)
         if self.examples is not None:
-            require(
-                self.examples >= 1,
-                "examples must be at least 1",
-                self.examples,
-                "Try --examples 50000.",
-            )
             self.run.forecast(self.examples)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A forecast and what it rests on.
-
-    Attributes:
-        name: Name of the preset.
-        stages: From the start, and from each plateau, to the next.
-        rule: How learning rate trades against batch size, a sentence.
-        stop: What ends the run, a sentence.
-        size: Training examples it assumes.
-        notes: What else bears on it, sentences.
-    """
+    """Forecast of a schedule, with sentences about it."""
 
     name: str
     stages: tuple[Stage, ...]
-    rule: str
-    stop: str
+    """From the start, and from each plateau, to the next."""
     size: TrainingSize
-    notes: tuple[str, ...] = ()
+    sentences: tuple[str, ...]
 
 
 def make_plan(config: PlanConfig) -> Plan:
-    """Foretell what the schedule does.
+    """Returns what the schedule will do.
 
     Raises:
-        ValueError: Data that cannot be found or counted, or a batch larger than it.
+        UserError: Data that cannot be found or counted, or a batch larger than it.
     """
-    run = config.run
+    run, schedule = config.run, config.run.schedule
     if config.examples is None:
         size = training_size(run)
     else:
         size = TrainingSize(config.examples, config.examples, "--examples")
     stages = run.forecast(size.count)
-    notes = []
-    strategy = STRATEGIES[run.schedule.strategy]
-    if strategy.is_measured and run.schedule.plan is None:
-        notes.append(f"Without a measurement: strategy {run.schedule.strategy} {strategy.words}.")
     last = stages[-1].index + 1
-    if last <= run.schedule.num_actions:
-        notes.append(
+    sentences = [
+        _stop(schedule, last),
+        scaling_rule(run.optimization.optimizer).text,
+        f"Assumes {size} training examples ({size.source}).",
+    ]
+    strategy = STRATEGIES[schedule.strategy]
+    if strategy.is_measured and schedule.plan is None:
+        sentences.append(f"Without a measurement: strategy {schedule.strategy} {strategy.words}.")
+    if last <= schedule.num_actions:
+        sentences.append(
             f"Plateau {last} can change nothing: learning rate and batch are at their limits."
         )
-    if run.schedule.warmup_epochs:
-        notes.append(
+    if schedule.warmup_epochs:
+        sentences.append(
             f"The learning rate rises linearly from the start to epoch "
-            f"{run.schedule.warmup_epochs + 1}; no plateau is looked for before."
+            f"{schedule.warmup_epochs + 1}; plateaus count from then on."
         )
-    return Plan(
-        name=run.name,
-        stages=stages,
-        rule=scaling_rule(run.optimization.optimizer).text,
-        stop=_stop(run.schedule, last),
-        size=size,
-        notes=tuple(notes),
-    )
+    return Plan(run.name, stages, size, tuple(sentences))
 
 
-def _stop(schedule: ScheduleConfig, plateau: int) -> str:
-    """The stop rule in words."""
+def show(plan: Plan) -> RenderableType:
+    """Returns a forecast as a table, with its sentences."""
+    numbers = "learning rate", "batch", "steps/epoch", "update noise"
+    made = table(f"Plan of {plan.name}", "from", "changes", *numbers, numbers=numbers)
+    for row, stage in enumerate(plan.stages):
+        made.add_row(
+            f"plateau {stage.index}" if stage.index else "end of warm-up" if row else "start",
+            ACTIONS[stage.action],
+            # Six digits without an exponent, so that rates compare at a glance.
+            f"{Decimal(f'{stage.learning_rate:.6g}'):f}",
+            f"{stage.batch_size:,}",
+            f"{stage.steps_per_epoch:,}",
+            f"{stage.update_noise:.4g}",
+        )
+    return Group(made, *map(Text, plan.sentences))
+
+
+def _stop(schedule: ScheduleConfig, last: int) -> str:
     watched = schedule.plateau
     span = "an epoch" if watched.patience == 1 else f"{watched.patience} epochs in a row"
     budget = "" if schedule.time_budget is None else f" or {schedule.time_budget:g} s of training"
     return (
-        f"A plateau is {span} without a better {watched.monitor}; plateau {plateau} stops the run, "
+        f"A plateau is {span} without a better {watched.monitor}; plateau {last} stops the run, "
         f"and so do {schedule.max_epochs} epochs{budget}."
     )

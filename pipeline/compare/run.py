@@ -226,15 +226,13 @@ def outcome(records: Records, run_id: str) -> tuple[Artifact, Artifact | None]:
     Returns:
         The training history, and the evaluation of the model or None.
     """
-    (run,) = (run for run in records.runs if run.id == run_id)
-    (trainer,) = (e for e in run.executions if e.component == "Trainer")
-    made = dict(records.outputs(trainer))
+    (trainer,) = (e for e in records.run(run_id).executions if e.component == "Trainer")
+    made = dict(trainer.outputs)
     found = None
     for execution in records.executions.values():
         if execution.component == "Evaluator" and execution.state in ("complete", "cached"):
-            models = execution.inputs.get("model", ())
-            evaluations = dict(records.outputs(execution))
-            if made["model"].id in models and "evaluation" in evaluations:
+            evaluations = dict(execution.outputs)
+            if ("model", made["model"]) in execution.inputs and "evaluation" in evaluations:
                 found = evaluations["evaluation"]
     return made["training_history"], found
 

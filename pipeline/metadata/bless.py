@@ -1,232 +1,153 @@
-"""Pushes a model that a gate held back, by hand and with a reason."""
+"""Push by hand of a model that a gate held back."""
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from components import known_classes
 from components.latest_blessed import version as latest
-from components.servable import verdict as servable
 from components.serving_pusher import versions as serving
-from trainer_module.util import environment, files
+from trainer_module.util import files
 from trainer_module.util.checks import require
 
-from ..runners import lock, logs
-from . import lineage, record, runs, versions
-from . import store as metadata
+from . import lineage, runs, store, versions
 from .runs import Run
+from .store import Artifact
 from .versions import Version
 
 
 @dataclass(frozen=True)
-class BlessConfig:
-    """What `plateau bless` needs to know.
-
-    Attributes:
-        run: Id of the run whose model is to be pushed, as `plateau runs` prints it, or its time, or
-            the beginning of either; if not given, the newest run.
-        reason: Why the model is pushed although a gate held it back; recorded and shown.
-        output: Output folder of the run; if not given, every one under ./runs is looked in.
-        allow_class_change: Let the model take the place of one of images that knows other classes.
-        yes: Do not ask for confirmation.
-    """
-
-    run: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[RUN]")] = None
-    reason: str = ""
-    output: Path | None = None
-    allow_class_change: bool = False
-    yes: bool = False
-
-
-@dataclass(frozen=True)
 class Blessing:
-    """A push by hand that can be done.
-
-    Attributes:
-        output: Output folder.
-        run: The run that trained the model.
-        model: Id of the Model in ML Metadata.
-        source: Folder of the SavedModel.
-        served: What is served at present; None if nothing is.
-        report: The page about the run; None if it is gone.
-    """
+    """Push by hand that is possible."""
 
     output: Path
     run: Run
+    """Run that trained the model."""
     model: int
+    """Id of the Model in ML Metadata."""
     source: Path
+    """Folder of the SavedModel."""
     served: Version | None
-    report: Path | None
+    """Version that is served at present."""
+    artifacts: dict[str, Path]
+    """Folders that the run wrote, by type of artifact."""
+    classes: tuple[str, ...]
+    """Class names that it was trained with."""
+    reason: str
+    allow_class_change: bool
 
 
-def plan(config: BlessConfig) -> Blessing:
-    """Finds what to push.
+def plan(
+    output: Path | None, wanted: str | None, reason: str, *, allow_class_change: bool = False
+) -> Blessing:
+    """Returns the push by hand of a run's model.
+
+    Args:
+        output: Output folder of the run; if None, every one under ./runs is searched.
+        wanted: Beginning of the run's id or of its time; the newest run if None.
+        reason: Why the model is pushed although a gate held it back.
+        allow_class_change: Whether the model may replace one that knows other classes.
 
     Raises:
-        ValueError: There is no reason or no such run, or no gate held its model back, or the model
-            is gone or is served already.
+        UserError: There is no reason or no such run, or no gate held its model back, or the model
+            was deleted or is served already.
         GateError: Another model would be replaced that knows other classes.
     """
-    reason = config.reason.strip()
-    require(bool(reason), "reason must say why", config.reason, 'Try --reason "checked by hand".')
-    detail = lineage.read(runs.folders(None, config.output), config.run)
-    run, output = detail.run, detail.output
-    records = metadata.read(metadata.store_of(output))
-    [found] = [each for each in records.runs if each.id == run.name]
-    made = {artifact.type: artifact for _, artifact in records.outputs(*found.executions)}
-    if run.blessed is not False or "Model" not in made:
-        state = "passed its gates" if run.blessed else f"is {run.state} without a verdict"
-        raise ValueError(
-            f"a push by hand needs a run whose model a gate held back, got {run.id}, which "
-            f"{state}. `plateau runs` lists the runs."
-        )
-    source = runs.place(made["Model"], output) / "Format-Serving"
+    reason = reason.strip()
+    require(bool(reason), "`reason` must say why", reason, "Try `reason=checked by hand`.")
+    run, output, records = lineage.find(runs.folders(output), wanted)
+    record = records.run(run.name)
+    made: dict[str, Artifact] = {artifact.type: artifact for _, artifact in record.outputs}
+    state = "passed its gates" if run.blessed else f"is {run.state} without a verdict"
+    require(
+        run.blessed is False and "Model" in made,
+        "a push by hand needs a run whose model a gate held back",
+        f"{run.id}, which {state}",
+        "`plateau runs` lists the runs.",
+    )
+    source = runs.place(made["Model"], output) / lineage.SERVING
     require(
         (source / "saved_model.pb").is_file(),
         "the model must still be on the disk",
         str(source),
-        "Run again to make it anew.",
+        "Run again to train it again.",
     )
     served = versions.served(records, output)
-    if served is not None and served.intact and serving.same(source, served.path):
-        raise ValueError(
-            f"a push by hand needs a model that is not served, got that of run {run.id}, which is "
-            f"served as {served.number} already."
-        )
+    is_served = served is not None and served.intact and serving.same(source, served.path)
+    require(
+        not is_served,
+        "a push by hand needs a model that is not served",
+        f"that of run {run.id}, which is served as {served.number if served else ''} already",
+        "`plateau runs` lists the runs.",
+    )
     known = known_classes.read(source)
     present = latest.newest(versions.folder_of(output)).model
     if known is not None and present is not None:
-        known_classes.check(present, known, allow_change=config.allow_class_change)
-    report = made.get("components.HtmlReport")
-    page = runs.place(report, output) / runs.REPORT if report is not None else None
+        known_classes.check(present, known, allow_change=allow_class_change)
+    trainer = runs.trainer(records, record)
+    config = runs.train_config(trainer.properties) if trainer else {}
     return Blessing(
         output=output,
         run=run,
         model=made["Model"].id,
         source=source,
         served=served,
-        report=page if page is not None and page.is_file() else None,
+        artifacts={kind: runs.place(artifact, output) for kind, artifact in made.items()},
+        classes=tuple(config.get("classes", ())),
+        reason=reason,
+        allow_class_change=allow_class_change,
     )
 
 
-def failed(blessing: Blessing) -> tuple[str, ...]:
-    """Returns what held the model back, in words; empty where it is no longer on the disk."""
-    environment.prepare()
-    from components.evaluation import results
-
-    from ..evaluation import ROUNDING
-    from . import result
-
-    records = metadata.read(metadata.store_of(blessing.output))
-    [found] = [each for each in records.runs if each.id == blessing.run.name]
-    folders = {
-        artifact.type: runs.place(artifact, blessing.output)
-        for _, artifact in records.outputs(*found.executions)
-    }
-    lines: list[str] = []
-    evaluated = folders.get("ModelEvaluation", Path())
-    if (evaluated / "eval_config.json").is_file():
-        trainer = records.maker(blessing.model)
-        config = runs.train_config(trainer.properties) if trainer else {}
-        # What TensorFlow says while it is imported concerns nobody.
-        with logs.capture(Path(os.devnull), verbose=False):
-            logs.silence_libraries()
-            summary = results.read(
-                str(evaluated), tuple(config.get("classes", ())), rounding=ROUNDING
-            )
-        lines += [*map(str, summary.failed), *summary.problems]
-    tried = folders.get("InfraBlessing", Path())
-    if (tried / servable.FILE_NAME).is_file():
-        lines += result.failed_checks(tried)
-    return tuple(lines)
-
-
-def apply(blessing: Blessing, config: BlessConfig, now: Callable[[], float] = time.time) -> Version:
+def apply(blessing: Blessing, now: Callable[[], float] = time.time) -> Version:
     """Pushes the model as the next version, and records the reason.
 
-    The copy is whole or not there at all. The model counts as blessed from then on: the next run
-    is compared with it.
+    The copy is atomic. The model counts as blessed from then on: the next run is compared with it.
 
     Args:
-        blessing: What `plan` found.
-        config: What it was asked.
-        now: The clock, in seconds since 1970.
+        blessing: From `plan`. The caller holds the output folder's lock.
+        now: Seconds since 1970.
 
     Returns:
         The new version.
 
     Raises:
-        lock.OutputBusyError: A run is using the output folder.
-        ValueError: Another version is served by now than when the push was planned.
+        UserError: Another version is served by now than when the push was planned.
         OSError: The copy cannot be written.
     """
-    output, run, reason = blessing.output, blessing.run, config.reason.strip()
-    try:
-        with lock.hold(output):
-            if plan(config) != blessing:
-                raise ValueError(
-                    "a push by hand must start from what it was planned for, got a change in "
-                    f"{output} meanwhile. Look with `plateau runs`, and try again."
-                )
-            place = metadata.store_of(output)
-            records = metadata.read(place)
-            trainer = records.maker(blessing.model)
-            assert trainer is not None, "a run made the model"
-            destination = versions.folder_of(output) / str(
-                versions.next_version(records, output, now)
-            )
-            store = metadata.connect(place, write=True)
-            execution = record.begin(
-                store,
-                versions.BLESS,
-                {"pushed_version": int(destination.name), "run": run.name, "reason": reason},
-                {"model": blessing.model},
-                beside=trainer.id,
-            )
-            try:
-                serving.copy(blessing.source, destination)
-            except BaseException:
-                if not destination.exists():
-                    record.fail(store, execution)
-                raise
-            verdict = output.resolve() / "artifacts" / "Bless" / "blessing" / str(execution)
-            verdict.mkdir(parents=True)
-            (verdict / "BLESSED").touch()
-            properties: dict[str, int | str] = {
-                "blessed": 1,
-                "current_model_id": blessing.model,
-                "reason": reason,
-            }
-            record.complete(
-                store,
-                execution,
-                [
-                    ("pushed_model", record.pushed(store, destination.resolve())),
-                    (
-                        "blessing",
-                        record.artifact(store, "ModelBlessing", str(verdict), properties),
-                    ),
-                ],
-            )
-            if blessing.report is not None:
-                _annotate(blessing.report, destination.name, reason)
-    except lock.OutputBusyError as busy:
-        raise lock.OutputBusyError(
-            f"a push by hand needs the output folder to itself, and a run is using {output}. "
-            "Wait for its end, and try again."
-        ) from busy
+    output, run, reason = blessing.output, blessing.run, blessing.reason
+    again = plan(output, run.name, reason, allow_class_change=blessing.allow_class_change)
+    require(
+        again == blessing,
+        "a push by hand must start from what it was planned for",
+        f"a change in {output} meanwhile",
+        "Look with `plateau runs`, and try again.",
+    )
+    records = store.read(store.store_of(output))
+    trainer = records.maker(blessing.model)
+    assert trainer is not None, "a run made the model"
+    destination = versions.push_copy(
+        records,
+        output,
+        blessing.source,
+        versions.BLESS,
+        {"run": run.name, "reason": reason},
+        inputs={"model": blessing.model},
+        sibling=trainer,
+        blessing={"blessed": 1, "current_model_id": blessing.model, "reason": reason},
+        now=now,
+    )
+    report = blessing.artifacts.get("components.HtmlReport", Path()) / runs.REPORT
+    if report.is_file():
+        _annotate(report, destination.name, reason)
     number = int(destination.name)
     return Version(number, destination, number, blessing.model, run.name, datetime.now())
 
 
 def _annotate(report: Path, version: str, reason: str) -> None:
-    """Writes on the page of the run that its model was pushed all the same."""
+    """Notes the push on the page of the run."""
     from components.training_report import page
 
     note = f"Pushed by hand as {version} on {datetime.now():%Y-%m-%d %H:%M}. Reason: {reason}"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from trainer_module.util import files
-from trainer_module.util.checks import require
+from trainer_module.util.checks import UserError, require
 
 if TYPE_CHECKING:
     from ml_metadata.metadata_store import MetadataStore
@@ -34,7 +34,6 @@ PASSWORD = "PLATEAU_METADATA_PASSWORD"
 FOLDER = "plateau.Folder"
 """Type of the ML Metadata contexts that stand for output folders."""
 
-PORT = 3306
 # The name of a database is what ML Metadata, which does not quote it, can use.
 _URL = re.compile(
     r"mysql://(?P<user>[^:/?#@]+)@(?P<host>\[[0-9A-Fa-f:.]+\]|[^:/?#@\[\]]+)(:(?P<port>[0-9]{1,5}))?"
@@ -49,64 +48,31 @@ _LOST = re.compile(
     r"|gone away|Lost connection|shutdown in progress|Connection was killed|not connected",
     re.IGNORECASE,
 )
-# What the first runs in an empty database meet, which create its tables at the same time.
+# Errors of the first runs in an empty database, which create its tables at the same time.
 _CONFLICT = re.compile(r"subset of tables|already exist|Duplicate|Deadlock|retry", re.IGNORECASE)
 
 
-class ConnectionLostError(RuntimeError):
-    """The database cannot be reached any more."""
-
-
-@dataclass(frozen=True)
-class MetadataConfig:
-    """Where ML Metadata keeps the runs.
-
-    Attributes:
-        metadata: MySQL database for ML Metadata, as mysql://USER@HOST/DATABASE, in place of a file
-            in the output folder; the folder remembers it. The password is read from
-            PLATEAU_METADATA_PASSWORD.
-        metadata_password_file: File that holds the database's password, in place of that
-            variable; the folder remembers the file's name.
-    """
-
-    metadata: str | None = None
-    metadata_password_file: Path | None = None
-
-    def __post_init__(self) -> None:
-        """Checks the form of the URL."""
-        if self.metadata is not None:
-            parse(self.metadata)
+class ConnectionLostError(UserError):
+    """The connection to the database was lost during a run."""
 
 
 @dataclass(frozen=True)
 class Database:
-    """A database, and which of its runs are those of one output folder.
-
-    Attributes:
-        user: The account.
-        host: Name or address of the server.
-        port: Port of the server.
-        name: Name of the database.
-        folder: Random identifier of the output folder; empty for a database without one.
-        password_file: File with the password; None for the environment variable.
-    """
+    """A database, and which of its runs are those of one output folder."""
 
     user: str
     host: str
     port: int
     name: str
     folder: str = ""
+    """Random identifier of the output folder; empty for a database without one."""
     password_file: Path | None = None
+    """File with the password; None for the environment variable."""
 
     def __str__(self) -> str:
         """Returns the URL, which has no password."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"mysql://{quote(self.user, safe='')}@{host}:{self.port}/{self.name}"
-
-    @property
-    def place(self) -> tuple[str, int, str]:
-        """What identifies the database, whoever connects."""
-        return self.host, self.port, self.name
 
     def mark(self, name: str) -> str:
         """Returns a name that no other output folder has in this database."""
@@ -118,23 +84,20 @@ class Database:
 
 
 def parse(url: str) -> Database:
-    """Returns the database that a URL names.
-
-    Args:
-        url: As mysql://USER@HOST[:PORT]/DATABASE.
+    """Returns the database of a URL, mysql://USER@HOST[:PORT]/DATABASE.
 
     Raises:
-        ValueError: It has another form; the error does not repeat the URL, which may hold a
+        UserError: It has another form; the error does not repeat the URL, which may hold a
             password.
     """
     parts = _URL.fullmatch(url)
-    port = int((parts and parts["port"]) or PORT)
+    port = int((parts and parts["port"]) or 3306)
     require(
         parts is not None and 0 < port < 65536,
-        "metadata must be mysql://USER@HOST[:PORT]/DATABASE, with a database of letters, digits, "
+        "`metadata` must be mysql://USER@HOST[:PORT]/DATABASE, with a database of letters, digits, "
         "_ and $, and without a password",
         "another form",
-        f"Put the password into {PASSWORD}, or name a file with --metadata-password-file.",
+        f"Put the password into {PASSWORD}, or name a file with `metadata_password_file`.",
     )
     assert parts is not None
     host = parts["host"].strip("[]").lower()
@@ -142,10 +105,10 @@ def parse(url: str) -> Database:
 
 
 def remembered(output: Path) -> Database | None:
-    """Returns the database of an output folder's runs; None if it remembers none.
+    """Returns the database of an output folder's runs; None if it has none.
 
     Raises:
-        ValueError: The file that names it is damaged.
+        UserError: The file that names it is damaged.
     """
     file = output / FILE_NAME
     try:
@@ -159,58 +122,56 @@ def remembered(output: Path) -> Database | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(
-            f"{FILE_NAME} must say which database the runs are in, got a damaged one, {file}. "
-            "Restore it, or give the run another folder with --output."
+        raise UserError(
+            f"{FILE_NAME} must say which database the runs are in",
+            str(file),
+            "It is damaged: restore it, or give the run another folder with `output`.",
         ) from error
 
 
-def chosen(config: MetadataConfig, output: Path, file: Path) -> Database | None:
+def choose(
+    url: str | None, password_file: Path | None, output: Path, *, has_file: bool
+) -> Database | None:
     """Returns the database for a run, as the flags say or as the output folder remembers.
 
     Args:
-        config: The flags.
+        url: `--metadata`.
+        password_file: `--metadata-password-file`.
         output: Output folder.
-        file: SQLite file that it has where it has no database.
+        has_file: Whether it has a SQLite file with runs.
 
     Returns:
         The database; None for the file.
 
     Raises:
-        ValueError: The runs of the folder are elsewhere, or the flags do not go together.
+        UserError: The runs of the folder are elsewhere, or the flags do not go together.
     """
-    before = remembered(output)
-    asked = parse(config.metadata) if config.metadata is not None else before
-    if asked is None:
+    earlier = remembered(output)
+    new = parse(url) if url is not None else earlier
+    if new is None:
         require(
-            config.metadata_password_file is None,
-            "metadata_password_file needs a database",
-            str(config.metadata_password_file),
-            "Name one with --metadata.",
+            password_file is None,
+            "`metadata_password_file` needs a database",
+            str(password_file),
+            "Name one with `metadata`.",
         )
         return None
     require(
-        before is not None or not file.exists(),
-        "metadata must be left out for an output folder whose runs are in a file",
-        str(file),
-        "Leave out --metadata, or give the run another folder with --output.",
+        earlier is not None or not has_file,
+        "`metadata` must be left out for an output folder whose runs are in a file",
+        str(output),
+        "Leave it out, or give the run another folder with `output`.",
     )
-    before = before or replace(asked, folder=secrets.token_hex(4))
+    earlier = earlier or replace(new, folder=secrets.token_hex(4))
     require(
-        asked.place == before.place,
-        f"metadata must name the database of the output folder's earlier runs, {before}",
-        str(asked),
-        "Give the run another folder with --output, or, where the database has moved, "
+        (new.host, new.port, new.name) == (earlier.host, earlier.port, earlier.name),
+        f"`metadata` must name the database of the output folder's earlier runs, {earlier}",
+        str(new),
+        "Give the run another folder with `output`, or, where the database has moved, "
         f"write its new place into {output / FILE_NAME}.",
     )
-    password_file = config.metadata_password_file
-    return replace(
-        before,
-        user=asked.user,
-        password_file=password_file.expanduser().absolute()
-        if password_file
-        else before.password_file,
-    )
+    file = password_file.expanduser().absolute() if password_file else earlier.password_file
+    return replace(earlier, user=new.user, password_file=file)
 
 
 @contextlib.contextmanager
@@ -222,7 +183,7 @@ def ready(database: Database, output: Path) -> Iterator[None]:
         output: Output folder, which remembers the database from here on.
 
     Raises:
-        ValueError: The server cannot be reached, it refuses the user, or the user may not write.
+        UserError: The server cannot be reached, it refuses the user, or the user may not write.
     """
     with _password_set(database):
         store = connect(database)
@@ -256,9 +217,19 @@ def connect(database: Database) -> "MetadataStore":
     """Opens ML Metadata.
 
     Raises:
-        ValueError: The server cannot be reached, or it refuses the user.
+        UserError: The server cannot be reached, or it refuses the user.
     """
-    _check_reachable(database)
+    try:
+        # The client library waits without end for a server that does not answer.
+        with socket.create_connection((database.host, database.port), _CONNECT_SECONDS) as channel:
+            if not channel.recv(1):
+                raise ConnectionError("no answer")
+    except OSError as error:
+        raise UserError(
+            f"the server of ML Metadata's database must be reachable ({error.strerror or error})",
+            str(database),
+            "Check `metadata`, and that the server runs and takes connections from this machine.",
+        ) from error
     with _password_set(database), quiet():
         from ml_metadata.metadata_store import MetadataStore
 
@@ -266,20 +237,23 @@ def connect(database: Database) -> "MetadataStore":
 
 
 def lost(error: BaseException, database: Database) -> ConnectionLostError | None:
-    """Returns a plain error if a connection was lost; None for any other error.
+    """Returns a readable error if a connection was lost; None for any other error.
 
     Args:
-        error: What a component failed with. Its cause may be the one that matters.
+        error: Error of a component. The lost connection may be its cause.
         database: The database.
     """
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
         seen.add(id(link))
-        if _is_metadata(link) and _LOST.search(str(link)):
+        # Of ML Metadata's client, or of TFX's connection.
+        is_metadata = type(link) is RuntimeError or type(link).__module__ == "ml_metadata.errors"
+        if is_metadata and _LOST.search(str(link)):
             return ConnectionLostError(
-                f"the connection to ML Metadata's database {database} was lost. What was finished "
-                "is kept: start the server, and run the same command again to resume."
+                "the connection to ML Metadata's database must last for the run",
+                f"{database}, which was lost",
+                "Start the server, and run the same command again: it resumes.",
             )
         link = link.__cause__ or link.__context__
     return None
@@ -299,32 +273,24 @@ def quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _is_metadata(error: BaseException) -> bool:
-    """Returns True for an error of ML Metadata's client, or of TFX's connection."""
-    return type(error) is RuntimeError or type(error).__module__ == "ml_metadata.errors"
-
-
-def _password(database: Database) -> str:
-    """Returns the password of the file or of the environment variable; empty if there is none.
-
-    Raises:
-        ValueError: The file cannot be read.
-    """
-    file = database.password_file
-    if file is None or (PASSWORD in os.environ and not file.exists()):
-        return os.environ.get(PASSWORD, "")
-    try:
-        return file.read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(
-            "metadata_password_file must be a text file that can be read, got "
-            f"{str(file)!r}. Name another one, or put the password into {PASSWORD}."
-        ) from error
-
-
 @contextlib.contextmanager
 def _password_set(database: Database) -> Iterator[None]:
-    password = _password(database)
+    """Sets the password of the file, or else of our environment variable, for the client library.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
+    file = database.password_file
+    password = os.environ.get(PASSWORD, "")
+    if file is not None and (file.exists() or PASSWORD not in os.environ):
+        try:
+            password = file.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(
+                "`metadata_password_file` must be a text file that can be read",
+                str(file),
+                f"Name another one, or put the password into {PASSWORD}.",
+            ) from error
     before = os.environ.get(_CLIENT_PASSWORD)
     os.environ[_CLIENT_PASSWORD] = password
     try:
@@ -336,26 +302,11 @@ def _password_set(database: Database) -> Iterator[None]:
             os.environ[_CLIENT_PASSWORD] = before
 
 
-def _check_reachable(database: Database) -> None:
-    """Raises ValueError unless a server answers; the client library waits without end for one."""
-    try:
-        with socket.create_connection((database.host, database.port), _CONNECT_SECONDS) as channel:
-            # A MySQL server speaks first.
-            if not channel.recv(1):
-                raise ConnectionError("no answer")
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise ValueError(
-            f"the server of ML Metadata's database must be reachable, got {database} ({why}). "
-            "Check --metadata, and that the server runs and takes connections from this machine."
-        ) from error
-
-
 def _retried(call: Callable[[], Any], database: Database) -> Any:
-    """Returns what a call gives, made again while other runs create the tables.
+    """Returns what a call returns, repeated while other runs create the tables.
 
     Raises:
-        ValueError: The server refuses the user, or what it wants to do.
+        UserError: The server refuses the user, or what it wants to do.
     """
     from ml_metadata import errors
 
@@ -366,13 +317,14 @@ def _retried(call: Callable[[], Any], database: Database) -> Any:
             if not _CONFLICT.search(str(error)) or attempt == _ATTEMPTS - 1:
                 # The client gives its reason twice.
                 reason = str(error).rpartition("errno: ")[2].partition(", error:")[0].strip()
-                password = database.password_file or PASSWORD
-                raise ValueError(
+                raise UserError(
                     f"the database of ML Metadata must accept the password of {database.user!r}, "
-                    f"and let that user create tables, got {database} ({reason}). Check "
-                    f"{password}; the account must log in by mysql_native_password. Let an "
-                    f"administrator run: CREATE DATABASE {database.name}; "
-                    f"GRANT ALL ON {database.name}.* TO {database.user!r};"
+                    f"and let that user create tables ({reason})",
+                    str(database),
+                    f"Check {database.password_file or PASSWORD}; the account must log in by "
+                    f"mysql_native_password. Let an administrator run: "
+                    f"CREATE DATABASE {database.name}; "
+                    f"GRANT ALL ON {database.name}.* TO {database.user!r};",
                 ) from error
             time.sleep((attempt + secrets.randbelow(1000) / 1000) * 0.2)
     raise AssertionError("unreachable")

@@ -1,230 +1,203 @@
-"""One run, whole: its steps, and where its model comes from."""
+"""Lineage of one run: its steps, and what its model was made from."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from schemas import columns
+from trainer_module.util.checks import UserError
 
 from . import runs, store
-from .runs import Run, RunState
-from .store import Artifact, Execution, Records
+from .runs import IsBusy, Run
+from .store import Artifact, Execution, Records, Scalar
 
-# What judged a model, or what its weights began as, has a story of its own.
-_ENDS = ("ModelBlessing", "InfraBlessing")
-_BEGINNING = "base_model"
-# Where TFX's Trainer puts the SavedModel in its output.
-_SERVING = "Format-Serving"
+SERVING = "Format-Serving"
+"""Folder of the SavedModel in the output of TFX's Trainer."""
+
+# Artifacts whose own inputs are not followed.
+_VERDICTS = ("ModelBlessing", "InfraBlessing")
 # Written by TFX into every artifact, or of use to it only.
-_PLUMBING = ("tfx_version", "is_external", "name", "state", "producer_component")
+_TFX_PROPERTIES = ("tfx_version", "is_external", "name", "state", "producer_component")
 _NO_CONFIG = ("train_config", "custom_config", "code", "checkpoints", "train_args", "eval_args")
 
 
 @dataclass(frozen=True)
-class ShowConfig:
-    """What `plateau runs show` needs to know.
-
-    Attributes:
-        id: Id of the run as `plateau runs` prints it, or its time, or the beginning of either;
-            if not given, the newest run.
-        output: Output folder to read; if not given, every one under ./runs.
-        json: Print JSON instead of a page.
-    """
-
-    id: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[ID]")] = None
-    output: Path | None = None
-    json: bool = False
-
-
-@dataclass(frozen=True)
 class Made:
-    """An artifact of a step.
-
-    Attributes:
-        key: Under which name the component has it.
-        type: Its type.
-        path: Where it lies.
-        run: Short id of the run that made it, which is an earlier one if it was cached.
-    """
+    """Output of a step."""
 
     key: str
+    """Name under which the component has it."""
     type: str
     path: Path
     run: str
+    """Short id of the run that made it, which is an earlier one if it was cached."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One component in a run.
-
-    Attributes:
-        component: Its id in the pipeline.
-        state: As ML Metadata has it; "interrupted" if its process died.
-        seconds: From its registration to its last change; None if it did not end.
-        made: Its outputs.
-    """
+    """One component in a run."""
 
     component: str
     state: str
+    """As ML Metadata has it; "interrupted" if its process died."""
     seconds: float | None
+    """From its registration to its last change; None if it did not end."""
     made: tuple[Made, ...]
 
 
 @dataclass(frozen=True)
 class Origin:
-    """An artifact and what it was made from.
-
-    Attributes:
-        type: Its type.
-        path: Where it lies.
-        component: What made it.
-        run: Short id of the run that made it; empty if no run did.
-        note: What there is to know of it, in words.
-        sources: What it was made from, with the keys under which it was read.
-    """
+    """Artifact and what it was made from."""
 
     type: str
     path: Path
     component: str
+    """Component that made it."""
     run: str
+    """Short id of the run that made it; empty if no run did."""
     note: str = ""
+    """Version, fingerprint or verdict."""
     sources: tuple[tuple[str, "Origin"], ...] = ()
+    """Artifacts it was made from, with the keys under which they were read."""
 
 
 @dataclass(frozen=True)
 class Detail:
-    """One run, whole.
-
-    Attributes:
-        run: The run.
-        output: Its output folder.
-        log: Its log file; None if it is gone.
-        steps: In the order they began.
-        lineage: From the pushed model back, or from the model if it was not pushed; None if
-            there is no model.
-        data: What is known of the examples, by name.
-        config: Parameters of the component that made the model, by group and name.
-        code: Fingerprint of the training code; empty if not recorded.
-        renamed: Columns of a table that the model serves under another name, by that name.
-    """
+    """One run with its steps, lineage, data and parameters."""
 
     run: Run
     output: Path
+    """Output folder."""
     log: Path | None
+    """Log file; None if it was deleted."""
     steps: tuple[Step, ...]
+    """In the order they began."""
     lineage: Origin | None
-    data: Mapping[str, store.Scalar]
+    """From the pushed model back, or from the model if it was not pushed."""
+    data: Mapping[str, Scalar]
+    """Properties of the examples."""
     config: Mapping[str, Mapping[str, Any]]
+    """Parameters of the component that made the model, by group and name."""
     code: str
+    """Fingerprint of the training code; empty if not recorded."""
     renamed: Mapping[str, str] = field(default_factory=dict)
+    """Columns of a table that the model serves under another name, by that name."""
 
 
-def read(outputs: Iterable[Path], wanted: str | None) -> Detail:
-    """Find a run and read all about it.
+def find(
+    outputs: Iterable[Path], wanted: str | None, is_busy: IsBusy = lambda output: False
+) -> tuple[Run, Path, Records]:
+    """Returns a run, its output folder and the ML Metadata there.
 
     Args:
-        outputs: Output folders to look in.
+        outputs: Output folders to search.
         wanted: Beginning of its id or of its time; the newest run if None.
+        is_busy: Returns True if a process holds an output folder's lock.
 
     Raises:
-        ValueError: There is no such run, or several.
+        UserError: There is no such run, or several.
     """
-    found, looked = [], []
+    matches, searched = [], []
     for output in outputs:
-        looked.append(str(output))
+        searched.append(str(output))
         records = store.read(store.store_of(output))
-        folder = runs.listed(records, output)
-        found += [(run, output, records) for run in folder.runs if _is_meant(run, wanted)]
-    if not found and wanted is None:
-        raise ValueError(
-            f"there must be a run to show, found none in {', '.join(looked) or './runs'}. "
-            "Start one with `plateau run`, or name another folder with --output."
-        )
-    found.sort(key=lambda item: item[0].began, reverse=True)
+        for run in runs.listed(records, output, is_busy).runs:
+            if wanted is None or run.id.startswith(wanted.lower()) or run.name.startswith(wanted):
+                matches.append((run, output, records))
     if wanted is None:
-        found = found[:1]
-    if len(found) != 1:
-        named = ", ".join(f"{run.id} ({output})" for run, output, _ in found)
-        wrong = f"which begins {named}" if found else "which no run has"
-        raise ValueError(
-            "ID must be that of one run, or the beginning of it, got "
-            f"{wanted}, {wrong}. `plateau runs` lists them."
+        if not matches:
+            raise UserError(
+                "there must be a run to show",
+                f"none in {', '.join(searched) or './runs'}",
+                "Start one with `plateau run`, or name another folder with `output`.",
+            )
+        return max(matches, key=lambda match: match[0].began)
+    if len(matches) != 1:
+        named = ", ".join(f"{run.id} ({output})" for run, output, _ in matches)
+        raise UserError(
+            "ID must be that of one run, or the beginning of it",
+            f"{wanted}, {f'which begins {named}' if matches else 'which no run has'}",
+            "`plateau runs` lists them.",
         )
-    run, output, records = found[0]
-    return _detail(records, output, run)
+    return matches[0]
 
 
-def _is_meant(run: Run, wanted: str | None) -> bool:
-    return wanted is None or run.id.startswith(wanted.lower()) or run.name.startswith(wanted)
+def read(
+    outputs: Iterable[Path], wanted: str | None, is_busy: IsBusy = lambda output: False
+) -> Detail:
+    """Returns all about a run.
 
-
-def _detail(records: Records, output: Path, run: Run) -> Detail:
-    [found] = [item for item in records.runs if item.id == run.name]
-    artifacts = dict(reversed([(a.type, a) for _, a in records.outputs(*found.executions)]))
+    Args and errors are those of `find`.
+    """
+    run, output, records = find(outputs, wanted, is_busy)
+    record = records.run(run.name)
+    artifacts = {artifact.type: artifact for _, artifact in reversed(record.outputs)}
     examples, model = artifacts.get("Examples"), artifacts.get("Model")
     pushed = run.pushed is not None and not run.reason
     root = artifacts.get("PushedModel") if pushed else model
-    trainer = records.maker(model.id) if model else runs.trainer(records, found)
+    trainer = runs.trainer(records, record)
+    parameters = trainer.properties if trainer else {}
+    data = examples.properties.items() if examples else ()
     return Detail(
         run=run,
         output=output,
-        log=_log(output, found.began),
-        steps=tuple(_step(records, output, execution, run.state) for execution in found.executions),
+        log=_log(output, record.began),
+        steps=tuple(_step(records, output, e, run.state == "running") for e in record.executions),
         lineage=_origin(records, output, root) if root else None,
-        data=_facts(examples.properties) if examples else {},
-        config=_config(trainer.properties) if trainer else {},
-        code=runs.code(trainer.properties) if trainer else "",
+        data={name: value for name, value in data if name not in _TFX_PROPERTIES},
+        config=_config(parameters),
+        code=runs.code(parameters),
         renamed=_renamed(runs.place(model, output)) if model else {},
     )
 
 
 def _renamed(model: Path) -> dict[str, str]:
-    """What an exported model says of the columns it takes; nothing if it is gone."""
-    file = model / _SERVING / columns.FILE
+    """Returns the columns that an exported model names otherwise; none if it was deleted."""
+    file = model / SERVING / columns.FILE
     inputs = columns.parse(file.read_bytes()) if file.is_file() else {}
-    return {name: given.column for name, given in inputs.items() if name != given.column}
+    return {name: each.column for name, each in inputs.items() if name != each.column}
 
 
-def _step(records: Records, output: Path, execution: Execution, state: RunState) -> Step:
+def _step(records: Records, output: Path, execution: Execution, is_running: bool) -> Step:
     ended = execution.state not in ("new", "running")
-    made = []
-    for key, artifact in records.outputs(execution):
-        maker = records.maker(artifact.id)
-        by = runs.short_id(maker.run) if maker and maker.run else ""
-        made.append(Made(key, artifact.type, runs.place(artifact, output), by))
     return Step(
         component=execution.component or execution.type,
-        state=execution.state if ended or state == "running" else "interrupted",
+        state=execution.state if ended or is_running else "interrupted",
         seconds=execution.seconds if ended else None,
-        made=tuple(made),
+        made=tuple(
+            Made(key, artifact.type, runs.place(artifact, output), _maker(records, artifact)[1])
+            for key, artifact in execution.outputs
+        ),
     )
 
 
-def _origin(records: Records, output: Path, artifact: Artifact) -> Origin:
-    """An artifact with all that it comes from, cached executions seen through."""
+def _origin(records: Records, output: Path, artifact: Artifact, follow: bool = True) -> Origin:
+    """Returns an artifact with all that it was made from, cached executions seen through."""
     maker = records.maker(artifact.id)
-    sources: list[tuple[str, Origin]] = []
-    if maker is not None and artifact.type not in _ENDS:
-        for key, source in records.inputs(maker):
-            follow = _leaf if key == _BEGINNING else _origin
-            sources.append((key, follow(records, output, source)))
-    leaf = _leaf(records, output, artifact)
-    return Origin(leaf.type, leaf.path, leaf.component, leaf.run, leaf.note, tuple(sources))
-
-
-def _leaf(records: Records, output: Path, artifact: Artifact) -> Origin:
-    maker = records.maker(artifact.id)
+    component, run = _maker(records, artifact)
+    inputs = maker.inputs if maker and follow and artifact.type not in _VERDICTS else ()
     return Origin(
         type=artifact.type,
         path=runs.place(artifact, output),
-        component=(maker.component or maker.type) if maker else "",
-        run=runs.short_id(maker.run) if maker and maker.run else "",
+        component=component,
+        run=run,
         note=_note(records, artifact),
+        # The model whose weights training began with has a lineage of its own.
+        sources=tuple(
+            (key, _origin(records, output, source, follow=key != "base_model"))
+            for key, source in inputs
+        ),
     )
+
+
+def _maker(records: Records, artifact: Artifact) -> tuple[str, str]:
+    """Returns the component and the short id of the run that made an artifact."""
+    maker = records.maker(artifact.id)
+    if maker is None:
+        return "", ""
+    return maker.component or maker.type, runs.short_id(maker.run) if maker.run else ""
 
 
 def _note(records: Records, artifact: Artifact) -> str:
@@ -241,12 +214,8 @@ def _note(records: Records, artifact: Artifact) -> str:
     return str(properties.get("blessing_status", ""))
 
 
-def _facts(properties: Mapping[str, store.Scalar]) -> dict[str, store.Scalar]:
-    return {name: value for name, value in properties.items() if name not in _PLUMBING}
-
-
-def _config(properties: Mapping[str, store.Scalar]) -> dict[str, dict[str, Any]]:
-    """A trainer's parameters: the groups of its config, and those that stand by themselves."""
+def _config(properties: Mapping[str, Scalar]) -> dict[str, dict[str, Any]]:
+    """Returns a trainer's parameters: the groups of its config, and its other ones."""
     flat = {
         name: value
         for name, value in properties.items()
@@ -263,6 +232,6 @@ def _config(properties: Mapping[str, store.Scalar]) -> dict[str, dict[str, Any]]
 
 
 def _log(output: Path, began: datetime) -> Path | None:
-    """The newest log that was begun before a run was registered."""
+    """Returns the newest log that was begun before a run was registered."""
     logs = [log for log in (output / "logs").glob("*.log") if log.stem <= f"{began:%Y%m%d-%H%M%S}"]
     return max(logs, default=None)

@@ -1,93 +1,73 @@
-"""The models pushed for serving, and the way back to an earlier one.
+"""Pushed versions of a model: which is served, and the rollback to an earlier one.
 
 TensorFlow Serving takes the highest integer folder under the pushed one and ignores names that are
 no integers, so an earlier model is served again when a copy of it has a higher number.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
-
-import tyro
+from typing import TYPE_CHECKING, Any
 
 from components.serving_pusher import versions as serving
+from trainer_module.util.checks import UserError, require
 
-from ..runners import lock
-from . import record
-from . import store as metadata
-from .store import Execution, Records
+from . import store
+from .store import Artifact, Execution, Records, Scalar
+
+if TYPE_CHECKING:
+    from ml_metadata.metadata_store import MetadataStore
 
 ROLLBACK = "plateau.Rollback"
-"""Type of the executions that ML Metadata has of rollbacks."""
+"""Type of the executions that record rollbacks."""
 
 BLESS = "plateau.Bless"
-"""Type of the executions that ML Metadata has of pushes by hand."""
-
-
-@dataclass(frozen=True)
-class RollbackConfig:
-    """What `plateau rollback` needs to know.
-
-    Attributes:
-        version: Version to serve again; if not given, the newest one before the present model
-            that holds another model.
-        output: Output folder of the runs; if not given, the one under ./runs that has a pushed
-            model.
-        yes: Do not ask for confirmation.
-    """
-
-    version: Annotated[tyro.conf.Positional[int | None], tyro.conf.arg(metavar="[VERSION]")] = None
-    output: Path | None = None
-    yes: bool = False
+"""Type of the executions that record pushes by hand."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """A model that lies in the pushed folder.
-
-    Attributes:
-        number: The folder's name, by which TensorFlow Serving knows it.
-        path: The folder.
-        origin: Version it is a copy of; its own number if a run pushed it.
-        model: Id of the Model in ML Metadata; None if no run and no rollback pushed it.
-        run: Id of the run that pushed the model; empty if none did.
-        since: When it was put there; None if ML Metadata does not know.
-    """
+    """Model in the pushed folder."""
 
     number: int
+    """The folder's name, by which TensorFlow Serving knows it."""
     path: Path
     origin: int
+    """Version it is a copy of; its own number if it is no copy."""
     model: int | None = None
+    """Id of the Model in ML Metadata; None if no run and no rollback pushed it."""
     run: str = ""
+    """Id of the run that pushed the model; empty if none did."""
     since: datetime | None = None
+    """When it was pushed; None if ML Metadata does not know."""
 
     @property
     def intact(self) -> bool:
         """Whether it holds a SavedModel."""
         return (self.path / "saved_model.pb").is_file()
 
+    def __str__(self) -> str:
+        """Returns the number, and that of the original of a copy."""
+        copy = f" (a copy of {self.origin})" if self.origin != self.number else ""
+        return f"{self.number}{copy}"
+
 
 @dataclass(frozen=True)
 class Rollback:
-    """A rollback that can be done.
-
-    Attributes:
-        output: Output folder.
-        served: What is served at present.
-        target: What is to be served again.
-    """
+    """Rollback that is possible."""
 
     output: Path
     served: Version
+    """Version that is served at present."""
     target: Version
+    """Version to serve again."""
 
 
 @dataclass(frozen=True)
 class _Push:
-    """What ML Metadata says of a version."""
+    """Record of a version in ML Metadata."""
 
     execution: Execution
     artifact: int | None
@@ -96,48 +76,35 @@ class _Push:
 
 
 def folder_of(output: Path) -> Path:
-    """The folder that TensorFlow Serving watches."""
+    """Returns the folder that TensorFlow Serving watches."""
     return output / "pushed"
 
 
 def versions(records: Records, output: Path) -> tuple[Version, ...]:
-    """The versions that lie in the pushed folder, the lowest number first.
-
-    Args:
-        records: ML Metadata of the output folder.
-        output: Output folder.
-    """
+    """Returns the versions in the pushed folder, the lowest number first."""
     pushes = _pushes(records)
-    found = []
+    listed = []
     for number, path in sorted(serving.versions(folder_of(output)).items()):
         push = pushes.get(number)
         if push is None:
-            found.append(Version(number, path, number))
+            listed.append(Version(number, path, number))
             continue
-        origin = pushes.get(push.origin, push)
-        found.append(
-            Version(
-                number,
-                path,
-                push.origin,
-                push.model,
-                _run_of(origin.execution),
-                push.execution.began,
-            )
-        )
-    return tuple(found)
+        run = _run_of(pushes.get(push.origin, push).execution)
+        since = push.execution.began
+        listed.append(Version(number, path, push.origin, push.model, run, since))
+    return tuple(listed)
 
 
 def served(records: Records, output: Path) -> Version | None:
-    """The version that TensorFlow Serving takes; None if there is none."""
+    """Returns the version that TensorFlow Serving takes; None if there is none."""
     return max(versions(records, output), key=lambda version: version.number, default=None)
 
 
 def plan(output: Path, wanted: int | None = None) -> Rollback:
-    """Find what to go back to.
+    """Returns the rollback to a version.
 
-    A copy that an earlier rollback made counts as the version it was made from, so that one
-    rollback after another goes further back instead of to and fro.
+    A copy that an earlier rollback made counts as the version it was made from, so that consecutive
+    rollbacks move further back.
 
     Args:
         output: Output folder.
@@ -145,122 +112,173 @@ def plan(output: Path, wanted: int | None = None) -> Rollback:
             another model.
 
     Raises:
-        ValueError: No model is pushed, or there is no such version, or none before the present
+        UserError: No model is pushed, or there is no such version, or none before the present
             model, or the version is damaged or is being served already.
     """
-    records = metadata.read(metadata.store_of(output))
-    there = versions(records, output)
-    if not there:
-        raise ValueError(
-            f"a rollback needs a pushed model, found none in {folder_of(output)}. "
-            "Push one with `plateau run`, or name another folder with --output."
-        )
-    present = there[-1]
-    known = {version.number: version for version in there if version.model is not None}
-    listed = f"Versions there: {', '.join(map(str, known)) or 'none that a run pushed'}."
-    if wanted is None:
-        target = _before(present, known)
-        if target is None:
-            raise ValueError(
-                "a rollback needs an earlier version of another model than the present one, got "
-                f"none before {_name(present)} in {folder_of(output)}. Push another model with "
-                f"`plateau run`, or name a version. {listed}"
+    folder = folder_of(output)
+    listed = versions(store.read(store.store_of(output)), output)
+    require(
+        listed != (),
+        "a rollback needs a pushed model",
+        f"none in {folder}",
+        "Push one with `plateau run`, or name another folder with `output`.",
+    )
+    present = listed[-1]
+    known = {version.number: version for version in listed if version.model is not None}
+    there = f"Versions there: {', '.join(map(str, known)) or 'none that a run pushed'}."
+    target = _before(present, known) if wanted is None else known.get(wanted)
+    if target is None:
+        if wanted is None:
+            raise UserError(
+                "a rollback needs an earlier version of another model than the present one",
+                f"none before {present} in {folder}",
+                f"Push another model with `plateau run`, or name a version. {there}",
             )
-    elif wanted not in known:
-        raise ValueError(
-            f"VERSION must be one that was pushed to {folder_of(output)} and is still there, "
-            f"got {wanted}. {listed}"
-        )
-    else:
-        target = known[wanted]
-        if present == target or (present.model == target.model and present.intact):
-            raise ValueError(
-                f"VERSION must hold another model than the one served, got {wanted}, whose model "
-                f"is served already as {present.number}. {listed}"
-            )
-    if not target.intact:
-        raise ValueError(
-            f"a pushed model must hold saved_model.pb, got {target.path} without one: it is "
-            f"damaged. Name another version: `plateau rollback VERSION`. {listed}"
-        )
+        raise UserError(f"VERSION must be one that was pushed to {folder}", wanted, there)
+    require(
+        present != target and (present.model != target.model or not present.intact),
+        "VERSION must hold another model than the one served",
+        f"{wanted}, whose model is served already as {present.number}",
+        there,
+    )
+    require(
+        target.intact,
+        "a pushed model must hold saved_model.pb",
+        f"{target.path} without one",
+        f"It is damaged: name another version, `plateau rollback VERSION`. {there}",
+    )
     return Rollback(output, present, target)
 
 
 def apply(rollback: Rollback, now: Callable[[], float] = time.time) -> Version:
-    """Serve an earlier model again: copy it to a higher version, and record that.
+    """Serves an earlier model again: copies it to a higher version, and records that.
 
-    The copy is whole or not there at all, and nothing is deleted. Its number is the time, or the
-    next free one where the clock is behind the versions.
+    The copy is atomic, and nothing is deleted.
 
     Args:
-        rollback: What `plan` found.
-        now: The clock, in seconds since 1970.
+        rollback: From `plan`. The caller holds the output folder's lock.
+        now: Seconds since 1970.
 
     Returns:
         The new version.
 
     Raises:
-        lock.OutputBusyError: A run is using the output folder.
-        ValueError: Another version is served by now than when the rollback was planned.
+        UserError: Another version is served by now than when the rollback was planned.
         OSError: The copy cannot be written.
     """
     output, target = rollback.output, rollback.target
-    try:
-        with lock.hold(output):
-            if plan(output, rollback.target.number) != rollback:
-                raise ValueError(
-                    f"a rollback must start from the version it was planned for, got a change in "
-                    f"{folder_of(output)} meanwhile. Look with `plateau runs`, and try again."
-                )
-            place = metadata.store_of(output)
-            records = metadata.read(place)
-            source = _pushes(records)[target.number]
-            number = next_version(records, output, now)
-            destination = folder_of(output) / str(number)
-            store = metadata.connect(place, write=True)
-            execution = record.begin(
-                store,
-                ROLLBACK,
-                {
-                    "pushed_version": number,
-                    "source_version": target.number,
-                    "origin_version": target.origin,
-                    "replaced_version": rollback.served.number,
-                },
-                {"pushed_model": source.artifact, "model": source.model},
-                beside=source.execution.id,
-            )
-            try:
-                serving.copy(target.path, destination)
-            except BaseException:
-                if not destination.exists():
-                    record.fail(store, execution)
-                raise
-            pushed = record.pushed(store, destination.resolve())
-            record.complete(store, execution, [("pushed_model", pushed)])
-    except lock.OutputBusyError as busy:
-        raise lock.OutputBusyError(
-            f"a rollback needs the output folder to itself, and a run is using {output}. "
-            "Wait for its end, and try again."
-        ) from busy
+    require(
+        plan(output, target.number) == rollback,
+        "a rollback must start from the version it was planned for",
+        f"a change in {folder_of(output)} meanwhile",
+        "Look with `plateau runs`, and try again.",
+    )
+    records = store.read(store.store_of(output))
+    source = _pushes(records)[target.number]
+    destination = push_copy(
+        records,
+        output,
+        target.path,
+        ROLLBACK,
+        {
+            "source_version": target.number,
+            "origin_version": target.origin,
+            "replaced_version": rollback.served.number,
+        },
+        inputs={"pushed_model": source.artifact, "model": source.model},
+        sibling=source.execution,
+        now=now,
+    )
+    number = int(destination.name)
     return Version(number, destination, target.origin, target.model, target.run, datetime.now())
 
 
-def next_version(records: Records, output: Path, now: Callable[[], float] = time.time) -> int:
-    """The number of the next version: the time, or the next free one.
+def push_copy(
+    records: Records,
+    output: Path,
+    source: Path,
+    kind: str,
+    properties: Mapping[str, Scalar],
+    *,
+    inputs: Mapping[str, int | None],
+    sibling: Execution,
+    blessing: Mapping[str, Scalar] | None = None,
+    now: Callable[[], float] = time.time,
+) -> Path:
+    """Copies a model to the next version, and records that as an execution in ML Metadata.
 
     Args:
         records: ML Metadata of the output folder.
-        output: Output folder.
-        now: The clock, in seconds since 1970.
+        output: Output folder. The caller holds its lock.
+        source: Folder of the SavedModel.
+        kind: Type of the execution.
+        properties: Its custom properties.
+        inputs: Ids of the artifacts it reads, by key; None for one that is not known.
+        sibling: Execution of the pipeline that this one belongs to.
+        blessing: Custom properties of the ModelBlessing to make, if one is to be made.
+        now: Seconds since 1970.
+
+    Returns:
+        The version's folder. Its number is the time, or the next free one where the clock is
+        behind the versions.
     """
-    # A version that is gone may still be loaded where it was served.
+    from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+    # A version that was deleted may still be loaded where it was served.
     free = serving.next_version(serving.versions(folder_of(output)), now)
-    return max([free, *(number + 1 for number in _pushes(records))])
+    number = max([free, *(number + 1 for number in _pushes(records))])
+    destination = folder_of(output) / str(number)
+    opened = store.connect(store.store_of(output), write=True)
+    execution = mlmd.Execution(
+        type_id=opened.put_execution_type(mlmd.ExecutionType(name=kind)),
+        last_known_state=mlmd.Execution.RUNNING,
+    )
+    _set(execution, {"pushed_version": number, **properties})
+    keys = {id: key for key, id in inputs.items() if id is not None}
+    read = [
+        (artifact, _event(mlmd.Event.INPUT, keys[artifact.id], artifact.id))
+        for artifact in opened.get_artifacts_by_id(list(keys))
+    ]
+    # The pipeline's context only: TFX finds by it what belongs to the pipeline.
+    contexts = [c for c in opened.get_contexts_by_execution(sibling.id) if c.type == "pipeline"]
+    execution.id = opened.put_execution(execution, read, contexts, force_reuse_context=True)[0]
+    try:
+        serving.copy(source, destination)
+    except BaseException:
+        if not destination.exists():
+            _end(opened, execution, mlmd.Execution.FAILED, {})
+        raise
+    path = str(destination.resolve())
+    pushed = {"pushed": 1, "pushed_destination": path, "pushed_version": destination.name}
+    outputs = {"pushed_model": _artifact(opened, "PushedModel", path, pushed)}
+    if blessing is not None:
+        verdict = output.resolve() / "artifacts" / "Bless" / "blessing" / str(execution.id)
+        verdict.mkdir(parents=True)
+        (verdict / "BLESSED").touch()
+        outputs["blessing"] = _artifact(opened, "ModelBlessing", str(verdict), blessing)
+    _end(opened, execution, mlmd.Execution.COMPLETE, outputs)
+    return destination
 
 
-def _before(present: Version, known: dict[int, Version]) -> Version | None:
-    """The newest version that a run pushed before the present model, and that holds another."""
+def by_hand(records: Records) -> dict[str, Execution]:
+    """Returns the last push by hand of each run, by the run that trained the model."""
+    return {
+        _run_of(execution): execution
+        for execution in records.executions.values()
+        if execution.type == BLESS and execution.state == "complete"
+    }
+
+
+def pushed_version(artifact: Artifact) -> int | None:
+    """Returns the version that a PushedModel was pushed as; None if it was not, or is none."""
+    if artifact.type != "PushedModel" or artifact.properties.get("pushed") != 1:
+        return None
+    version = str(artifact.properties.get("pushed_version", ""))
+    return int(version) if version.isdecimal() else None
+
+
+def _before(present: Version, known: Mapping[int, Version]) -> Version | None:
+    """Returns the newest original before the present model that holds another one."""
     candidates = [
         version
         for version in known.values()
@@ -270,49 +288,62 @@ def _before(present: Version, known: dict[int, Version]) -> Version | None:
     return max(candidates, key=lambda version: version.number, default=None)
 
 
-def _name(version: Version) -> str:
-    copied = version.origin != version.number
-    return f"{version.number} (a copy of {version.origin})" if copied else str(version.number)
-
-
 def _run_of(execution: Execution) -> str:
-    """The run that a push belongs to; one by hand belongs to that which trained the model."""
+    """Returns the run of a push; for one by hand, the run that trained the model."""
     return execution.run or str(execution.properties.get("run", ""))
 
 
-def by_hand(records: Records) -> dict[str, Execution]:
-    """The pushes by hand, by the run that trained the model; the last of each."""
-    return {
-        _run_of(execution): execution
-        for execution in records.executions.values()
-        if execution.type == BLESS and execution.state == "complete"
-    }
-
-
 def _pushes(records: Records) -> dict[int, _Push]:
-    """What ML Metadata says of each version, whether it still lies there or not."""
+    """Returns the record of each version, whether its folder still exists or not."""
     pushes: dict[int, _Push] = {}
     for execution in records.executions.values():
-        model = next((a.id for _, a in records.inputs(execution) if a.type == "Model"), None)
+        inputs = dict(execution.inputs)
+        model = next((a.id for a in inputs.values() if a.type == "Model"), None)
         if execution.type in (ROLLBACK, BLESS):
             # One that was killed after its last step has no output, and its copy is served.
             if execution.state != "failed":
-                source = next(iter(execution.inputs.get("pushed_model", ())), None)
+                source = inputs["pushed_model"].id if "pushed_model" in inputs else None
                 number = int(execution.properties["pushed_version"])
                 origin = int(execution.properties.get("origin_version", number))
                 pushes.setdefault(number, _Push(execution, source, model, origin))
         elif execution.state == "complete":
-            for _, artifact in records.outputs(execution):
+            for _, artifact in execution.outputs:
                 version = pushed_version(artifact)
                 if version is not None:
-                    # The first push of a version is the one whose files lie there.
+                    # The first push of a version is the one whose files its folder holds.
                     pushes.setdefault(version, _Push(execution, artifact.id, model, version))
     return pushes
 
 
-def pushed_version(artifact: metadata.Artifact) -> int | None:
-    """The version that a PushedModel was pushed as; None if it was not, or is none."""
-    if artifact.type != "PushedModel" or artifact.properties.get("pushed") != 1:
-        return None
-    version = str(artifact.properties.get("pushed_version", ""))
-    return int(version) if version.isdecimal() else None
+def _end(opened: "MetadataStore", execution: Any, state: int, outputs: Mapping[str, Any]) -> None:
+    from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+    execution.last_known_state = state
+    made = [(artifact, _event(mlmd.Event.OUTPUT, key)) for key, artifact in outputs.items()]
+    contexts = opened.get_contexts_by_execution(execution.id)
+    opened.put_execution(execution, made, contexts, force_reuse_context=True)
+
+
+def _artifact(opened: "MetadataStore", kind: str, uri: str, properties: Any) -> Any:
+    from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+    artifact = mlmd.Artifact(
+        type_id=opened.get_artifact_type(kind).id, uri=uri, state=mlmd.Artifact.LIVE
+    )
+    _set(artifact, properties)
+    return artifact
+
+
+def _event(kind: int, key: str, artifact: int | None = None) -> Any:
+    from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+    event = mlmd.Event(type=kind, artifact_id=artifact)
+    event.path.steps.add().key = key
+    event.path.steps.add().index = 0
+    return event
+
+
+def _set(proto: Any, properties: Mapping[str, Scalar]) -> None:
+    for name, value in properties.items():
+        kind = "int_value" if isinstance(value, int) else "string_value"
+        setattr(proto.custom_properties[name], kind, value)

@@ -19,9 +19,8 @@ from trainer_module.config import ImageFeatures
 from trainer_module.util import collector, environment, files
 from trainer_module.util.checks import check_fields, require
 
-from ..config import RunConfig
+from ..config import MetadataConfig, RunConfig
 from ..data import dataset
-from ..metadata.database import MetadataConfig
 from . import beam, kubeflow_checks, logs
 from .kubeflow_checks import Compiled, Target
 

@@ -22,8 +22,8 @@ from trainer_module.util.checks import require
 from ..config import RunConfig
 from ..data import dataset
 from ..metadata import store as metadata
-from ..metadata.result import RunResult
 from . import baseline, beam, cache, disk, lock, logs, progress
+from .result import RunResult
 
 _log = logging.getLogger(__name__)
 
@@ -109,7 +109,10 @@ def session(config: RunConfig) -> Iterator[Session]:
             data = dataset.resolve(config, output)
             config = dataclasses.replace(config, classes=data.classes)
             environment.prepare(config.verbose)
-            with metadata.ready(config.metadata, output) as store:
+            database = config.metadata
+            with metadata.ready(
+                database.metadata, database.metadata_password_file, output
+            ) as store:
                 found = Session(config, data, output, store, log)
                 try:
                     cache.forget_lost(store)
@@ -155,7 +158,7 @@ def run(config: RunConfig, console: Console, command: str = "") -> RunResult:
                 run_id = execute(here.config, here.data, here.output, command)
             except Exception as cause:
                 raise here.failed(cause, shown.component) from cause
-        from ..metadata import result
+        from . import result
 
         seconds = time.monotonic() - began
         return result.read_run(here.store, run_id, here.config, log=here.log, seconds=seconds)
@@ -215,6 +218,7 @@ def execute(
 
         ir = compile_pipeline(config, data, output, command)
     logs.silence_libraries()
+    _log.info(progress.STEPS, len(ir.nodes))
     # LocalDagRunner draws an id of its own only where none is set, and does not tell it.
     run_id = metadata.mark(datetime.now().isoformat(), metadata.store_of(output))
     runtime_parameter_utils.substitute_runtime_parameter(

@@ -200,7 +200,7 @@ def _contents(output: Path) -> dict[tuple[str, str], list[str]]:
     return {
         (execution.component, key): _names(Path(artifact.uri))
         for execution in records.runs[-1].executions
-        for key, artifact in records.outputs(execution)
+        for key, artifact in execution.outputs
     }
 
 
@@ -272,5 +272,5 @@ def lose(output: Path, component: str, key: str, remove: Callable[[Path], None])
     records = store.read(store.file_of(output))
     for execution in records.runs[-1].executions:
         if execution.component == component:
-            (found,) = (a for name, a in records.outputs(execution) if name == key)
+            (found,) = (a for name, a in execution.outputs if name == key)
             remove(Path(found.uri))

@@ -18,10 +18,10 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from components.evaluation import results
 from pipeline import presets
+from pipeline.config import BeamConfig
 from pipeline.data import dataset, digits
 from pipeline.metadata import store
 from pipeline.runners import local, logs
-from pipeline.runners.beam import BeamConfig
 from runs import ROOT, Done, plateau, records
 
 pytestmark = pytest.mark.e2e
@@ -177,7 +177,7 @@ def test_a_table_and_the_evaluator_on_several_processes(tmp_path):
     assert done.status == 0, done.out + done.err
     found = store.read(store.file_of(done.output))
     (evaluator,) = [e for e in found.executions.values() if e.component == "Evaluator"][:1]
-    evaluated = results.read(dict(found.outputs(evaluator))["evaluation"].uri)
+    evaluated = results.read(dict(evaluator.outputs)["evaluation"].uri)
     tested = len(records(done.files("CsvExampleGen", "examples", dataset.TEST)))
     assert evaluated.candidate.examples == tested > ROWS / 20
     result = json.loads((done.output / "comparison" / "comparison.json").read_text())

@@ -69,7 +69,7 @@ def test_test_accuracy_is_what_the_evaluator_wrote(compared):
     from components.evaluation import results
 
     measured = [
-        results.read(dict(records.outputs(each))["evaluation"].uri).candidate["accuracy"]
+        results.read(dict(each.outputs)["evaluation"].uri).candidate["accuracy"]
         for each in evaluators
     ]
     found = [run["test_accuracy"] for run in result(compared)["runs"]]

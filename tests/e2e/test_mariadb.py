@@ -125,7 +125,7 @@ def test_a_lost_connection_is_one_sentence_and_the_run_can_be_repeated(broken, b
     done = plateau("run", "digits", *OTHER_MODEL, output=both[1].output)
     assert done.status == 0, done.out + done.err
     assert done.component("Transform") == "cached"
-    assert "going on after epoch" in done.out
+    assert "resuming after epoch" in done.out
     assert done.accuracy("baseline") == both[1].accuracy()
     states = [run["state"] for run in listed(both[1].output)]
     assert states == ["finished", "interrupted", "finished"]

@@ -27,7 +27,7 @@ def test_ended_twice_it_goes_on_to_the_same_model(first, tmp_path):
         assert not (output / "pushed").exists()
     done = plateau("run", "digits", output=output)
     assert done.status == 0, done.out + done.err
-    assert "going on after epoch" in done.out
+    assert "resuming after epoch" in done.out
     assert done.component("Transform") == "cached"
     assert done.accuracy() == first.accuracy()
     expected = logits(first.pushed[0], first)

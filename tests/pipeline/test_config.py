@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from pipeline import presets
-from pipeline.config import RunConfig
-from pipeline.evaluation import GateConfig
+from pipeline.config import GateConfig, RunConfig
 from trainer_module.config import ImageFeatures, TableFeatures, TrainConfig
+from trainer_module.util.checks import UserError
 
 
 def image_run(**changes: Any) -> RunConfig:
@@ -28,34 +28,33 @@ def test_train_config_needs_classes() -> None:
 
 
 def test_table_without_classes_is_refused_at_once() -> None:
-    with pytest.raises(ValueError, match="--classes"):
+    with pytest.raises(ValueError, match="`classes` must name two"):
         image_run(features=TableFeatures(numeric=("a",)), classes=("only",))
 
 
 def test_group_by_is_an_expression_and_for_images() -> None:
-    with pytest.raises(ValueError, match=r"group_by must be a regular expression, got '\('"):
+    with pytest.raises(ValueError, match="`group_by` must be a regular expression"):
         image_run(group_by="(")
     table = {"features": TableFeatures(numeric=("a",)), "classes": ("no", "yes")}
-    with pytest.raises(ValueError, match="group_by is for images, got 'a'"):
+    with pytest.raises(ValueError, match="`group_by` is for images, got 'a'"):
         image_run(group_by="a", **table)
 
 
 @pytest.mark.parametrize(
-    "field",
-    ["min_accuracy", "min_class_accuracy", "max_accuracy_drop", "max_drift", "max_skew"],
-)
-@pytest.mark.parametrize("value", [2, -0.1])
-def test_gate_outside_zero_to_one_is_refused(field: str, value: float) -> None:
-    with pytest.raises(ValueError, match=rf"{field} must be .*got {value}.*--{field[:3]}"):
-        GateConfig(**{field: value})
-
-
-@pytest.mark.parametrize(
     ("field", "value"),
-    [("max_latency", 0), ("max_model_mib", float("inf")), ("min_class_examples", -1)],
+    [
+        ("min_accuracy", 2),
+        ("min_class_accuracy", -0.1),
+        ("max_accuracy_drop", 2),
+        ("max_drift", -0.1),
+        ("max_skew", 2),
+        ("max_latency", 0),
+        ("max_model_mib", float("inf")),
+        ("min_class_examples", -1),
+    ],
 )
-def test_limits_must_make_sense(field: str, value: float) -> None:
-    with pytest.raises(ValueError, match=rf"{field} must be .*got {value}.*--{field[:3]}"):
+def test_every_gate_has_a_range(field: str, value: float) -> None:
+    with pytest.raises(UserError, match=f"`{field}` must be .*got {value}"):
         GateConfig(**{field: value})
 
 

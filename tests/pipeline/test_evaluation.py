@@ -18,7 +18,7 @@ from tfx_bsl.public.tfxio import TFExampleBeamRecord  # noqa: E402
 
 from components.evaluation.results import Evaluation, read  # noqa: E402
 from pipeline import evaluation  # noqa: E402
-from pipeline.evaluation import GateConfig  # noqa: E402
+from pipeline.config import GateConfig  # noqa: E402
 from trainer_module.config import Features, ImageFeatures, TableFeatures  # noqa: E402
 from trainer_module.preprocessing import class_index  # noqa: E402
 

@@ -27,8 +27,8 @@ def table(folder: Path, text: str, name: str = "table.csv", encoding: str = "utf
     ("fields", "message"),
     [
         ({"paths": ()}, "something to predict"),
-        ({"top": 0}, "top must be at least 1"),
-        ({"file": Path("predictions.xlsx")}, r"file must end with \.csv or \.jsonl"),
+        ({"top": 0}, "`top` must be at least 1"),
+        ({"file": Path("predictions.xlsx")}, r"`file` must end with \.csv or \.jsonl"),
     ],
 )
 def test_flags_out_of_range_are_refused(fields: dict[str, object], message: str) -> None:

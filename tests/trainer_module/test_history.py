@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 
@@ -155,6 +156,40 @@ def test_tensorboard_gets_a_point_an_epoch(tmp_path):
     assert [step for step, _ in points["plateau/decision"]] == [3]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "estimate"),
+    [
+        (0.42, "about 0.42 s an epoch, 41 s to epoch 100"),
+        (60.0, "about 60 s an epoch, 1.6 h to epoch 100"),
+        (7200.0, "about 2 h an epoch, 196 h to epoch 100"),
+    ],
+)
+def test_progress_estimates_the_time_of_an_epoch_without_tracing(seconds, estimate):
+    out = io.StringIO()
+    writer = ProgressWriter(Console(file=out, width=200), max_epochs=100)
+    writer.start(dataclasses.replace(HISTORY, epochs=()))
+    for number, entry in enumerate(HISTORY.epochs):
+        # The first one traces.
+        writer.epoch(dataclasses.replace(entry, seconds=1000 + number * seconds))
+    assert out.getvalue().count(" an epoch, ") == 1
+    assert estimate in out.getvalue()
+
+
+def test_progress_is_compiling_until_the_first_steps_are_done():
+    out = io.StringIO()
+    console = Console(file=out, width=200, force_terminal=True)
+    writer = ProgressWriter(console, max_epochs=100)
+    writer.start(dataclasses.replace(HISTORY, epochs=()))
+    writer._progress.refresh()
+    assert "compiling" in out.getvalue()
+    out.truncate(0)
+    writer.batch(8, 10)
+    writer._progress.refresh()
+    writer.close(HISTORY)
+    assert "compiling" not in out.getvalue()
+    assert "8/10" in out.getvalue()
+
+
 def test_progress_shows_epochs_decisions_and_the_best():
     out = io.StringIO()
     writer = ProgressWriter(Console(file=out, width=200), max_epochs=100)
@@ -164,7 +199,7 @@ def test_progress_shows_epochs_decisions_and_the_best():
         writer.epoch(entry)
     writer.close(HISTORY)
     text = out.getvalue()
-    assert "going on after epoch 3" in text
+    assert "resuming after epoch 3" in text
     assert "epoch   2  accuracy 0.4000/0.2000  lr 0.05  batch 64 *" in text
     assert "epoch 3: [red]why" in text
     assert "keeping the weights of epoch 2 (val_accuracy 0.2000)" in text

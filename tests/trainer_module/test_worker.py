@@ -267,7 +267,7 @@ def test_other_numbers_of_workers_resume_from_the_checkpoints_of_the_chief(
 ):
     here, elsewhere = (workspace, tmp_path), (workspace, tmp_path / "elsewhere")
     killed_by = {2: signal.SIGKILL, 3: signal.SIGTERM}
-    for number, moment in ((2, "epoch 1"), (3, "going on after epoch")):
+    for number, moment in ((2, "epoch 1"), (3, "resuming after epoch")):
         processes = start_all(here, *[elsewhere] * (number - 1))
         read_until(processes[0], moment)
         processes[-1].send_signal(killed_by[number])
@@ -282,7 +282,7 @@ def test_other_numbers_of_workers_resume_from_the_checkpoints_of_the_chief(
         if number == 2:
             shutil.copytree(tmp_path / "checkpoints", stale)
     (out,) = finish(start(workspace, tmp_path, {}))
-    assert "going on after epoch" in out
+    assert "resuming after epoch" in out
     assert_same(tmp_path, alone)
 
 

@@ -8,12 +8,12 @@ import pytest
 from rich.console import Console
 
 from components.gate import Check
-from pipeline.cli import console
+from pipeline.cli import console, result
 from pipeline.metadata.lineage import Detail, Made, Origin
 from pipeline.metadata.lineage import Step as RunStep
-from pipeline.metadata.result import Evaluation, RunResult, SliceMetrics, Step
 from pipeline.metadata.runs import Folder, Run, short_id
 from pipeline.metadata.versions import Rollback, Version
+from pipeline.runners.result import Evaluation, RunResult, SliceMetrics, Step
 
 METRICS = SliceMetrics(360, {"accuracy": 0.9972, "crossentropy": 0.0366})
 FOLDER = Path("/a/path/that/is/longer/than/a/console/of/eighty/columns/is/wide") / ("x" * 60)
@@ -34,7 +34,7 @@ RESULT = RunResult(
 
 def shown(width: int, **changes: object) -> str:
     out = io.StringIO()
-    console.print_result(
+    result.print_result(
         Console(file=out, width=width, highlight=False), dataclasses.replace(RESULT, **changes)
     )
     return out.getvalue()
@@ -51,11 +51,11 @@ def test_tables_fit_and_paths_stay_whole(width: int) -> None:
     assert "LatestBlessedModel" in text
 
 
-def test_pictures_left_out_are_counted() -> None:
-    assert "1 bad picture left out" in shown(80, bad_images=1)
+def test_images_left_out_are_counted() -> None:
+    assert "1 bad image left out" in shown(80, bad_images=1)
     text = shown(80, bad_images=1200, converted_images=3)
-    assert "1,200 bad pictures left out" in text
-    assert "3 pictures converted to PNG" in text
+    assert "1,200 bad images left out" in text
+    assert "3 images converted to PNG" in text
     text = shown(80, left_out_files=1200, left_out_suffixes=".txt 1,199, .xml 1")
     assert "1,200 files of other suffixes left out (.txt 1,199, .xml 1)" in text
     assert "data " not in shown(80)
@@ -87,9 +87,9 @@ def test_accuracies_have_intervals_and_gates_say_whether_they_lie_beyond() -> No
     )
     text = shown(120, evaluation=dataclasses.replace(RESULT.evaluation, gates=gates))
     rows = [" ".join(line.split()) for line in text.splitlines()]
-    assert "│ candidate │ 360 │ 0.9972 │ 0.984-1.000 │ 0.0366 │" in rows
-    assert "│ accuracy, all examples │ 0.9972 │ 0.9500 │ +0.0472 │ yes │ passed │" in rows
-    assert "│ accuracy - baseline's │ 0.0000 │ -0.0100 │ +0.0100 │ no │ passed │" in rows
+    assert "candidate 360 0.9972 0.984-1.000 0.0366" in rows
+    assert "accuracy, all examples 0.9972 0.9500 +0.0472 yes passed" in rows
+    assert "accuracy - baseline's 0.0000 -0.0100 +0.0100 no passed" in rows
 
 
 def test_a_class_at_chance_and_one_without_examples_are_told() -> None:
@@ -114,7 +114,7 @@ def test_a_metric_that_was_not_measured_is_a_dash() -> None:
         RESULT.evaluation, candidate=SliceMetrics(None, {"accuracy": 0.5}), baseline=None
     )
     rows = [" ".join(line.split()) for line in shown(80, evaluation=evaluation).splitlines()]
-    assert "│ candidate │ - │ 0.5000 │ - │ - │" in rows
+    assert "candidate - 0.5000 - -" in rows
 
 
 OUTPUT = Path("runs/digits")
@@ -266,12 +266,12 @@ def test_a_run_that_came_to_nothing_is_shown() -> None:
 
 
 def test_json_has_every_field_in_plain_values() -> None:
-    (found,) = json.loads(console.as_json([Folder(OUTPUT, (RUN,), COPY)]))
-    assert found["path"] == "runs/digits"
-    assert found["runs"][0]["began"] == "2026-01-02T03:04:05"
-    assert found["runs"][0]["best_value"] == 0.99441
-    assert found["runs"][0].keys() == vars(RUN).keys()
-    assert found["served"]["number"] == 1795400999
+    (folder,) = json.loads(console.as_json([Folder(OUTPUT, (RUN,), COPY)]))
+    assert folder["path"] == "runs/digits"
+    assert folder["runs"][0]["began"] == "2026-01-02T03:04:05"
+    assert folder["runs"][0]["best_value"] == 0.99441
+    assert folder["runs"][0].keys() == vars(RUN).keys()
+    assert folder["served"]["number"] == 1795400999
     detail = json.loads(console.as_json(DETAIL))
     assert detail["lineage"]["sources"][0][1]["type"] == "Examples"
     assert detail["config"]["schedule"]["plan"] is None
@@ -283,8 +283,8 @@ def test_a_rollback_before_and_after() -> None:
     plan = Rollback(OUTPUT, PUSHED, earlier)
     assert "again   100, from run" in console.rollback(plan).plain
     assert "served  1795400358" in console.rollback(plan).plain
-    done = console.rolled_back(plan, COPY).plain
-    assert "1795400999, a copy of 100" in done
+    done = console.pushed(COPY, PUSHED).plain
+    assert "1795400999, a copy of 1795400358" in done
     assert str(COPY.path) in done
     assert "plateau rollback 1795400358" in done
 

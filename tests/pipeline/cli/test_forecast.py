@@ -34,23 +34,23 @@ def test_digits_are_counted() -> None:
 
 def test_stop_rule_in_words() -> None:
     watched = PlateauConfig(monitor="val_loss", mode="min", patience=1)
-    text = plan(plateau=watched, actions=3, max_epochs=70, time_budget=60.0).stop
+    text = plan(plateau=watched, actions=3, max_epochs=70, time_budget=60.0).sentences[0]
     assert text == (
-        "A plateau is epoch without a better val_loss; plateau 4 stops the run, "
+        "A plateau is an epoch without a better val_loss; plateau 4 stops the run, "
         "and so do 70 epochs or 60 s of training."
-    ).replace("is epoch", "is an epoch")
+    )
 
 
 def test_a_plan_that_ends_at_its_limits_says_so() -> None:
     found = plan(strategy="lr_decay", actions=3, min_learning_rate=0.005)
     assert [stage.learning_rate for stage in found.stages] == [0.025, 0.00625, 0.005]
-    assert "Plateau 3 can change nothing" in found.notes[0]
-    assert "plateau 3 stops" in found.stop
+    assert "Plateau 3 can change nothing" in found.sentences[-1]
+    assert "plateau 3 stops" in found.sentences[0]
 
 
 def test_auto_says_that_it_measures() -> None:
-    assert "measurement" in plan(strategy="auto").notes[0]
-    assert plan(strategy="auto", plan="lr/2").notes == ()
+    assert "measurement" in plan(strategy="auto").sentences[-1]
+    assert not any("measure" in each for each in plan(strategy="auto", plan="lr/2").sentences)
 
 
 def test_a_warm_up_comes_before_the_first_stage() -> None:
@@ -58,5 +58,5 @@ def test_a_warm_up_comes_before_the_first_stage() -> None:
     usual = plan()
     assert found.stages[0].learning_rate == usual.stages[0].learning_rate / 2
     assert found.stages[1:] == usual.stages
-    assert found.stop == usual.stop
-    assert "linearly from the start to epoch 6" in found.notes[0]
+    assert found.sentences[:3] == usual.sentences
+    assert "linearly from the start to epoch 6" in found.sentences[-1]

@@ -188,13 +188,13 @@ def test_a_run_is_meant_by_the_beginning_of_its_id_or_time(
 
 def test_no_run_or_several_of_an_id(archive: Any, make_archive: Callable[[str], Any]) -> None:
     other = make_archive("taxi")
-    with pytest.raises(ValueError, match=r"must be a run to show, found none in .*digits. Start"):
+    with pytest.raises(ValueError, match=r"must be a run to show, got 'none in .*digits'. Start"):
         read(archive)
     archive.run("2026-01-01T10:00:00", version=100)
     other.run("2026-01-01T11:00:00", version=100)
-    with pytest.raises(ValueError, match=r"got zzz, which no run has. `plateau runs` lists them"):
+    with pytest.raises(ValueError, match=r"got 'zzz, which no run has'. `plateau runs` lists them"):
         read(archive, "zzz")
-    with pytest.raises(ValueError, match="got 2026-01-01, which begins") as error:
+    with pytest.raises(ValueError, match="got '2026-01-01, which begins") as error:
         lineage.read([archive.output, other.output], "2026-01-01")
     for run in (*runs.read(archive.output).runs, *runs.read(other.output).runs):
         assert run.id in str(error.value)

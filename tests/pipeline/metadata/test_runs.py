@@ -10,7 +10,6 @@ import pytest
 
 from pipeline.metadata import runs, store, versions
 from pipeline.metadata.runs import Run
-from pipeline.runners import lock
 
 RETRAINED = ("ImageExampleGen", "InlineSchemaGen", "Transform")
 ALL = (*RETRAINED, "Trainer", "Evaluator", "Servable", "Pusher", "TrainingReport")
@@ -120,8 +119,8 @@ def test_a_run_whose_process_died_is_interrupted_and_one_at_work_is_running(arch
     archive.run("first", killed="Trainer")
     archive.run("second", killed="Evaluator")
     assert [run.state for run in runs.read(archive.output).runs] == ["interrupted", "interrupted"]
-    with lock.hold(archive.output):
-        assert [run.state for run in runs.read(archive.output).runs] == ["running", "interrupted"]
+    busy = runs.read(archive.output, is_busy=lambda output: output == archive.output)
+    assert [run.state for run in busy.runs] == ["running", "interrupted"]
     assert [run.state for run in runs.read(archive.output).runs] == ["interrupted", "interrupted"]
 
 
@@ -131,14 +130,7 @@ def test_a_run_between_two_components_is_running(archive: Any) -> None:
     ended.last_known_state = ended.COMPLETE
     archive.store.put_executions([ended])
     assert only(archive).state == "interrupted"
-    with lock.hold(archive.output):
-        assert only(archive).state == "running"
-
-
-def test_a_folder_whose_lock_cannot_be_taken_is_read(archive: Any) -> None:
-    archive.run("first", killed="Trainer")
-    (archive.output / ".lock").mkdir()
-    assert only(archive).state == "interrupted"
+    assert runs.read(archive.output, is_busy=lambda _: True).runs[0].state == "running"
 
 
 def test_after_a_rollback_the_run_whose_model_is_served_is_marked(archive: Any) -> None:
@@ -191,43 +183,37 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_folders_of_a_preset_an_output_and_all(
-    here: Path, make_archive: Callable[[str], Any]
-) -> None:
+def test_folders_of_an_output_and_all(here: Path, make_archive: Callable[[str], Any]) -> None:
     for name in ("taxi", "digits"):
         make_archive(name)
     make_archive("compare-digits")
     (here / "runs" / "benchmarks").mkdir()
     (here / "runs" / "notes.txt").write_text("a note")
     digits, taxi = Path("runs/digits"), Path("runs/taxi")
-    assert runs.folders(None, None) == (digits, taxi)
-    assert runs.folders("taxi", None) == (taxi,)
-    assert runs.folders("images", None) == ()
-    assert runs.folders("taxi", here / "runs" / "digits") == (here / "runs" / "digits",)
-    assert runs.folders(None, here) == ()
-    with pytest.raises(ValueError, match="Choose one of images, digits"):
-        runs.folders("imagenet", None)
-    with pytest.raises(ValueError, match=r"--output must be the folder .*got no/such"):
-        runs.folders(None, Path("no/such"))
+    assert runs.folders(None) == (digits, taxi)
+    assert runs.folders(here / "runs" / "digits") == (here / "runs" / "digits",)
+    assert runs.folders(here) == ()
+    with pytest.raises(ValueError, match=r"`output` must be the folder .*got 'no/such'"):
+        runs.folders(Path("no/such"))
 
 
 def test_the_one_folder_that_can_be_meant(here: Path, make_archive: Callable[[str], Any]) -> None:
-    with pytest.raises(ValueError, match=r"none under ./runs. Say which with --output"):
+    with pytest.raises(ValueError, match=r"none under ./runs'. Say which with `output="):
         runs.only_folder(None)
     make_archive("images").run("a", blessed=False)
     make_archive("digits").run("a", version=100)
     assert runs.only_folder(None) == Path("runs/digits")
     assert runs.only_folder(Path("runs/images")) == Path("runs/images")
     make_archive("taxi").run("a", version=100)
-    with pytest.raises(ValueError, match=r"found runs/digits, runs/taxi. Say which"):
+    with pytest.raises(ValueError, match=r"got 'runs/digits, runs/taxi'. Say which"):
         runs.only_folder(None)
 
 
 def test_newest_report(archive: Any, make_archive: Callable[[str], Any]) -> None:
     both = [archive.output, make_archive("taxi").output]
-    with pytest.raises(ValueError, match=r"found none in .*digits, .*taxi. Start a run") as error:
+    with pytest.raises(ValueError, match=r"got 'none in .*digits, .*taxi'. Start a run") as error:
         runs.newest_report(both)
-    assert "--output" in str(error.value)
+    assert "`output`" in str(error.value)
     archive.run("first", version=100)
     archive.run("second", version=200)
     archive.run("third", failed="Trainer")

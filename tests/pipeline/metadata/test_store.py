@@ -38,13 +38,13 @@ def test_inputs_and_outputs_are_artifacts_by_key(archive: Any) -> None:
     archive.run("a", version=100)
     found = records(archive)
     trainer = found.runs[0].executions[3]
-    assert {key: a.type for key, a in found.inputs(trainer)} == {
+    assert {key: a.type for key, a in trainer.inputs} == {
         "examples": "Examples",
         "transform_graph": "TransformGraph",
     }
-    (model, _) = (artifact for _, artifact in found.outputs(trainer))
+    (model, _) = (artifact for _, artifact in trainer.outputs)
     assert model.uri.endswith("artifacts/Trainer/model/1")
-    pushed = dict(found.outputs(*found.runs[0].executions))["pushed_model"]
+    pushed = dict(found.runs[0].outputs)["pushed_model"]
     assert pushed.properties["pushed"] == 1
     assert pushed.properties["pushed_version"] == "100"
 
@@ -54,7 +54,7 @@ def test_the_maker_of_a_cached_artifact_is_the_run_that_made_it(archive: Any) ->
     archive.run("second", version=200, cached=("ImageExampleGen", "Trainer"))
     found = records(archive)
     assert [run.id for run in found.runs] == ["first", "second"]
-    made = dict(found.outputs(*found.runs[1].executions))
+    made = dict(found.runs[1].outputs)
     makers = {key: found.maker(artifact.id) for key, artifact in made.items()}
     runs = {key: maker.run for key, maker in makers.items() if maker}
     assert (runs["examples"], runs["model"], runs["blessing"]) == ("first", "first", "second")
@@ -65,7 +65,7 @@ def test_values_keep_their_types(archive: Any) -> None:
     values = {"whole": 3, "real": 0.25, "text": "x"}
     archive.run("a", version=100, properties={"training_history": values})
     found = records(archive)
-    history = dict(found.outputs(*found.runs[0].executions))["training_history"]
+    history = dict(found.runs[0].outputs)["training_history"]
     assert history.properties == values
     assert [type(v) for _, v in sorted(history.properties.items())] == [float, str, int]
 
@@ -75,7 +75,7 @@ def test_an_artifact_read_under_two_keys_is_found_under_both(archive: Any) -> No
     archive.run("second", version=200, cached=("Trainer",))
     found = records(archive)
     evaluator = found.runs[1].executions[4]
-    read = {key: artifact.id for key, artifact in found.inputs(evaluator)}
+    read = {key: artifact.id for key, artifact in evaluator.inputs}
     assert read["model"] == read["baseline_model"]
 
 
@@ -108,6 +108,6 @@ def test_a_file_that_is_missing_or_no_metadata_is_named(
     file = metadata.file_of(tmp_path)
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(ValueError, match="another folder with --output") as error:
+    with pytest.raises(ValueError, match="another folder with `output`") as error:
         metadata.read(file)
     assert str(tmp_path) in str(error.value)

@@ -8,7 +8,6 @@ import pytest
 
 from pipeline.metadata import store, versions
 from pipeline.metadata.versions import Rollback, Version
-from pipeline.runners import lock
 
 RETRAINED = ("ImageExampleGen", "InlineSchemaGen", "Transform")
 UNCHANGED = (*RETRAINED, "Trainer")
@@ -120,10 +119,10 @@ def test_a_rollback_is_recorded_with_its_lineage(
         "origin_version": 200,
         "replaced_version": 301,
     }
-    inputs = dict(found.inputs(execution))
+    inputs = dict(execution.inputs)
     assert inputs["pushed_model"].properties["pushed_version"] == "200"
     assert inputs["model"].uri.endswith("Trainer/model/2")
-    ((key, made),) = found.outputs(execution)
+    ((key, made),) = execution.outputs
     assert (key, made.type) == ("pushed_model", "PushedModel")
     assert made.properties["pushed_destination"] == made.uri
     assert made.uri == str(versions.folder_of(three.output) / "1000")
@@ -173,7 +172,7 @@ def test_a_rollback_killed_before_its_last_record_is_known(
     def die(*_: object) -> None:
         raise SystemExit
 
-    monkeypatch.setattr(versions.record, "complete", die)
+    monkeypatch.setattr(versions, "_end", die)
     with pytest.raises(SystemExit):
         roll_back(three)
     found = served(three)
@@ -229,14 +228,14 @@ def damaged(archive: Any) -> int | None:
 @pytest.mark.parametrize(
     ("make", "rule", "value", "remedy"),
     [
-        (nothing_pushed, "needs a pushed model", "found none in", "Push one with `plateau run`"),
+        (nothing_pushed, "needs a pushed model", "none in", "Push one with `plateau run`"),
         (one_model, "needs an earlier version", "none before 100", "Push another model"),
         (one_model_pushed_twice, "of another model", "none before 200", "there: 100, 200"),
         (no_such_version, "must be one that was pushed", "got 150", "there: 100, 200"),
         (version_that_no_run_pushed, "must be one that was pushed", "got 50", "there: 100."),
-        (present_version, "must hold another model", "got 100", "there: 100."),
+        (present_version, "must hold another model", "got '100", "there: 100."),
         (another_copy_of_the_present_model, "another model", "served already as 200", "there:"),
-        (damaged, "must hold saved_model.pb", "pushed/100 without", "Name another version"),
+        (damaged, "must hold saved_model.pb", "pushed/100 without", "name another version"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -263,13 +262,3 @@ def test_what_changed_since_the_plan_stops_it(three: Any) -> None:
         versions.apply(plan)
     assert "400" in names(three)
     assert len(names(three)) == 5
-
-
-def test_no_rollback_while_a_run_has_the_folder(three: Any) -> None:
-    before = names(three)
-    with (
-        lock.hold(three.output),
-        pytest.raises(lock.OutputBusyError, match="Wait for its end"),
-    ):
-        roll_back(three)
-    assert names(three) == before

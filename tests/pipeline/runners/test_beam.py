@@ -9,8 +9,8 @@ import pytest
 from components import container
 from pipeline import presets
 from pipeline.cli import flags
+from pipeline.config import BeamConfig, Engine, parse_engine
 from pipeline.runners import beam, local
-from pipeline.runners.beam import BeamConfig, Engine
 
 JAR = Path("/jars/job-server.jar")
 DATAFLOW = (
@@ -59,7 +59,7 @@ def silent() -> Iterator[str]:
     ],
 )
 def test_engines_by_name(name: str, engine: Engine) -> None:
-    assert beam.parse(name) == engine
+    assert parse_engine(name) == engine
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from pipeline import presets
-from pipeline.metadata.database import MetadataConfig
+from pipeline.config import MetadataConfig
 from pipeline.runners import kubeflow, kubeflow_checks
 from pipeline.runners.kubeflow import CompileConfig
 from pipeline.runners.kubeflow_checks import Compiled

@@ -10,8 +10,7 @@ from rich.console import Console
 import schemas
 from components.gate import GateError
 from pipeline import presets
-from pipeline.config import RunConfig
-from pipeline.evaluation import GateConfig
+from pipeline.config import GateConfig, RunConfig
 from pipeline.metadata import store
 from pipeline.runners import local, lock
 

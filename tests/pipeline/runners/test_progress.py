@@ -3,7 +3,7 @@ import logging
 
 from rich.console import Console
 
-from pipeline.runners.progress import Progress, shown
+from pipeline.runners.progress import STEPS, Progress, shown
 
 
 class Clock:
@@ -38,6 +38,21 @@ def test_a_line_for_each_component() -> None:
         "▸ Trainer",
         "✓ Trainer 12.3 s",
         "✓ Evaluator 3.0 s",
+    ]
+
+
+def test_steps_are_counted_in_each_run() -> None:
+    text = io.StringIO()
+    progress = Progress(Console(file=text), Clock())
+    for _ in range(2):
+        progress.emit(record(STEPS, 2))
+        for component in ("Trainer", "Evaluator"):
+            progress.emit(record("Component %s is running.", component))
+            progress.emit(record("Component %s is finished.", component))
+    assert text.getvalue().splitlines() == 2 * [
+        "▸ Trainer, step 1 of 2",
+        "✓ Trainer 0.0 s, step 1 of 2",
+        "✓ Evaluator 0.0 s, step 2 of 2",
     ]
 
 

@@ -1,0 +1,93 @@
+"""Arguments of one command, read into its config."""
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from ..config import RunConfig
+
+T = TypeVar("T")
+
+
+class UsageError(Exception):
+    """Error in the command line itself."""
+
+
+@dataclass
+class Arguments:
+    """Arguments of one command."""
+
+    command: str
+    """Name of the command."""
+    purpose: str
+    """What the command does."""
+    words: list[str]
+    """What follows the command's name."""
+    config: Any = None
+    """Config whose fields are the flags; None before `read`."""
+    complete: bool = False
+    """Whether the flags have been read: an error after that is none of usage."""
+
+    @property
+    def line(self) -> str:
+        """The command line, for a shell."""
+        return shlex.join(["plateau", *self.command.split(), *self.words])
+
+    def has(self, flag: str) -> bool:
+        """Returns True if a flag is given."""
+        return any(word.partition("=")[0] == flag for word in self.words)
+
+    def read(self, default: T) -> T:
+        """Returns the config of a command without a preset.
+
+        Raises:
+            UsageError: An unknown flag, or a value of the wrong type.
+            UserError: A value out of range.
+        """
+        description = f"{self.purpose[0].upper()}{self.purpose[1:]}."
+        return self._read(default, self.words, f"plateau {self.command}", description)
+
+    def read_preset(self, default: "Callable[[RunConfig], T]", needs_data: bool = True) -> T:
+        """Returns the config of a command with a preset.
+
+        Args:
+            default: Makes the config from the preset's.
+            needs_data: Whether a data folder must be given where the preset has no data.
+
+        Raises:
+            UsageError: No such preset, no data, an unknown flag, or a value of the wrong type.
+            UserError: A value out of range.
+        """
+        from .. import presets
+        from ..data import dataset, fingerprint
+
+        named = bool(self.words) and not self.words[0].startswith("-")
+        name, rest = (self.words[0], self.words[1:]) if named else (presets.DEFAULT, self.words)
+        preset = presets.get(name)
+        config = self._read(
+            default(preset.build()),
+            rest,
+            f"plateau {self.command} {name if named else '[PRESET]'}",
+            f"{preset.purpose} Data: {preset.data}. Presets: {', '.join(presets.PRESETS)}.",
+        )
+        run: Any = getattr(config, "run", config)
+        self.complete = False
+        fingerprint.module_of(run.network.model)
+        if needs_data and getattr(config, "examples", None) is None and dataset.needs_data(run):
+            examples = ", or how many training examples there are with --examples N"
+            raise UsageError(
+                f"the preset {name} needs data. Say where with --data PATH"
+                f"{examples if hasattr(config, 'examples') else ''}."
+            )
+        self.complete = True
+        return config
+
+    def _read(self, default: T, words: list[str], prog: str, description: str) -> T:
+        from . import flags
+
+        self.config = default
+        self.config = config = flags.parse(default, words, prog, description)
+        self.complete = True
+        return config
