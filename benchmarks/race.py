@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable, Mapping
 from statistics import median
 
-from trainer_module.history import EpochRecord, History, Writer
+from trainer_module.history import EpochRecord, History
+from trainer_module.training.callbacks import Callback
 
 EpochTimer = Callable[[int], float]
 """Runs the epoch of that number, from 1, and returns its seconds."""
@@ -12,24 +13,21 @@ EpochTimer = Callable[[int], float]
 OWN = "plateau"
 
 
-class _Turns:
-    """A history writer that lets the rivals run between two epochs of our loop.
+class _Turns(Callback):
+    """A callback that lets the rivals run between two epochs of our loop.
 
     The loop is measured through its public interface: dataset, steps, evaluation, decision, history
-    and checkpoint of an epoch all lie between two calls of `epoch`.
+    and checkpoint of an epoch all lie between two calls of `on_epoch_end`.
     """
 
     def __init__(self, rivals: Mapping[str, EpochTimer]) -> None:
         self._rivals = rivals
         self.seconds: dict[str, list[float]] = {OWN: [], **{name: [] for name in rivals}}
 
-    def start(self, history: History) -> None:
+    def on_train_begin(self, history: History) -> None:
         self._since = time.perf_counter()
 
-    def batch(self, done: int, steps: int | None) -> None:
-        pass
-
-    def epoch(self, record: EpochRecord) -> None:
+    def on_epoch_end(self, record: EpochRecord) -> None:
         taken = {OWN: time.perf_counter() - self._since}
         taken |= {name: rival(record.epoch) for name, rival in self._rivals.items()}
         # In the first epoch graphs are traced.
@@ -38,15 +36,9 @@ class _Turns:
                 self.seconds[name].append(seconds)
         self._since = time.perf_counter()
 
-    def note(self, text: str) -> None:
-        pass
-
-    def close(self, history: History) -> None:
-        pass
-
 
 def race(
-    train: Callable[[Writer], object], rivals: Mapping[str, EpochTimer]
+    train: Callable[[Callback], object], rivals: Mapping[str, EpochTimer]
 ) -> dict[str, list[float]]:
     """Seconds of each epoch after the first, for our loop and its rivals in turns.
 

@@ -20,10 +20,10 @@ from benchmarks.report import Result, Row, ratios
 from benchmarks.settings import Settings
 from trainer_module import PlateauConfig, ScheduleConfig, train
 from trainer_module.config import NetworkConfig, OptimizerConfig, Precision
-from trainer_module.history import Writer
 from trainer_module.models import registry
 from trainer_module.training import optimizer
 from trainer_module.training.batch import DatasetFactory
+from trainer_module.training.callbacks import Callback
 from trainer_module.training.data import Split, evaluation_dataset, training_factory
 from trainer_module.training.precision import BFLOAT16, FLOAT32, hardware_has_bfloat16, policy
 
@@ -167,7 +167,7 @@ def auto_precision() -> Precision:
 def own_run(
     task: Task,
     rounds: int,
-    writer: Writer,
+    callback: Callback,
     *,
     folder: Path | None = None,
     precision: Precision = FLOAT32,
@@ -184,7 +184,7 @@ def own_run(
         num_examples=len(task.training.y),
         batch_size=task.batch_size,
         directory=folder,
-        writers=[writer],
+        callbacks=[callback],
     )
 
 

@@ -1,14 +1,10 @@
-"""The record of a run: every epoch and every decision, as JSON Lines and for TensorBoard.
-
-The file format is read outside this package, so this module loads TensorFlow only where it writes
-for TensorBoard.
-"""
+"""The record of a run: every epoch and every decision, as JSON Lines."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from trainer_module.schedule.scaling import TrainingSpec, update_noise
 from trainer_module.schedule.strategy import FORMER_ACTIONS
@@ -208,120 +204,3 @@ def measured(logs: Mapping[str, Any] | None, monitor: str) -> dict[str, float]:
         "Give fit validation_data and leave validation_freq at 1, or set another monitor.",
     )
     return values
-
-
-class Writer(Protocol):
-    """Callback that is notified after each epoch."""
-
-    def start(self, history: History) -> None:
-        """The run starts, or goes on after the epochs in `history`."""
-
-    def batch(self, done: int, steps: int | None) -> None:
-        """`done` steps of the running epoch are over; `steps` are to come in all, if known."""
-
-    def epoch(self, record: EpochRecord) -> None:
-        """An epoch is over, evaluated and decided on."""
-
-    def note(self, text: str) -> None:
-        """Something happened that a person should know."""
-
-    def close(self, history: History) -> None:
-        """The run is over."""
-
-
-class Writers:
-    """Several writers as one."""
-
-    def __init__(self, writers: Iterable[Writer]) -> None:
-        self._writers = tuple(writers)
-
-    def start(self, history: History) -> None:
-        """Pass on."""
-        for writer in self._writers:
-            writer.start(history)
-
-    def batch(self, done: int, steps: int | None) -> None:
-        """Pass on."""
-        for writer in self._writers:
-            writer.batch(done, steps)
-
-    def epoch(self, record: EpochRecord) -> None:
-        """Pass on."""
-        for writer in self._writers:
-            writer.epoch(record)
-
-    def note(self, text: str) -> None:
-        """Pass on."""
-        for writer in self._writers:
-            writer.note(text)
-
-    def close(self, history: History) -> None:
-        """Pass on."""
-        for writer in self._writers:
-            writer.close(history)
-
-
-class TensorBoardWriter:
-    """Scalars for TensorBoard, one point an epoch, and each decision as text."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._writer: Any = None
-
-    def start(self, history: History) -> None:
-        """Open the event file."""
-        import tensorflow as tf
-
-        self._writer = tf.summary.create_file_writer(str(self._directory))
-
-    def batch(self, done: int, steps: int | None) -> None:
-        """Nothing: one point an epoch is enough."""
-
-    def epoch(self, record: EpochRecord) -> None:
-        """Write the scalars of an epoch."""
-        import tensorflow as tf
-
-        scalars = {
-            **record.metrics,
-            "learning_rate": record.learning_rate,
-            "batch_size": record.batch_size,
-            "update_noise": record.update_noise,
-            "updates": record.updates,
-        }
-        if record.simple_noise_scale is not None:
-            scalars["simple_noise_scale"] = record.simple_noise_scale
-        with self._writer.as_default(step=record.epoch):
-            for name, value in scalars.items():
-                tf.summary.scalar(f"plateau/{name}", value)
-            if record.action != "none":
-                tf.summary.text("plateau/decision", record.reason)
-
-    def note(self, text: str) -> None:
-        """Nothing: notes are for people who watch."""
-
-    def close(self, history: History) -> None:
-        """Close the event file."""
-        self._writer.close()
-
-
-class FileWriter:
-    """The history as a file, written when the run is over."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def start(self, history: History) -> None:
-        """Nothing: checkpoints hold the history of a run in progress."""
-
-    def batch(self, done: int, steps: int | None) -> None:
-        """Nothing."""
-
-    def epoch(self, record: EpochRecord) -> None:
-        """Nothing."""
-
-    def note(self, text: str) -> None:
-        """Nothing."""
-
-    def close(self, history: History) -> None:
-        """Writes the file."""
-        write(history, self._path)

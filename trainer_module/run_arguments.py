@@ -12,6 +12,7 @@ from trainer_module import history
 from trainer_module.schedule import parameters
 from trainer_module.schedule.parameters import CHECKPOINTS_KEY, CODE_KEY, SCHEDULE_KEY
 from trainer_module.training import checkpoint
+from trainer_module.training.callbacks import HistoryFile, TensorBoard
 from trainer_module.util.checks import require
 
 _CHUNK = 2**20
@@ -32,7 +33,7 @@ def trainer_arguments(fn_args: Any) -> dict[str, Any]:
             the code, so that changed code starts a new run.
 
     Returns:
-        `config`, `directory`, `description`, `writers` and `verbose`. The history and TensorBoard's
+        `config`, `directory`, `description`, `callbacks` and `verbose`. History and TensorBoard's
         events go to `fn_args.model_run_dir`.
 
     Raises:
@@ -72,9 +73,9 @@ def trainer_arguments(fn_args: Any) -> dict[str, Any]:
         "config": parameters.schedule(fields),
         "directory": checkpoint.claim(Path(folder), _run_name(fn_args)) if folder else None,
         "description": {"code": custom.get(CODE_KEY)},
-        "writers": [
-            history.TensorBoardWriter(run_dir / "tensorboard"),
-            history.FileWriter(run_dir / history.FILE_NAME),
+        "callbacks": [
+            TensorBoard(run_dir / "tensorboard"),
+            HistoryFile(run_dir / history.FILE_NAME),
         ],
         "verbose": True,
     }

@@ -19,12 +19,13 @@ import tensorflow_transform as tft
 
 from trainer_module import history
 from trainer_module.config import ImageFeatures, Precision, TrainConfig, tuned
-from trainer_module.distributed import agreement, cluster, rendezvous, strategies
+from trainer_module.distributed import agreement, cluster, rendezvous, strategies, supervision
 from trainer_module.models import registry
 from trainer_module.run_arguments import files_below
 from trainer_module.schedule.parameters import CHECKPOINTS_KEY, CODE_KEY, TRAIN_CONFIG_KEY
 from trainer_module.serving.signatures import export
 from trainer_module.training import checkpoint, optimizer, precision, warm_start
+from trainer_module.training.callbacks import TensorBoard
 from trainer_module.training.data import (
     Split,
     evaluation_dataset,
@@ -82,13 +83,15 @@ def run_fn(fn_args: "FnArgs") -> None:
     facts = agreement.facts(config, inputs, code, lambda path: tf.io.gfile.GFile(path, "rb"))
     print(place, flush=True)
     with leaving_on_sigterm():
-        party = rendezvous.meet(place, facts, wait=rendezvous.WAIT, say=_say)
-    with rendezvous.guarded(party):
+        party = rendezvous.meet(
+            place, facts, wait=rendezvous.WAIT, log=functools.partial(print, flush=True)
+        )
+    with supervision.guarded(party):
         strategy, clock = strategies.connect()
         try:
             fit(strategy=strategy, clock=clock)
         except Exception as error:
-            if strategies.is_loss(error):
+            if strategies.is_lost_worker(error):
                 raise Preempted from error
             raise
 
@@ -107,7 +110,6 @@ def fit_and_export(
     run: str | None = None,
     strategy: tf.distribute.Strategy | None = None,
     clock: Callable[[], float] = time.monotonic,
-    after_training: Callable[[], object] = lambda: None,
 ) -> None:
     """Train a model and write it as a SavedModel; with several workers, the chief writes.
 
@@ -124,7 +126,6 @@ def fit_and_export(
         run: Name of this run's folder in `checkpoints`; a digest of all it depends on if not given.
         strategy: Strategy to train by; that of all GPUs of this machine if not given.
         clock: Seconds, monotonic; the same on all workers.
-        after_training: Called once the other workers are no longer needed.
 
     Raises:
         ValueError: Config, data or base model are no good.
@@ -179,20 +180,14 @@ def fit_and_export(
         steps_per_call=config.loop.steps_per_call,
         directory=folder,
         description={"precision": chosen},
-        writers=[history.TensorBoardWriter(record_dir / "tensorboard")],
+        callbacks=[TensorBoard(record_dir / "tensorboard")],
         verbose=True,
         strategy=strategy,
         clock=clock,
     )
-    mark = folder / agreement.TRAINED if folder else None
-    if mark:
-        mark.touch()
-    after_training()
     if chief:
         history.write(record, record_dir / history.FILE_NAME)
         export(model, transform, config, model_dir)
-    if mark:
-        mark.unlink()
 
 
 def tuner_fn(fn_args: "FnArgs") -> "TunerFnResult":
@@ -270,7 +265,3 @@ def _read(patterns: Sequence[str], transform: tft.TFTransformOutput, config: Tra
 
 def _paths(patterns: Sequence[str]) -> list[str]:
     return [path for pattern in patterns for path in tf.io.gfile.glob(pattern)]
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)

@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from trainer_module import PlateauConfig, ScheduleConfig, train
 from trainer_module.config import ImageFeatures
+from trainer_module.training.callbacks import Callback
 from trainer_module.training.data import Split, evaluation_dataset, training_factory
 
 RANDOM = np.random.default_rng(0)
@@ -30,22 +31,19 @@ X = RANDOM.integers(0, 256, (264, 8, 8, 1), np.uint8)
 Y = (X[:, :4].mean((1, 2, 3)) > X[:, 4:].mean((1, 2, 3))).astype(np.int64)
 
 
-class Say:
+class Say(Callback):
     """Prints epochs as they end, so that the tests know when to strike."""
 
-    def start(self, history):
+    def on_train_begin(self, history):
         print("start", len(history.epochs), flush=True)
 
-    def batch(self, done, steps):
-        pass
-
-    def epoch(self, record):
+    def on_epoch_end(self, record):
         print("epoch", record.epoch, record.batch_size, flush=True)
 
-    def note(self, text):
+    def on_message(self, text):
         print("note", text, flush=True)
 
-    def close(self, history):
+    def on_train_end(self, history):
         print("close", history.stop_reason, flush=True)
 
 
@@ -128,7 +126,7 @@ def main():
         micro_batch=24,
         steps_per_call=3,
         directory=args.checkpoints,
-        writers=[Say()],
+        callbacks=[Say()],
         strategy=strategy,
     )
     values = {

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from trainer_module import PlateauConfig, ScheduleConfig, train
+from trainer_module.training.callbacks import Callback
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(48, 6)).astype(np.float32)
@@ -16,27 +17,15 @@ ACCURACY = ["accuracy"]
 LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-class Weights:
+class Weights(Callback):
     """Keeps the weights after each epoch."""
 
     def __init__(self, model):
         self._model = model
         self.epochs = []
 
-    def start(self, history):
-        pass
-
-    def batch(self, done, steps):
-        pass
-
-    def epoch(self, record):
+    def on_epoch_end(self, record):
         self.epochs.append(self._model.get_weights())
-
-    def note(self, text):
-        pass
-
-    def close(self, history):
-        pass
 
 
 def batches(data, size=8):
@@ -78,7 +67,7 @@ def loop(make, optimizer, data=(X, Y), *, metrics=ACCURACY, **options):
         ),
         num_examples=36,
         batch_size=8,
-        writers=[kept],
+        callbacks=[kept],
         metrics=metrics,
         **({"steps_per_call": 2} | options),
     )

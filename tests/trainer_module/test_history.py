@@ -1,14 +1,9 @@
-import dataclasses
-import io
 import json
 
 import pandas
 import pytest
-import tensorflow as tf
-from rich.console import Console
 
-from trainer_module.history import EpochRecord, History, TensorBoardWriter, Writers, read, write
-from trainer_module.training.progress import ProgressWriter
+from trainer_module.history import EpochRecord, History, read, write
 
 
 def record(epoch, action="none", best=False):
@@ -137,69 +132,3 @@ def test_a_history_has_a_bound(tmp_path):
         file.truncate(2**34)
     with pytest.raises(ValueError, match="more than 268,435,456 bytes"):
         read(tmp_path / "h.jsonl")
-
-
-def test_tensorboard_gets_a_point_an_epoch(tmp_path):
-    writer = Writers([TensorBoardWriter(tmp_path)])
-    writer.start(HISTORY)
-    for entry in HISTORY.epochs:
-        writer.epoch(entry)
-    writer.close(HISTORY)
-    (file,) = tmp_path.iterdir()
-    points = {}
-    for event in tf.compat.v1.train.summary_iterator(str(file)):
-        for value in event.summary.value:
-            points.setdefault(value.tag, []).append((event.step, tf.make_ndarray(value.tensor)))
-    assert [int(value) for _, value in points["plateau/batch_size"]] == [64, 64, 64]
-    assert [step for step, _ in points["plateau/batch_size"]] == [1, 2, 3]
-    assert points["plateau/val_accuracy"][2][1] == pytest.approx(0.3)
-    assert [step for step, _ in points["plateau/decision"]] == [3]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "estimate"),
-    [
-        (0.42, "about 0.42 s an epoch, 41 s to epoch 100"),
-        (60.0, "about 60 s an epoch, 1.6 h to epoch 100"),
-        (7200.0, "about 2 h an epoch, 196 h to epoch 100"),
-    ],
-)
-def test_progress_estimates_the_time_of_an_epoch_without_tracing(seconds, estimate):
-    out = io.StringIO()
-    writer = ProgressWriter(Console(file=out, width=200), max_epochs=100)
-    writer.start(dataclasses.replace(HISTORY, epochs=()))
-    for number, entry in enumerate(HISTORY.epochs):
-        # The first one traces.
-        writer.epoch(dataclasses.replace(entry, seconds=1000 + number * seconds))
-    assert out.getvalue().count(" an epoch, ") == 1
-    assert estimate in out.getvalue()
-
-
-def test_progress_is_compiling_until_the_first_steps_are_done():
-    out = io.StringIO()
-    console = Console(file=out, width=200, force_terminal=True)
-    writer = ProgressWriter(console, max_epochs=100)
-    writer.start(dataclasses.replace(HISTORY, epochs=()))
-    writer._progress.refresh()
-    assert "compiling" in out.getvalue()
-    out.truncate(0)
-    writer.batch(8, 10)
-    writer._progress.refresh()
-    writer.close(HISTORY)
-    assert "compiling" not in out.getvalue()
-    assert "8/10" in out.getvalue()
-
-
-def test_progress_shows_epochs_decisions_and_the_best():
-    out = io.StringIO()
-    writer = ProgressWriter(Console(file=out, width=200), max_epochs=100)
-    writer.start(HISTORY)
-    for entry in HISTORY.epochs:
-        writer.batch(1, 10)
-        writer.epoch(entry)
-    writer.close(HISTORY)
-    text = out.getvalue()
-    assert "resuming after epoch 3" in text
-    assert "epoch   2  accuracy 0.4000/0.2000  lr 0.05  batch 64 *" in text
-    assert "epoch 3: [red]why" in text
-    assert "keeping the weights of epoch 2 (val_accuracy 0.2000)" in text

@@ -10,6 +10,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from examples import write_records
 from trainer_module import history, train, trainer_arguments
+from trainer_module.training.callbacks import HistoryFile
 
 pytestmark = pytest.mark.component
 
@@ -32,15 +33,15 @@ def run(arguments, *more):
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, activation="sigmoid")])
     model.compile(keras.optimizers.SGD(0.1), "binary_crossentropy", metrics=["accuracy"])
-    writers = [*arguments["writers"], *more]
-    options = {**arguments, "writers": writers, "verbose": False}
+    callbacks = [*arguments["callbacks"], *more]
+    options = {**arguments, "callbacks": callbacks, "verbose": False}
     return train(model, model.optimizer, DATA, DATA, batch_size=8, **options)
 
 
-class Killed(history.FileWriter):
+class Killed(HistoryFile):
     """Ends the run after an epoch."""
 
-    def epoch(self, record):
+    def on_epoch_end(self, record):
         if record.epoch == 3:
             raise KeyboardInterrupt
 

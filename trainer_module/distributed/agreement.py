@@ -1,4 +1,4 @@
-"""What workers must have in common before they train, and the name of the run that follows."""
+"""Facts that all workers must share before they train, and the name of the run that follows."""
 
 import hashlib
 import json
@@ -11,9 +11,6 @@ from typing import BinaryIO
 
 import trainer_module
 from trainer_module.config import TrainConfig
-
-TRAINED = "trained"
-"""File among a run's checkpoints that says that only the export is left."""
 
 _CHUNK = 2**20
 _LONGEST = 60
@@ -37,52 +34,46 @@ def facts(
     """
     return {
         **{f"config {name}": _short(value) for name, value in _leaves("", config.to_json())},
-        **{name: _digest(paths, open_file or _open) for name, paths in files.items()},
+        **{name: _digest(paths, open_file) for name, paths in files.items()},
         "the code (--code)": _short(code or ""),
-        _SOURCES: _digest(map(str, Path(trainer_module.__path__[0]).rglob("*.py")), _open),
-        _MODEL: _digest(_module(config.network.model), _open),
+        _SOURCES: _digest(map(str, Path(trainer_module.__path__[0]).rglob("*.py"))),
+        _MODEL: _digest(_module(config.network.model)),
         _VERSIONS: ", ".join(
             [f"python {platform.python_version()}", *(f"{p} {version(p)}" for p in _PACKAGES)]
         ),
     }
 
 
-def run_name(known: Mapping[str, str]) -> str:
+def run_name(facts: Mapping[str, str]) -> str:
     """Returns the name of a run's folder of checkpoints, by config, data and the text for the code.
 
     An edit of the sources changes it only through that text, as for a run in a pipeline.
-
-    Args:
-        known: What `facts` returned.
     """
-    kept = {
-        name: value for name, value in known.items() if name not in (_SOURCES, _MODEL, _VERSIONS)
-    }
+    kept = {k: v for k, v in facts.items() if k not in (_SOURCES, _MODEL, _VERSIONS)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _leaves(prefix: str, text: str) -> Iterable[tuple[str, str]]:
-    """Every value of a JSON object, with its path."""
+    """Yields every value of a JSON object, with its path."""
     for key, value in json.loads(text).items():
-        name = f"{prefix}{key}"
         if isinstance(value, dict):
-            yield from _leaves(f"{name}.", json.dumps(value))
+            yield from _leaves(f"{prefix}{key}.", json.dumps(value))
         else:
-            yield name, json.dumps(value)
+            yield f"{prefix}{key}", json.dumps(value)
 
 
 def _short(value: str) -> str:
-    """The text itself, or the digest of a long one."""
+    """Returns the text itself, or the digest of a long one."""
     if len(value) <= _LONGEST:
         return value
     return f"sha256:{hashlib.sha256(value.encode()).hexdigest()[:16]}"
 
 
-def _digest(paths: Iterable[str], open_file: Callable[[str], BinaryIO]) -> str:
+def _digest(paths: Iterable[str], open_file: Callable[[str], BinaryIO] | None = None) -> str:
     sha = hashlib.sha256()
     for path in sorted(paths):
         size = 0
-        with open_file(path) as file:
+        with open_file(path) if open_file else Path(path).open("rb") as file:
             while chunk := file.read(_CHUNK):
                 sha.update(chunk)
                 size += len(chunk)
@@ -91,12 +82,8 @@ def _digest(paths: Iterable[str], open_file: Callable[[str], BinaryIO]) -> str:
     return f"sha256:{sha.hexdigest()[:16]}"
 
 
-def _open(path: str) -> BinaryIO:
-    return Path(path).open("rb")
-
-
 def _module(model: str) -> list[str]:
-    """The module of a user's own model."""
+    """Returns the file of the module of a user's own model."""
     module = model.rpartition(".")[0]
     try:
         spec = find_spec(module) if module else None

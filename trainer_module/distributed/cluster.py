@@ -1,39 +1,34 @@
-"""The workers of a job, as TF_CONFIG names them."""
+"""Workers of a job, as TF_CONFIG lists them."""
 
-import dataclasses
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from trainer_module.util.checks import require
+from trainer_module.util.checks import UserError, require
 
 TF_CONFIG = "TF_CONFIG"
-_CHIEF, _WORKER = "chief", "worker"
-_SHOWN = 200
-_FORM = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
-_REMEDY = f"Its form is {_FORM}."
+_KINDS = ("chief", "worker")
+_LONGEST = 200
+_REMEDY = (
+    'Its form is {"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", '
+    '"index": 0}}; leave it unset to train with one process.'
+)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Place:
-    """Position of this process among several workers.
-
-    Attributes:
-        name: Name of its task, such as "worker 1".
-        addresses: (host, port) of every task by name, the chief's first.
-    """
+    """Position of this process among several workers."""
 
     name: str
+    """Name of its task, such as "worker 1"."""
+
     addresses: Mapping[str, tuple[str, int]]
+    """(host, port) of every task by name, the chief's first."""
 
     def __str__(self) -> str:
         """The position for a log."""
-        return f"{self.name}, one of {self.workers} workers"
-
-    @property
-    def workers(self) -> int:
-        """Number of workers, the chief included."""
-        return len(self.addresses)
+        return f"{self.name}, one of {len(self.addresses)} workers"
 
     @property
     def chief(self) -> str:
@@ -46,7 +41,7 @@ class Place:
         return self.name == self.chief
 
     def describe(self, name: str) -> str:
-        """Name and address of a task, for a message."""
+        """Returns name and address of a task, for a message."""
         host, port = self.addresses[name]
         return f"{name} ({host}:{port})"
 
@@ -58,67 +53,45 @@ def locate(text: str) -> Place | None:
         text: Value of TF_CONFIG; empty if it is not set.
 
     Raises:
-        ValueError: Not JSON, not of TF_CONFIG's form, or a cluster with tasks that do not train.
+        UserError: Not JSON, not of TF_CONFIG's form, or a cluster with tasks that do not train.
     """
     try:
-        given = json.loads(text) if text else {}
+        config = json.loads(text or "{}")
     except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{TF_CONFIG} must be JSON, got {text[:_SHOWN]!r} ({error}). "
-            "Leave it unset to train with one process."
-        ) from None
-    require(isinstance(given, dict), f"{TF_CONFIG} must be a JSON object", text, _REMEDY)
-    cluster = given.get("cluster") or {}
-    require(
-        isinstance(cluster, dict)
-        and all(isinstance(hosts, list) and hosts for hosts in cluster.values()),
-        f"{TF_CONFIG} must list the addresses of each kind of task",
-        text,
-        _REMEDY,
+        raise UserError(f"{TF_CONFIG} must be JSON", text[:_LONGEST], _REMEDY) from error
+
+    def check(holds: bool, rule: str, value: object) -> None:
+        require(holds, f"{TF_CONFIG} must {rule}", str(value)[:_LONGEST], _REMEDY)
+
+    check(isinstance(config, dict), "be a JSON object", text)
+    cluster = config.get("cluster") or {}
+    is_cluster = isinstance(cluster, dict) and all(
+        isinstance(hosts, list) and hosts for hosts in cluster.values()
     )
-    others = sorted(set(cluster) - {_CHIEF, _WORKER})
-    require(
-        not others,
-        f"{TF_CONFIG} may have tasks of the kinds {_CHIEF} and {_WORKER} only",
-        ", ".join(others),
-        "Take the others out of the job: each worker trains and evaluates.",
-    )
+    check(is_cluster, "list the addresses of each kind of task", text)
+    others = ", ".join(sorted({*cluster} - {*_KINDS}))
+    check(not others, f"have tasks of the kinds {' and '.join(_KINDS)} only", others)
     if sum(map(len, cluster.values())) < 2:
         return None
-    require(
-        len(cluster.get(_CHIEF, [])) <= 1,
-        f"{TF_CONFIG} may have one {_CHIEF}",
-        cluster.get(_CHIEF),
-        _REMEDY,
-    )
     addresses = {
         f"{kind} {index}": _address(host)
-        for kind in (_CHIEF, _WORKER)
+        for kind in _KINDS
         for index, host in enumerate(cluster.get(kind, []))
     }
-    require(
-        len(set(addresses.values())) == len(addresses),
-        f"{TF_CONFIG} must give each task an address of its own",
-        cluster,
-        _REMEDY,
-    )
-    task = given.get("task")
-    if isinstance(task, dict) and type(task.get("index")) is int:
-        name = f"{task.get('type')} {task['index']}"
-        if name in addresses:
-            return Place(name, addresses)
-    raise ValueError(
-        f"{TF_CONFIG} must say which of its tasks this is, got {repr(task)[:_SHOWN]}. {_REMEDY}"
-    )
+    check("chief 1" not in addresses, "have one chief at most", cluster)
+    is_unique = len({*addresses.values()}) == len(addresses)
+    check(is_unique, "give each task an address of its own", cluster)
+    task = config.get("task")
+    task = task if isinstance(task, dict) else {}
+    name = f"{task.get('type')} {task.get('index')}"
+    is_known = type(task.get("index")) is int and name in addresses
+    check(is_known, "say which of its tasks this is", config.get("task"))
+    return Place(name, addresses)
 
 
 def _address(text: Any) -> tuple[str, int]:
     host, _, port = str(text).rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    require(
-        bool(host) and port.isascii() and port.isdigit() and 0 < int(port[:6]) < 2**16,
-        f"an address in {TF_CONFIG} must be HOST:PORT",
-        text,
-        _REMEDY,
-    )
+    is_address = bool(host) and port.isascii() and port.isdigit() and 0 < int(port[:6]) < 2**16
+    require(is_address, f"an address in {TF_CONFIG} must be HOST:PORT", text, _REMEDY)
     return host, int(port)

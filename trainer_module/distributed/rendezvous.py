@@ -12,13 +12,9 @@ reach the ports of a job can disturb it.
 import contextlib
 import errno
 import json
-import os
-import selectors
 import socket
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from trainer_module.distributed.cluster import TF_CONFIG, Place
@@ -27,55 +23,55 @@ from trainer_module.util.preemption import EXIT_STATUS, FINAL
 WAIT = 600.0
 """Seconds to wait for other workers."""
 
-SAY_EVERY = 10.0
-"""Seconds between two lines about who is missing."""
+LOG_EVERY = 10.0
+"""Seconds between two lines about missing workers."""
 
-_PROTOCOL = "plateau-rendezvous-1"
+_PROTOCOL = "plateau-rendezvous-2"
 _MAX_LINE = 4 * 2**20
-_MAX_STRANGERS = 64
+_POLL_SECONDS = 0.1
+_HELLO_SECONDS = 2.0
 _RETRY_SECONDS = 1.0
 _CONNECT_SECONDS = 5.0
-_NAMED = 5
+_MAX_DIFFERENCES = 5
+_LONGEST_VALUE = 200
 _REMEDY = "Give each process an index of its own in TF_CONFIG."
 # A connection whose other side is silent for idle + interval * count seconds is broken.
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
 
 
-class DisagreementError(ValueError):
-    """The workers are not about to train the same."""
+class ClusterError(Exception):
+    """The workers cannot train together.
 
+    Attributes:
+        status: Exit status of this process: `EXIT_STATUS` if starting all workers again may help.
+    """
 
-class AbsentError(Exception):
-    """Not all workers came in time."""
-
-
-class DismissedError(Exception):
-    """The chief does alone what is left to do."""
+    def __init__(self, reason: str, status: int) -> None:
+        self.status = status
+        super().__init__(reason)
 
 
 class Connection:
-    """Lines of JSON over a socket that does not block."""
+    """Lines of JSON over a non-blocking socket."""
 
     def __init__(self, sock: socket.socket) -> None:
-        """Take over a connected socket."""
-        sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _KEEP_ALIVE.items():
             if hasattr(socket, name):
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        sock.setblocking(False)
         self.socket = sock
         self.closed = ""
         self._received = b""
 
-    def send(self, message: Mapping[str, Any]) -> None:
-        """Send a message; an error shows when the connection is read."""
+    def send(self, **message: Any) -> None:
+        """Sends a message; an error shows when the connection is read."""
         try:
             self.socket.settimeout(_CONNECT_SECONDS)
             self.socket.sendall(json.dumps(message).encode() + b"\n")
+            self.socket.setblocking(False)
         except OSError as error:
             self.closed = self.closed or str(error)
-        finally:
-            self.socket.setblocking(False)
 
     def receive(self) -> list[dict[str, Any]]:
         """Returns the messages that have arrived; sets `closed` at the end of the connection."""
@@ -83,30 +79,25 @@ class Connection:
             while data := self.socket.recv(2**16):
                 self._received += data
                 if len(self._received) > _MAX_LINE:
-                    self.closed = "a message is too long"
-                    break
-            else:
-                self.closed = self.closed or "the connection was closed"
+                    raise OSError("a message is too long")
+            self.closed = self.closed or "the connection was closed"
         except BlockingIOError:
             pass
         except OSError as error:
             self.closed = self.closed or str(error)
         *lines, self._received = self._received.split(b"\n")
         messages = []
-        for line in lines:
-            try:
-                message = json.loads(line)
-            except (ValueError, RecursionError):
-                message = None
-            if not isinstance(message, dict):
-                # Another program, such as the gRPC server of TensorFlow in a run that is under way.
-                self.closed = "the answer is not one of a worker that waits for others"
-                break
-            messages.append(message)
+        try:
+            for line in lines:
+                # Another program, such as the gRPC server of TensorFlow in a run that is under way,
+                # sends something else.
+                messages.append({**json.loads(line)})
+        except (ValueError, TypeError, RecursionError):
+            self.closed = "the answer is not one of a worker that waits for others"
         return messages
 
     def close(self) -> None:
-        """Close the socket."""
+        """Closes the socket."""
         self.socket.close()
 
 
@@ -114,61 +105,54 @@ class Party:
     """The workers that have met, connected through the chief."""
 
     def __init__(self, place: Place, connections: Mapping[str, Connection]) -> None:
-        """Take over the connections.
-
-        Args:
-            place: Position of this process.
-            connections: Connections to the other workers by name; to the chief only, unless this
-                is the chief.
-        """
+        """Takes over the connections: the chief's to all others, another worker's to the chief."""
+        self.is_chief = place.is_chief
         self._place = place
         self._connections = dict(connections)
+        self._running = set(connections)
 
-    def lost(self) -> tuple[int, str] | None:
-        """Status to end with and why, if a worker is gone that had not finished; else None."""
-        for name, connection in list(self._connections.items()):
-            who = self._place.describe(name)
+    def lost(self) -> ClusterError | None:
+        """Returns why this worker must end, if another one is gone that had not finished."""
+        for name in sorted(self._running):
+            connection, worker = self._connections[name], self._place.describe(name)
             for message in connection.receive():
                 status = message.get("status")
                 if status == 0:
-                    connection.close()
-                    del self._connections[name]
+                    self._running.discard(name)
                     break
-                why = message.get("why") or f"{who} ended with status {status}"
-                # As after a signal, which another start may be spared.
-                again = isinstance(status, int) and status > 128
-                return EXIT_STATUS if again else FINAL, str(why)
+                # As after a signal, starting again may help.
+                may_restart = isinstance(status, int) and status > 128
+                reason = message.get("reason") or f"{worker} ended with status {status}"
+                return ClusterError(str(reason), EXIT_STATUS if may_restart else FINAL)
             else:
                 if connection.closed:
-                    return EXIT_STATUS, f"{who} is gone: {connection.closed}"
+                    return ClusterError(f"{worker} is gone: {connection.closed}", EXIT_STATUS)
         return None
 
     @property
-    def is_chief(self) -> bool:
-        """Whether this process is the chief."""
-        return self._place.is_chief
+    def waits_for_chief(self) -> bool:
+        """Returns True while the chief runs and this is another worker."""
+        return not self.is_chief and bool(self._running)
 
-    @property
-    def connected(self) -> bool:
-        """Whether this worker still needs others."""
-        return bool(self._connections)
+    def finish(self) -> None:
+        """Says that this worker has trained to the end; the chief goes on to export the model."""
+        if not self.is_chief:
+            self._send(0, "")
 
-    def leave(self, status: int, why: str = "") -> None:
-        """Tell the others that this worker ends, or with status 0 that it needs them no longer.
-
-        Args:
-            status: Exit status.
-            why: Reason, if it lies with another worker.
-        """
-        for connection in self._connections.values():
-            connection.send({"status": status, "why": why})
+    def leave(self, status: int, reason: str = "") -> None:
+        """Tells the others that this worker ends, with which exit status, and why."""
+        self._send(status, reason)
         self.close()
 
     def close(self) -> None:
-        """Close the connections without a word, as a forked process must."""
+        """Closes the connections without a word, as a forked process must."""
         for connection in self._connections.values():
             connection.close()
-        self._connections = {}
+        self._connections, self._running = {}, set()
+
+    def _send(self, status: int, reason: str) -> None:
+        for connection in self._connections.values():
+            connection.send(status=status, reason=reason)
 
 
 def meet(
@@ -176,304 +160,200 @@ def meet(
     facts: Mapping[str, str],
     *,
     wait: float,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> Party:
-    """Wait until all workers are there, and compare what they are about to train.
+    """Waits until all workers have come, and compares what they are about to train.
 
     Args:
         place: Position of this process.
         facts: What must be the same on all workers: a short text or a digest by name.
         wait: Seconds to wait for the others.
-        say: Receives a line about who is missing, every `SAY_EVERY` seconds.
+        log: Receives a line about missing workers, every `LOG_EVERY` seconds.
         clock: Seconds, monotonic.
 
     Raises:
-        DisagreementError: A fact differs; all workers raise it.
-        AbsentError: Not all workers came within `wait` seconds.
-        DismissedError: The run is over but for the export.
+        ClusterError: A fact differs, or not all workers came within `wait` seconds; all workers
+            raise it.
     """
     # Two jobs whose workers mistake each other's addresses would otherwise mix.
-    addresses = ", ".join(map(place.describe, place.addresses))
-    facts = {TF_CONFIG: addresses, **facts}
-    patience = _Patience(place, wait, say, clock)
-    if place.is_chief:
-        return _receive(place, facts, patience)
-    return _visit(place, facts, patience)
+    facts = {TF_CONFIG: ", ".join(map(place.describe, place.addresses)), **facts}
+    meeting = _Meeting(place, facts, wait, log, clock)
+    return meeting.gather() if place.is_chief else meeting.join()
 
 
-@contextlib.contextmanager
-def dismissing(place: Place) -> Iterator[None]:
-    """Tell workers that come within the context that the chief needs them no longer.
-
-    Args:
-        place: Position of this process, the chief.
-    """
-    over = threading.Event()
-
-    def dismiss(listener: socket.socket) -> None:
-        with listener:
-            while not over.is_set():
-                with contextlib.suppress(TimeoutError):
-                    connection = Connection(listener.accept()[0])
-                    connection.send({"status": 0})
-                    connection.close()
-
-    listener, _ = _listen(*place.addresses[place.name])
-    thread = None
-    if listener:
-        listener.settimeout(_RETRY_SECONDS)
-        thread = threading.Thread(target=dismiss, args=(listener,), daemon=True)
-        thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        if thread:
-            thread.join()
-
-
-@contextlib.contextmanager
-def guarded(party: Party) -> Iterator[None]:
-    """Ends this process if another worker is gone within the context; leaves the party after it.
-
-    For a process that cannot be forked. A worker leaves after the chief, whose model it may need.
-
-    Args:
-        party: Connections to the other workers.
-    """
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(_RETRY_SECONDS):
-            if lost := party.lost():
-                print(f"error: {lost[1]}", file=sys.stderr, flush=True)
-                party.leave(*lost)
-                os._exit(lost[0])
-
-    thread = threading.Thread(target=watch, name="worker-watch", daemon=True)
-    thread.start()
-    status = FINAL
-    try:
-        yield
-        while not party.is_chief and party.connected:
-            time.sleep(_RETRY_SECONDS)
-        status = 0
-    except SystemExit as error:
-        status = error.code if isinstance(error.code, int) else FINAL
-        raise
-    finally:
-        over.set()
-        thread.join()
-        party.leave(status)
-
-
-def difference(names: Mapping[str, str], facts: Mapping[str, Mapping[str, str]]) -> str:
-    """What differs between workers, in a sentence; empty if nothing does.
-
-    Args:
-        names: How to name each worker, the chief first.
-        facts: Facts of each worker, by its name and theirs.
-    """
-    (chief, expected), *others = ((names[name], facts[name]) for name in names)
-    found = [
-        f"{key} is {_shown(values.get(key))} on {name} and {_shown(expected.get(key))} on {chief}"
-        for name, values in others
-        for key in sorted({*expected, *values})
-        if expected.get(key) != values.get(key)
-    ]
-    if not found:
-        return ""
-    more = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    return (
-        f"all workers must train the same, but {'; '.join(found[:_NAMED])}{more}. "
-        "Give all of them the same image, flags and files."
-    )
-
-
-def _shown(value: str | None) -> str:
-    return "absent" if value is None else value[:200]
-
-
-class _Patience:
-    """How long to wait yet, and what to say meanwhile."""
+class _Meeting:
+    """The time before all workers have come."""
 
     def __init__(
-        self, place: Place, wait: float, say: Callable[[str], None], clock: Callable[[], float]
+        self,
+        place: Place,
+        facts: Mapping[str, str],
+        wait: float,
+        log: Callable[[str], None],
+        clock: Callable[[], float],
     ) -> None:
-        self._place = place
-        self._wait = wait
-        self._say = say
-        self._clock = clock
-        self._started = self._said = clock()
-        self.missing = ""
+        self._place, self._facts = place, {place.name: dict(facts)}
+        self._wait, self._log, self._clock = wait, log, clock
+        self._start = self._logged = clock()
+        self._workers: dict[str, Connection] = {}
 
-    def check(self) -> None:
-        """Say who is missing if it is time to.
+    @property
+    def _others(self) -> list[str]:
+        return [name for name in self._place.addresses if name != self._place.name]
 
-        Raises:
-            AbsentError: The time is over.
-        """
-        now = self._clock()
-        waited = now - self._started
-        if waited >= self._wait:
-            raise AbsentError(
-                f"all workers must be there within {self._wait:g} seconds (--wait), "
-                f"but {self._place.name} missed {self.missing}. "
-                "Start all workers that TF_CONFIG lists; each needs to reach the chief's address."
-            )
-        if now - self._said >= SAY_EVERY:
-            self._said = now
-            self._say(f"{self._place.name} has waited {waited:.0f} s for {self.missing}")
-
-
-def _receive(place: Place, facts: Mapping[str, str], patience: _Patience) -> Party:
-    """The chief's part."""
-    known: dict[str, tuple[Connection, dict[str, str]]] = {}
-    strangers: list[Connection] = []
-    listener: socket.socket | None = None
-    reason = ""
-
-    def absent() -> list[str]:
-        return [name for name in place.addresses if name != place.name and name not in known]
-
-    try:
-        told = ""
-        while absent():
-            patience.missing = ", ".join(map(place.describe, absent())) + reason
-            patience.check()
-            if listener is None:
-                listener, reason = _listen(*place.addresses[place.name])
+    def gather(self) -> Party:
+        """The chief's part: waits for all others, and tells them to start."""
+        listener: socket.socket | None = None
+        missing = reason = ""
+        try:
+            while absent := [name for name in self._others if name not in self._workers]:
+                before, missing = missing, ", ".join(map(self._place.describe, absent)) + reason
+                self._check_time(missing)
                 if listener is None:
-                    time.sleep(_RETRY_SECONDS)
+                    listener, reason = _listen(*self._place.addresses[self._place.name])
                     continue
-            if patience.missing != told:
-                told = patience.missing
-                for connection, _ in known.values():
-                    connection.send({"missing": told})
-            if _ready([listener, *(c.socket for c in strangers)], known) is listener:
-                strangers.append(Connection(listener.accept()[0]))
-            for name in [name for name, (c, _) in known.items() if c.receive() or c.closed]:
-                known.pop(name)[0].close()
-            strangers = _introduce(place, strangers, known)
-        wrong = difference(
-            {name: place.describe(name) for name in place.addresses},
-            {place.name: facts, **{name: its for name, (_, its) in known.items()}},
+                if missing != before:
+                    self._tell(missing=missing)
+                with contextlib.suppress(TimeoutError):
+                    self._introduce(Connection(listener.accept()[0]))
+                for name, connection in list(self._workers.items()):
+                    if connection.receive() or connection.closed:
+                        self._workers.pop(name).close()
+            if difference := self._difference():
+                raise ClusterError(difference, FINAL)
+            self._tell(start=True)
+        except BaseException as error:
+            if isinstance(error, ClusterError):
+                self._tell(status=error.status, reason=str(error))
+            for connection in self._workers.values():
+                connection.close()
+            raise
+        finally:
+            # The port is TensorFlow's from here on.
+            if listener:
+                listener.close()
+        return Party(self._place, self._workers)
+
+    def join(self) -> Party:
+        """The part of another worker: connects to the chief, and waits until all have come."""
+        chief = self._place.describe(self._place.chief)
+        connection, missing = None, chief
+        try:
+            while True:
+                self._check_time(missing)
+                try:
+                    connection = connection or self._connect()
+                    messages = connection.receive()
+                    if connection.closed and not messages:
+                        raise ConnectionError(connection.closed)
+                except OSError as error:
+                    missing = f"{chief}: {error}"
+                    if connection:
+                        connection.close()
+                    connection, messages = None, []
+                for message in messages:
+                    if message.get("start") and connection:
+                        return Party(self._place, {self._place.chief: connection})
+                    if status := message.get("status"):
+                        raise ClusterError(str(message.get("reason")), int(status))
+                    missing = str(message.get("missing", missing))
+                time.sleep(_POLL_SECONDS if connection else _RETRY_SECONDS)
+        except BaseException:
+            if connection:
+                connection.close()
+            raise
+
+    def _check_time(self, missing: str) -> None:
+        """Raises ClusterError if the time is over; logs who is missing if it is time to."""
+        now, name = self._clock(), self._place.name
+        waited = now - self._start
+        if waited >= self._wait:
+            raise ClusterError(
+                f"all workers must be there within {self._wait:g} seconds (--wait), but {name} "
+                f"missed {missing}. Start all workers that TF_CONFIG lists; each needs to reach "
+                "the chief's address.",
+                EXIT_STATUS,
+            )
+        if now - self._logged >= LOG_EVERY:
+            self._logged = now
+            self._log(f"{name} has waited {waited:.0f} s for {missing}")
+
+    def _connect(self) -> Connection:
+        address = self._place.addresses[self._place.chief]
+        connection = Connection(socket.create_connection(address, timeout=_CONNECT_SECONDS))
+        connection.send(
+            protocol=_PROTOCOL, name=self._place.name, facts=self._facts[self._place.name]
         )
-        for connection, _ in known.values():
-            connection.send({"different": wrong} if wrong else {"start": True})
-        if wrong:
-            raise DisagreementError(wrong)
-        return Party(place, {name: known.pop(name)[0] for name in list(known)})
-    except AbsentError as error:
-        for connection, _ in known.values():
-            connection.send({"absent": str(error)})
-        raise
-    finally:
-        # The port is TensorFlow's from here on.
-        if listener:
-            listener.close()
-        for connection in [*strangers, *(c for c, _ in known.values())]:
+        return connection
+
+    def _tell(self, **message: Any) -> None:
+        for connection in self._workers.values():
+            connection.send(**message)
+
+    def _introduce(self, connection: Connection) -> None:
+        """Takes in a worker by its first message; closes the connection of anybody else."""
+        limit = time.monotonic() + _HELLO_SECONDS
+        while not (messages := connection.receive()) and not connection.closed:
+            if time.monotonic() > limit:
+                break
+            time.sleep(_POLL_SECONDS / 10)
+        hello = messages[0] if messages else {}
+        name, facts = hello.get("name"), hello.get("facts")
+        if hello.get("protocol") != _PROTOCOL or not isinstance(facts, dict):
             connection.close()
+        elif name not in self._others:
+            _refuse(connection, f"{self._place.name} knows no other {name!r}")
+        else:
+            if name in self._workers:
+                # One that was started again comes while its former connection still looks whole.
+                _refuse(self._workers[name], f"another process came as {name}")
+            self._workers[name], self._facts[name] = connection, facts
+
+    def _difference(self) -> str:
+        """Returns in a sentence how the facts of the workers differ; "" if they do not."""
+        chief, expected = self._place.name, self._facts[self._place.name]
+        differences = [
+            f"{fact} is {_short(self._facts[name].get(fact))} on {self._place.describe(name)}"
+            f" and {_short(expected.get(fact))} on {self._place.describe(chief)}"
+            for name in self._others
+            for fact in sorted({*expected, *self._facts[name]})
+            if self._facts[name].get(fact) != expected.get(fact)
+        ]
+        if not differences:
+            return ""
+        more = len(differences) - _MAX_DIFFERENCES
+        return (
+            f"all workers must train the same, but {'; '.join(differences[:_MAX_DIFFERENCES])}"
+            f"{f'; and {more} more' if more > 0 else ''}. "
+            "Give all of them the same image, flags and files."
+        )
 
 
-def _introduce(
-    place: Place,
-    strangers: list[Connection],
-    known: dict[str, tuple[Connection, dict[str, str]]],
-) -> list[Connection]:
-    """Those who have not said who they are yet; the others are known from here on."""
-    silent = []
-    others = set(place.addresses) - {place.name}
-    for connection in strangers:
-        messages = connection.receive()
-        if connection.closed or len(strangers) > _MAX_STRANGERS:
-            connection.close()
-            continue
-        if not messages:
-            silent.append(connection)
-            continue
-        name, facts = str(messages[0].get("name")), messages[0].get("facts")
-        is_worker = messages[0].get("protocol") == _PROTOCOL
-        if not (is_worker and name in others and isinstance(facts, dict)):
-            if is_worker:
-                connection.send({"different": f"{place.name} knows no other {name!r}. {_REMEDY}"})
-            connection.close()
-            continue
-        if name in known:
-            # One that was started again comes while its former connection still looks whole.
-            known[name][0].send({"different": f"another process came as {name}. {_REMEDY}"})
-            known[name][0].close()
-        known[name] = connection, facts
-    return silent
+def _short(value: object) -> str:
+    return "absent" if value is None else str(value)[:_LONGEST_VALUE]
+
+
+def _refuse(connection: Connection, reason: str) -> None:
+    connection.send(status=FINAL, reason=f"{reason}. {_REMEDY}")
+    connection.close()
 
 
 def _listen(host: str, port: int) -> tuple[socket.socket | None, str]:
-    """A listening socket, or why there is none yet."""
+    """Returns a listening socket, or None after a pause and why there is none."""
     error: OSError | None = None
     # The own address may be one that only others know, as behind a Service.
     for address in (host, ""):
         try:
             name = address or "0.0.0.0"  # noqa: S104
             family = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0][0]
-            return socket.create_server((address, port), family=family), ""
+            listener = socket.create_server((address, port), family=family)
         except OSError as failed:
             error = error or failed
             if failed.errno == errno.EADDRINUSE:
                 break
+        else:
+            listener.settimeout(_POLL_SECONDS)
+            return listener, ""
+    time.sleep(_RETRY_SECONDS)
     return None, f" (and cannot listen on port {port}: {error}; is a process there already?)"
-
-
-def _ready(
-    sockets: list[socket.socket], known: Mapping[str, tuple[Connection, Any]]
-) -> socket.socket | None:
-    """Wait for something to happen; the first of `sockets` if that is what is ready."""
-    with selectors.DefaultSelector() as selector:
-        for sock in [*sockets, *(c.socket for c, _ in known.values())]:
-            selector.register(sock, selectors.EVENT_READ)
-        ready = [key.fileobj for key, _ in selector.select(_RETRY_SECONDS)]
-    return sockets[0] if sockets[0] in ready else None
-
-
-def _visit(place: Place, facts: Mapping[str, str], patience: _Patience) -> Party:
-    """The part of a worker that is not the chief."""
-    chief = place.describe(place.chief)
-    connection: Connection | None = None
-    reason = ""
-    try:
-        while True:
-            if connection is None:
-                patience.missing = f"{chief}{reason and f': {reason}'}"
-                patience.check()
-                try:
-                    sock = socket.create_connection(
-                        place.addresses[place.chief], timeout=_CONNECT_SECONDS
-                    )
-                except OSError as error:
-                    reason = str(error)
-                    time.sleep(_RETRY_SECONDS)
-                    continue
-                connection = Connection(sock)
-                connection.send({"protocol": _PROTOCOL, "name": place.name, "facts": facts})
-            patience.check()
-            _ready([connection.socket], {})
-            for message in connection.receive():
-                if message.get("status") == 0:
-                    raise DismissedError(f"{chief} needs no other worker any more")
-                if message.get("start"):
-                    party = Party(place, {place.chief: connection})
-                    connection = None
-                    return party
-                if message.get("different"):
-                    raise DisagreementError(str(message["different"]))
-                if message.get("absent"):
-                    raise AbsentError(str(message["absent"]))
-                patience.missing = str(message.get("missing", patience.missing))
-            if connection.closed:
-                reason = connection.closed
-                connection.close()
-                connection = None
-                time.sleep(_RETRY_SECONDS)
-    finally:
-        if connection:
-            connection.close()

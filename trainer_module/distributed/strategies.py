@@ -1,4 +1,4 @@
-"""Strategies of tf.distribute, and what the workers of one share outside of the training steps."""
+"""Strategies of tf.distribute, and values that the workers of one share."""
 
 import time
 from collections.abc import Callable
@@ -21,15 +21,6 @@ def local(kind: str = "GPU") -> tf.distribute.Strategy | None:
     return tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else None
 
 
-def is_loss(error: Exception) -> bool:
-    """Returns True if an error of TensorFlow says that another worker has left.
-
-    A worker that comes back before the others have noticed gets one too.
-    """
-    kinds = ("AbortedError", "CancelledError", "DeadlineExceededError", "UnavailableError")
-    return isinstance(error, tuple(getattr(tf.errors, kind) for kind in kinds))
-
-
 def connect() -> tuple[tf.distribute.Strategy, Callable[[], float]]:
     """Connects to the workers of TF_CONFIG; returns the strategy and the chief's clock.
 
@@ -40,18 +31,22 @@ def connect() -> tuple[tf.distribute.Strategy, Callable[[], float]]:
     return strategy, lambda: float(_of_chief(np.array([time.monotonic()]), strategy)[0])
 
 
+def is_lost_worker(error: Exception) -> bool:
+    """Returns True if an error of TensorFlow says that another worker has left.
+
+    A worker that comes back before the others have noticed gets one too.
+    """
+    kinds = ("AbortedError", "CancelledError", "DeadlineExceededError", "UnavailableError")
+    return isinstance(error, tuple(getattr(tf.errors, kind) for kind in kinds))
+
+
 def has_several_workers(strategy: tf.distribute.Strategy) -> bool:
     """Returns True if the replicas of a strategy are in several processes."""
     return bool(strategy.num_replicas_in_sync > 1 and strategy.extended.experimental_between_graph)
 
 
 def from_chief(content: bytes, strategy: tf.distribute.Strategy) -> bytes:
-    """Returns the chief's bytes to all workers.
-
-    Args:
-        content: What the chief sends; of the other workers, ignored.
-        strategy: Strategy of all workers.
-    """
+    """Returns the chief's bytes to all workers; those of other workers are ignored."""
     size = int(_of_chief(np.array([len(content)], np.int64), strategy)[0])
     words = np.zeros(-(-size // 8), np.int64)
     if strategy.extended.should_checkpoint:
@@ -68,13 +63,13 @@ def any_worker(happened: bool, strategy: tf.distribute.Strategy) -> bool:
 
 
 def _of_chief(values: np.ndarray[Any, Any], strategy: tf.distribute.Strategy) -> Any:
-    """The chief's numbers, as a sum in which all others are zero."""
+    """Returns the chief's numbers, as a sum in which all others are zero."""
     is_chief = strategy.extended.should_checkpoint
     return _summed(values if is_chief else np.zeros_like(values), strategy)
 
 
 def _summed(values: np.ndarray[Any, Any], strategy: tf.distribute.Strategy) -> Any:
-    """The sum of the workers' numbers."""
+    """Returns the sum of the workers' numbers."""
     # Of the replicas of a worker, the first contributes.
     contributions = iter([values])
 

@@ -1,17 +1,131 @@
-"""Cut global batches into the pieces that replicas and micro-batches compute."""
+"""Datasets of batches, and the pieces of them that replicas and micro-batches compute."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import tensorflow as tf
 
+# What `fit` itself makes of class weights; Keras has no public name for it.
+from keras.src.trainers.data_adapters.tf_dataset_adapter import make_class_weight_map_fn
+
 from trainer_module.util.checks import require
+
+_REMEDY = "Try tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)."
 
 
 class DatasetFactory(Protocol):
-    """What the loop asks of its training data."""
+    """Makes the training data of an epoch."""
 
     def __call__(self, batch_size: int, epoch: int) -> tf.data.Dataset:
         """Returns the batches of one epoch, in an order fixed by `epoch`."""
+
+
+def as_factory(
+    data: tf.data.Dataset | DatasetFactory, class_weight: Mapping[int, float] | None = None
+) -> DatasetFactory:
+    """Returns a factory of checked batches.
+
+    Args:
+        data: One epoch of batches, or a factory of them.
+        class_weight: As in `fit`.
+    """
+    is_dataset = isinstance(data, tf.data.Dataset)
+    make: Any = data
+    require(
+        is_dataset or callable(data),
+        "training_data must be a tf.data.Dataset of batches, or a function"
+        " (batch_size, epoch) -> such a dataset",
+        type(data),
+        _REMEDY,
+    )
+    weigh = class_weight and _plain(make_class_weight_map_fn(class_weight))
+
+    def make_dataset(batch_size: int, epoch: int) -> tf.data.Dataset:
+        dataset = make.rebatch(batch_size) if is_dataset else make(batch_size, epoch)
+        check_epoch(dataset, "training_data")
+        return dataset.map(weigh) if weigh else dataset
+
+    if is_dataset:
+        check_epoch(data, "training_data")
+    return make_dataset
+
+
+def check_epoch(dataset: tf.data.Dataset, name: str) -> None:
+    """Raises UserError unless a dataset holds batches: at least one, and not without end.
+
+    Args:
+        dataset: Batches (x, y) or (x, y, sample_weight).
+        name: What the dataset is called in the error.
+    """
+    check_batches(dataset)
+    count = int(dataset.cardinality().numpy())
+    require(
+        count != tf.data.INFINITE_CARDINALITY,
+        f"{name} must give one epoch, which ends",
+        "an infinite dataset",
+        "Leave out repeat(), with num_epochs=1 in TensorFlowDatasetOptions of TFX, and check that "
+        "the module you changed is the one that is imported.",
+    )
+    check_not_empty(count != 0, name)
+
+
+def check_not_empty(has_batches: bool, name: str) -> None:
+    """Raises UserError unless a dataset of that name gave a batch."""
+    require(
+        has_batches,
+        f"{name} must give at least one batch an epoch",
+        0,
+        "Check that its split holds examples, and that it does not drop a split smaller than the "
+        "batch.",
+    )
+
+
+def check_batches(dataset: tf.data.Dataset) -> Any:
+    """Returns the element spec of a dataset of batches.
+
+    Raises:
+        UserError: It yields neither (x, y) nor (x, y, sample_weight), no batches, or tensors that
+            cannot be cut.
+    """
+    is_dataset = isinstance(dataset, tf.data.Dataset)
+    require(is_dataset, "data must be a tf.data.Dataset of batches", type(dataset), _REMEDY)
+    spec = dataset.element_spec
+    for holds, rule, remedy in _rules(spec):
+        require(holds, f"a dataset must {rule}", spec, remedy)
+    return spec
+
+
+def _rules(spec: Any) -> Iterator[tuple[bool, str, str]]:
+    """Yields the rules of an element spec, each of which stands on those before it."""
+    leaves = tf.nest.flatten(spec)
+    is_pair = isinstance(spec, tuple) and len(spec) in (2, 3)
+    yield (
+        is_pair,
+        "yield (x, y) pairs or (x, y, sample_weight)",
+        "Map its elements to (inputs, label).",
+    )
+    kinds = (tf.TensorSpec, tf.RaggedTensorSpec)
+    are_tensors = all(isinstance(leaf, kinds) for leaf in leaves)
+    yield are_tensors, "yield dense or ragged tensors", "Try tf.sparse.to_dense."
+    have_rank = all(leaf.shape.rank is not None for leaf in leaves)
+    yield have_rank, "say the rank of its tensors", "Map it through tf.ensure_shape."
+    are_batches = all(leaf.shape.rank > 0 for leaf in leaves)
+    yield are_batches, "yield batches, tensors [B, ...]", "Call .batch(batch_size) on it."
+    ragged = [leaf for leaf in leaves if isinstance(leaf, tf.RaggedTensorSpec)]
+    any_size = all(leaf.shape[0] is None for leaf in ragged)
+    yield any_size, "yield ragged batches of any size", "Call .batch without drop_remainder."
+
+
+def count_examples(dataset: tf.data.Dataset) -> int:
+    """Returns the number of examples in an epoch's batches, by a pass over them."""
+    add = _plain(lambda total, *batch: total + tf.cast(size_of(batch), tf.int64))
+    return int(dataset.reduce(tf.constant(0, tf.int64), add))
+
+
+def size_of(batch: Any) -> tf.Tensor:
+    """Returns the number of examples in a structure of tensors: int, []."""
+    first = tf.nest.flatten(batch)[0]
+    return first.nrows() if isinstance(first, tf.RaggedTensor) else tf.shape(first)[0]
 
 
 def pieces(
@@ -21,7 +135,7 @@ def pieces(
     replicas: int = 1,
     local: range = range(1),
 ) -> tf.data.Dataset:
-    """Cut each global batch into pieces, one for each replica and micro-batch.
+    """Cuts each global batch into pieces, one for each replica and micro-batch.
 
     Pieces are strided slices, so their sizes differ by one example at the most and none is a
     tiny rest. All replicas get the same number of them.
@@ -39,11 +153,9 @@ def pieces(
         whatever it was in the dataset.
 
     Raises:
-        ValueError: The dataset holds something else than batches of dense or ragged tensors.
+        UserError: The dataset holds something else than batches of dense or ragged tensors.
     """
     spec = check_batches(dataset)
-    # AutoGraph would read the source of each function, for nothing.
-    plain = tf.autograph.experimental.do_not_convert
 
     def cut(*batch: Any) -> tf.data.Dataset:
         batch = _any_size(batch)
@@ -60,75 +172,20 @@ def pieces(
             parts = tf.nest.map_structure(lambda part: _strided(part, first, stride), batch)
             return *parts, total, tf.equal(turn, rounds - 1)
 
-        return tf.data.Dataset.range(rounds * len(local)).map(plain(piece))
+        return tf.data.Dataset.range(rounds * len(local)).map(_plain(piece))
 
     if micro_batch is None and replicas == 1:
         # A function that does nothing would still be traced for each epoch.
         if any(part.shape[:1] != [None] for part in tf.nest.flatten(spec)):
-            dataset = dataset.map(plain(lambda *batch: _any_size(batch)))
+            dataset = dataset.map(_plain(lambda *batch: _any_size(batch)))
         return dataset
-    return dataset.flat_map(plain(cut)).prefetch(2)
-
-
-def check_batches(dataset: tf.data.Dataset) -> Any:
-    """Returns the element spec of a dataset of batches.
-
-    Raises:
-        ValueError: It yields neither (x, y) nor (x, y, sample_weight), no batches, or tensors that
-            cannot be cut.
-    """
-    require(
-        isinstance(dataset, tf.data.Dataset),
-        "data must be a tf.data.Dataset of batches",
-        type(dataset),
-        "Try tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size).",
-    )
-    spec = dataset.element_spec
-    require(
-        isinstance(spec, tuple) and len(spec) in (2, 3),
-        "a dataset must yield (x, y) pairs or (x, y, sample_weight)",
-        spec,
-        "Map its elements to (inputs, label).",
-    )
-    leaves = tf.nest.flatten(spec)
-    require(
-        all(isinstance(leaf, (tf.TensorSpec, tf.RaggedTensorSpec)) for leaf in leaves),
-        "a dataset must yield dense or ragged tensors",
-        spec,
-        "Try tf.sparse.to_dense.",
-    )
-    require(
-        all(leaf.shape.rank is not None for leaf in leaves),
-        "a dataset must say the rank of its tensors",
-        spec,
-        "Give shapes to what makes it, or map it through tf.ensure_shape.",
-    )
-    require(
-        all(leaf.shape.rank > 0 for leaf in leaves),
-        "a dataset must yield batches, tensors [B, ...]",
-        spec,
-        "Call .batch(batch_size) on it.",
-    )
-    ragged = [leaf for leaf in leaves if isinstance(leaf, tf.RaggedTensorSpec)]
-    require(
-        all(leaf.shape[0] is None for leaf in ragged),
-        "ragged batches must be of any size",
-        ragged,
-        "Call .batch without drop_remainder.",
-    )
-    return spec
-
-
-def size_of(batch: Any) -> tf.Tensor:
-    """Returns the number of examples in a structure of tensors: int, []."""
-    first = tf.nest.flatten(batch)[0]
-    return first.nrows() if isinstance(first, tf.RaggedTensor) else tf.shape(first)[0]
+    return dataset.flat_map(_plain(cut)).prefetch(2)
 
 
 def distributed(
     dataset: tf.data.Dataset, strategy: tf.distribute.Strategy, micro_batch: int | None = None
 ) -> Any:
-    """The pieces of a dataset of global batches, for all replicas of a strategy.
+    """Returns the pieces of a dataset of global batches, for all replicas of a strategy.
 
     Every worker makes the whole dataset and takes its own replicas' share, so the union is the
     same batch whatever the number of workers.
@@ -146,20 +203,21 @@ def distributed(
         return pieces(dataset, micro_batch=micro_batch)
 
     def local(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        here = replicas // context.num_input_pipelines
-        first = context.input_pipeline_id * here
-        return pieces(
-            dataset,
-            micro_batch=micro_batch,
-            replicas=replicas,
-            local=range(first, first + here),
-        )
+        count = replicas // context.num_input_pipelines
+        first = context.input_pipeline_id * count
+        here = range(first, first + count)
+        return pieces(dataset, micro_batch=micro_batch, replicas=replicas, local=here)
 
     return strategy.distribute_datasets_from_function(local)
 
 
+def _plain(function: Any) -> Any:
+    """Keeps AutoGraph, which would read the source of each function for nothing, from it."""
+    return tf.autograph.experimental.do_not_convert(function)
+
+
 def _any_size(batch: Any) -> Any:
-    """The batch with its static size forgotten, which would cost a trace for each size."""
+    """Returns the batch without its static size, which would cost a trace for each size."""
     return tf.nest.map_structure(
         lambda part: (
             part
@@ -171,7 +229,7 @@ def _any_size(batch: Any) -> Any:
 
 
 def _strided(part: Any, first: tf.Tensor, stride: tf.Tensor) -> Any:
-    """Every `stride`-th example from `first` on."""
+    """Returns every `stride`-th example from `first` on."""
     taken = part[first::stride]
     if isinstance(part, tf.RaggedTensor):
         return taken

@@ -1,4 +1,4 @@
-"""Everything needed to go on bit for bit, in files that are whole or not there at all."""
+"""Checkpoints, written atomically, from which a run is resumed bit for bit."""
 
 import hashlib
 import io
@@ -13,10 +13,13 @@ from typing import Any, BinaryIO, NamedTuple
 import keras
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
+from trainer_module.distributed import strategies
 from trainer_module.schedule.state import Restore
 from trainer_module.training.optimizer import averages
 from trainer_module.util import files
+from trainer_module.util.checks import UserError, require
 
 KEPT = 2
 """Epochs whose checkpoints stay: the latest, and one to fall back on if that one is damaged."""
@@ -25,28 +28,27 @@ KEPT_RUNS = 3
 """Runs whose checkpoints stay in a folder that many runs share."""
 
 
-class OtherRunError(ValueError):
+class OtherRunError(UserError):
     """The checkpoints in a folder are of a run with another config, model or data."""
 
 
 class Snapshot(NamedTuple):
-    """Values of all variables at one moment.
-
-    Attributes:
-        epoch: Epoch after which they were taken; 0 before the first.
-        model: Weights, averages and seed states, in the order of `model.variables`.
-        optimizer: Iterations, learning rate and slots, in the order of `optimizer.variables`.
-    """
+    """Values of all variables at one moment."""
 
     epoch: int
+    """Epoch after which they were taken; 0 before the first."""
+
     model: tuple[npt.NDArray[Any], ...]
+    """Weights, averages and seed states, in the order of `model.variables`."""
+
     optimizer: tuple[npt.NDArray[Any], ...]
+    """Iterations, learning rate and slots, in the order of `optimizer.variables`."""
 
     @classmethod
     def take(
         cls, epoch: int, model: keras.Model, optimizer: keras.optimizers.Optimizer
     ) -> "Snapshot":
-        """Copy the variables of a model and its optimizer."""
+        """Copies the variables of a model and its optimizer."""
         return cls(
             epoch,
             tuple(np.array(v) for v in model.variables),
@@ -54,11 +56,11 @@ class Snapshot(NamedTuple):
         )
 
     def restore_model(self, model: keras.Model) -> None:
-        """Assign the model's variables."""
+        """Assigns the model's variables."""
         _assign(model.variables, self.model)
 
     def restore_optimizer(self, optimizer: keras.optimizers.Optimizer) -> None:
-        """Assign the optimizer's variables, learning rate and iterations included."""
+        """Assigns the optimizer's variables, learning rate and iterations included."""
         _assign(optimizer.variables, self.optimizer)
 
     def restore(
@@ -68,7 +70,7 @@ class Snapshot(NamedTuple):
         optimizer: keras.optimizers.Optimizer,
         start: "Snapshot | None",
     ) -> None:
-        """Take back what a decision names; `start` has the slots to reset to, if it may ask."""
+        """Restores what a decision names; `start` has the slots to reset to, if it may ask."""
         if what == "none":
             return
         self.restore_model(model)
@@ -86,20 +88,20 @@ class Checkpoints:
     """The checkpoints of one run in one folder."""
 
     def __init__(self, directory: Path, fingerprint: str) -> None:
-        """Open a folder, making it if need be.
+        """Opens a folder, making it if need be.
 
         Args:
-            directory: Where the files are.
-            fingerprint: Text that two runs share only if one may go on from the other's files.
+            directory: Folder of the files.
+            fingerprint: Text that two runs share only if one may be resumed from the other's files.
         """
-        self._directory = directory
+        self.directory = directory
         self._fingerprint = hashlib.sha256(fingerprint.encode()).hexdigest()
         directory.mkdir(parents=True, exist_ok=True)
         for leftover in files.unfinished(directory):
             leftover.unlink(missing_ok=True)
 
     def save(self, latest: Snapshot, best: Snapshot, state: Mapping[str, Any]) -> None:
-        """Write the state after an epoch; then drop what no kept checkpoint needs.
+        """Writes the state after an epoch; then removes what no kept checkpoint needs.
 
         Args:
             latest: Variables now.
@@ -114,12 +116,12 @@ class Checkpoints:
         for epoch in epochs[:-KEPT]:
             self._path("epoch", epoch).unlink()
         needed = {best_path, *(self._best_of(epoch) for epoch in epochs[-KEPT:])}
-        for path in self._directory.glob("best-*.npz"):
+        for path in self.directory.glob("best-*.npz"):
             if path not in needed:
                 path.unlink()
 
     def load(self, epoch: int | None = None) -> tuple[Snapshot, Snapshot, dict[str, Any]] | None:
-        """The newest whole checkpoint: variables, best variables, state; None if there is none.
+        """Returns the newest readable checkpoint: latest and best variables, state; None for none.
 
         Args:
             epoch: Epoch of the checkpoint, if it must be that one.
@@ -142,16 +144,16 @@ class Checkpoints:
         return None
 
     def discard(self, after: int = -1) -> None:
-        """Remove the checkpoints of later epochs, which the run is going to train again."""
-        for path in self._directory.glob("*-*.npz"):
+        """Removes the checkpoints of later epochs, which the run is going to train again."""
+        for path in self.directory.glob("*-*.npz"):
             if int(path.stem.split("-")[1]) > after:
                 path.unlink()
 
     def _path(self, kind: str, epoch: int) -> Path:
-        return self._directory / f"{kind}-{epoch:06d}.npz"
+        return self.directory / f"{kind}-{epoch:06d}.npz"
 
     def _epochs(self) -> list[int]:
-        return sorted(int(path.stem[6:]) for path in self._directory.glob("epoch-*.npz"))
+        return sorted(int(path.stem[6:]) for path in self.directory.glob("epoch-*.npz"))
 
     def _best_of(self, epoch: int) -> Path | None:
         try:
@@ -161,49 +163,52 @@ class Checkpoints:
             return None
 
     def _write(self, path: Path, snapshot: Snapshot, state: Mapping[str, Any]) -> None:
-        header = json.dumps({**state, "fingerprint": self._fingerprint, "epoch": snapshot.epoch})
-        arrays = {
-            "header": np.frombuffer(header.encode(), np.uint8),
-            **_arrays("", snapshot),
-        }
         with files.whole(path) as unfinished, unfinished.open("wb") as file:
-            _save(file, arrays)
+            _save(file, snapshot, {**state, "fingerprint": self._fingerprint})
             file.flush()
             os.fsync(file.fileno())
 
     def _read(self, path: Path) -> tuple[Snapshot, dict[str, Any]]:
-        with np.load(path, allow_pickle=False) as arrays:
-            state = _header(arrays)
-            if state.pop("fingerprint") != self._fingerprint:
-                raise OtherRunError(
-                    "a run goes on only with the config, model and data it was started with, got "
-                    f"checkpoints of another run in {self._directory}. "
-                    "Repeat the command that began it, or empty the folder to start anew."
-                )
-            return _snapshot("", state.pop("epoch"), arrays), state
+        snapshot, state = _load(path)
+        if state.pop("fingerprint") != self._fingerprint:
+            raise OtherRunError(
+                "a run is resumed only with the config, model and data it was started with",
+                f"checkpoints of another run in {self.directory}",
+                "Repeat the command that began it, or empty the folder to start a new run.",
+            )
+        return snapshot, state
 
 
-def to_bytes(latest: Snapshot, best: Snapshot, state: Mapping[str, Any]) -> bytes:
-    """Everything that a worker needs to train on, for `from_bytes`."""
-    header = {**state, "epochs": [latest.epoch, best.epoch]}
-    arrays = {"header": np.frombuffer(json.dumps(header).encode(), np.uint8)}
-    for name, snapshot in (("latest", latest), ("best", best)):
-        arrays |= _arrays(f"{name}-", snapshot)
-    file = io.BytesIO()
-    _save(file, arrays)
-    return file.getvalue()
+def from_chief(
+    latest: Snapshot,
+    best: Snapshot,
+    state: Mapping[str, Any],
+    fingerprint: str,
+    strategy: tf.distribute.Strategy,
+) -> tuple[Snapshot, Snapshot, dict[str, Any]]:
+    """Returns the chief's latest and best variables and its state on all workers.
 
-
-def from_bytes(content: bytes) -> tuple[Snapshot, Snapshot, dict[str, Any]]:
-    """What was given to `to_bytes`."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        state = _header(arrays)
-        latest, best = state.pop("epochs")
-        return _snapshot("latest-", latest, arrays), _snapshot("best-", best, arrays), state
+    Raises:
+        UserError: The workers train something else than the chief.
+    """
+    received = []
+    for snapshot in (latest, best):
+        file = io.BytesIO()
+        _save(file, snapshot, {**state, "fingerprint": fingerprint})
+        content = strategies.from_chief(file.getvalue(), strategy)
+        received.append(_load(io.BytesIO(content)))
+    (latest, state), (best, _) = received
+    require(
+        state.pop("fingerprint") == fingerprint,
+        "all workers must train the same model with the same configuration as the chief",
+        fingerprint,
+        "Give all of them the same arguments.",
+    )
+    return latest, best, state
 
 
 def claim(root: Path, name: str, kept: int = KEPT_RUNS) -> Path:
-    """The folder of a run among those of others, of which the ones used longest ago are removed.
+    """Returns the folder of a run among those of others, and removes those used longest ago.
 
     Args:
         root: Folder of all runs' folders.
@@ -213,22 +218,23 @@ def claim(root: Path, name: str, kept: int = KEPT_RUNS) -> Path:
     folder = root / name
     folder.mkdir(parents=True, exist_ok=True)
     os.utime(folder)
-    # Its own is out of the question, though a clock that was set back may make it look the oldest.
-    others = (path for path in root.iterdir() if path.is_dir() and path != folder)
-    for path in sorted(others, key=_last_used, reverse=True)[kept - 1 :]:
+    # Its own stays, though a clock that was set back may make it look the oldest.
+    others = [path for path in root.iterdir() if path.is_dir() and path != folder]
+    others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in others[kept - 1 :]:
         shutil.rmtree(path)
     return folder
 
 
-def _last_used(path: Path) -> float:
-    return path.stat().st_mtime
-
-
-def _save(file: BinaryIO, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Write what `np.savez` would, which leaves its archive open where a write fails.
+def _save(file: BinaryIO, snapshot: Snapshot, state: Mapping[str, Any]) -> None:
+    """Writes what `np.savez` would, which leaves its archive open where a write fails.
 
     Python then tries to finish the archive whenever it comes to remove it, and prints a traceback.
     """
+    header = json.dumps({**state, "epoch": snapshot.epoch}).encode()
+    arrays = {"header": np.frombuffer(header, np.uint8)}
+    for kind in ("model", "optimizer"):
+        arrays |= {f"{kind}-{i}": value for i, value in enumerate(getattr(snapshot, kind))}
     with zipfile.ZipFile(file, "w") as archive:
         for name, values in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
@@ -237,19 +243,15 @@ def _save(file: BinaryIO, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
                 )
 
 
-def _arrays(prefix: str, snapshot: Snapshot) -> dict[str, npt.NDArray[Any]]:
-    kinds = (("model", snapshot.model), ("optimizer", snapshot.optimizer))
-    return {f"{prefix}{kind}-{i}": v for kind, values in kinds for i, v in enumerate(values)}
+def _load(file: Path | BinaryIO) -> tuple[Snapshot, dict[str, Any]]:
+    with np.load(file, allow_pickle=False) as arrays:
+        state = _header(arrays)
 
+        def values(kind: str) -> tuple[npt.NDArray[Any], ...]:
+            count = sum(name.startswith(f"{kind}-") for name in arrays.files)
+            return tuple(arrays[f"{kind}-{i}"] for i in range(count))
 
-def _snapshot(prefix: str, epoch: int, arrays: Any) -> Snapshot:
-    def values(kind: str) -> tuple[npt.NDArray[Any], ...]:
-        start = f"{prefix}{kind}-"
-        return tuple(
-            arrays[f"{start}{i}"] for i in range(sum(n.startswith(start) for n in arrays.files))
-        )
-
-    return Snapshot(epoch, values("model"), values("optimizer"))
+        return Snapshot(state.pop("epoch"), values("model"), values("optimizer")), state
 
 
 def _header(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:

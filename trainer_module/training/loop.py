@@ -1,4 +1,4 @@
-"""The outer loop: epoch, evaluate, decide, apply, record, save."""
+"""Training loop: epoch, evaluation, decision, checkpoint."""
 
 import contextlib
 import itertools
@@ -12,24 +12,29 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-
-# What `fit` itself makes of class weights; Keras has no public name for it.
-from keras.src.trainers.data_adapters.tf_dataset_adapter import make_class_weight_map_fn
 from rich.console import Console
 
 from trainer_module.distributed import strategies
-from trainer_module.history import EpochRecord, History, Writer, Writers
+from trainer_module.history import EpochRecord, History
 from trainer_module.schedule import schedule
 from trainer_module.schedule.plateau import PlateauConfig
 from trainer_module.schedule.scaling import TrainingSpec
 from trainer_module.schedule.schedule import NonFiniteError, ScheduleConfig
-from trainer_module.schedule.state import ScheduleState
-from trainer_module.training import noise
-from trainer_module.training.batch import DatasetFactory, check_batches, distributed, size_of
-from trainer_module.training.checkpoint import Checkpoints, Snapshot, from_bytes, to_bytes
-from trainer_module.training.objective import Asked, Metrics, Objective, compiled
+from trainer_module.schedule.state import Decision, ScheduleState
+from trainer_module.training import checkpoint, noise
+from trainer_module.training.batch import (
+    DatasetFactory,
+    as_factory,
+    check_epoch,
+    count_examples,
+    distributed,
+)
+from trainer_module.training.callbacks import Callback, Callbacks, ConsoleProgress
+from trainer_module.training.checkpoint import Checkpoints, Snapshot
+from trainer_module.training.epoch import EpochTrainer
+from trainer_module.training.model import build, check_model, prepare_optimizer
+from trainer_module.training.objective import Metrics, Objective
 from trainer_module.training.optimizer import averages, describe, first_learning_rate, inner, kind
-from trainer_module.training.progress import ProgressWriter
 from trainer_module.training.step import Steps
 from trainer_module.util.checks import require
 from trainer_module.util.preemption import leaving_on_sigterm
@@ -53,12 +58,12 @@ def train(
     class_weight: Mapping[int, float] | None = None,
     directory: Path | str | None = None,
     description: Mapping[str, Any] | None = None,
-    writers: Sequence[Writer] = (),
+    callbacks: Sequence[Callback] = (),
     verbose: bool | None = None,
     strategy: tf.distribute.Strategy | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> History:
-    """Train until the schedule says stop; the model is left with the weights of the best epoch.
+    """Trains until the schedule stops; the model is left with the weights of the best epoch.
 
     Args:
         model: Any Keras model, from x to what loss and metrics take (logits [B, C] by default).
@@ -85,11 +90,11 @@ def train(
         loss_weights: As in `compile`.
         weighted_metrics: As in `compile`.
         class_weight: As in `fit`.
-        directory: Folder of checkpoints; if it holds some of this run, training goes on from them.
-            Of several workers only the chief uses it.
+        directory: Folder of checkpoints; if it holds some of this run, it is resumed. Of several
+            workers only the chief uses it.
         description: What else defines the run, as JSON: kept in the history, and a resumed run
             must have the same.
-        writers: Notified after each epoch; with several workers, those of the chief.
+        callbacks: Notified after each epoch; with several workers, those of the chief.
         verbose: Whether to print each epoch and each decision, with a progress bar in a terminal;
             None prints in a terminal and in a notebook only. Of several workers the chief prints.
         strategy: Strategy in whose scope model and optimizer were made; the model's if not given.
@@ -105,237 +110,189 @@ def train(
         schedule.NonFiniteError: Loss or metric is NaN or infinite and the schedule says raise.
         preemption.Preempted: SIGTERM arrived; the last finished epoch is in `directory`.
     """
-    _check_keras(model, keras.Model, "model")
-    _check_model(model)
+    check_epoch(validation_data, "validation_data")
+    check_model(model, validation_data.element_spec[0])
     strategy = strategy or model.distribute_strategy
-    make_dataset = _factory(training_data)
-    _check_epoch(validation_data, "validation_data")
-    _check_inputs(model, validation_data.element_spec[0])
+    make_dataset = as_factory(training_data, class_weight)
     is_counted = num_examples is None
     if num_examples is None:
-        num_examples = _count(make_dataset(batch_size, 1))
-    own = {
-        "metrics": metrics,
-        "loss_weights": loss_weights,
-        "weighted_metrics": weighted_metrics,
-    }
-    asked = compiled(model) if loss is None else Asked(loss)
-    asked = asked._replace(**{name: value for name, value in own.items() if value is not None})
-    config = _monitored(config, asked)
+        num_examples = count_examples(make_dataset(batch_size, 1))
     with strategy.scope():
-        if isinstance(optimizer, str):
-            optimizer = keras.optimizers.get(optimizer)
-        _check_keras(optimizer, keras.optimizers.Optimizer, "optimizer")
-        objective = asked.objective(getattr(model, "output_names", None))
-        _build(model, objective, validation_data)
-    optimizer = _loss_scaled(model, optimizer)
-    evaluation = distributed(validation_data, strategy)
-    steps = Steps(
+        objective = Objective.of_model(
+            model,
+            loss,
+            metrics=metrics,
+            loss_weights=loss_weights,
+            weighted_metrics=weighted_metrics,
+        )
+        build(model, objective, validation_data)
+        optimizer = prepare_optimizer(optimizer, model)
+    if not objective.has_metrics and config.plateau.monitor == PlateauConfig().monitor:
+        config = replace(config, plateau=replace(config.plateau, monitor="val_loss", mode="min"))
+    is_chief = strategy.extended.should_checkpoint
+    loop = TrainingLoop(
         model,
         optimizer,
-        evaluation.element_spec,
-        objective=objective,
+        objective,
+        make_dataset,
+        validation_data,
+        config,
+        num_examples=num_examples,
+        check_num_examples=not is_counted,
+        batch_size=batch_size,
+        micro_batch=micro_batch,
         steps_per_call=steps_per_call,
         strategy=strategy,
+        callbacks=[*_progress(verbose, config), *callbacks] if is_chief else [],
+        clock=clock,
+        description={
+            **({"loss_weights": objective.loss_weights} if objective.loss_weights else {}),
+            **({"class_weight": dict(class_weight)} if class_weight else {}),
+            **(description or {}),
+        },
     )
-    momentum = float(getattr(inner(optimizer), "momentum", 0.0))
-    spec = TrainingSpec(num_examples, kind(optimizer), momentum)
-    run = _Run(model, optimizer, config, steps, spec, strategy, batch_size, micro_batch, is_counted)
-    run.description = {
-        "schedule": asdict(config),
-        "batch_size": batch_size,
-        "micro_batch": micro_batch,
-        "num_examples": num_examples,
-        "replicas": strategy.num_replicas_in_sync,
-        "optimizer": describe(optimizer),
-        # Shapes, not names: Keras numbers names by how many models the process has made.
-        "model": [list(v.shape) for v in model.variables],
-        **({"loss_weights": asked.loss_weights} if asked.loss_weights else {}),
-        **({"class_weight": dict(class_weight)} if class_weight else {}),
-        **(description or {}),
-    }
-    if class_weight:
-        make_dataset = _weighted(make_dataset, class_weight)
-    chief = strategy.extended.should_checkpoint
-    # The schedule does not depend on the number of replicas: another one may resume.
-    fingerprint = _fingerprint({**run.description, "replicas": None})
     # Other workers may see other files, or none.
-    checkpoints = Checkpoints(Path(directory), fingerprint) if directory and chief else None
-    saved = checkpoints.load() if checkpoints else None
-    if strategies.has_several_workers(strategy):
-        saved = _from_chief(saved or run.memory(), fingerprint, strategy)
-    run.resume(saved)
-    told = Writers([*_progress(verbose, config), *writers] if chief else ())
-    told.start(run.history())
-    started = clock() - run.seconds
-    with leaving_on_sigterm():
-        while not run.stopped:
-            try:
-                record = run.epoch(make_dataset, evaluation, told, lambda: clock() - started)
-            except NonFiniteError as error:
-                run.best.restore_model(model)
-                if directory is None:
-                    raise
-                raise NonFiniteError(
-                    f"{error} A lower learning rate starts anew: empty {directory} first."
-                ) from error
-            if checkpoints:
-                checkpoints.save(*run.memory())
-            told.epoch(record)
-    for difference in run.differences():
-        told.note(f"not as forecast: {difference}")
-    run.best.restore_model(model)
-    told.close(run.history())
-    return run.history()
+    loop.resume(Path(directory) if directory and is_chief else None)
+    return loop.train()
 
 
-def _progress(verbose: bool | None, config: ScheduleConfig) -> list[Writer]:
+def _progress(verbose: bool | None, config: ScheduleConfig) -> list[Callback]:
     console = Console()
     if verbose is None:
         verbose = console.is_terminal or console.is_jupyter
-    return [ProgressWriter(console, config.max_epochs)] if verbose else []
+    return [ConsoleProgress(console, config.max_epochs)] if verbose else []
 
 
-class _Run:
-    """A run in progress: what is trained, and everything that changes from epoch to epoch."""
+class TrainingLoop:
+    """A run: what is trained, and everything that changes from epoch to epoch."""
 
     def __init__(
         self,
         model: keras.Model,
         optimizer: keras.optimizers.Optimizer,
+        objective: Objective,
+        make_dataset: DatasetFactory,
+        validation_data: tf.data.Dataset,
         config: ScheduleConfig,
-        steps: Steps,
-        spec: TrainingSpec,
-        strategy: tf.distribute.Strategy,
+        *,
+        num_examples: int,
+        check_num_examples: bool,
         batch_size: int,
         micro_batch: int | None,
-        is_counted: bool,
+        steps_per_call: int,
+        strategy: tf.distribute.Strategy,
+        callbacks: Sequence[Callback],
+        clock: Callable[[], float],
+        description: Mapping[str, Any],
     ) -> None:
-        names = [f"{prefix}{name}" for prefix in ("", "val_") for name in steps.metric_names]
+        """Takes the prepared arguments of `train`."""
+        self._validation = distributed(validation_data, strategy)
+        self._steps = Steps(
+            model,
+            optimizer,
+            self._validation.element_spec,
+            objective=objective,
+            steps_per_call=steps_per_call,
+            strategy=strategy,
+        )
+        names = [f"{prefix}{name}" for prefix in ("", "val_") for name in self._steps.metric_names]
         require(
             config.plateau.monitor in names,
-            f"monitor must be one of {', '.join(names)}",
+            f"`monitor` must be one of {', '.join(names)}",
             config.plateau.monitor,
-            'Try monitor="val_loss", mode="min".',
+            'Try `monitor="val_loss"`, `mode="min"`.',
         )
-        rate = first_learning_rate(optimizer)
         replicas = strategy.num_replicas_in_sync
         require(
             batch_size >= replicas,
-            f"batch_size must be at least one example for each of the {replicas} replicas",
+            f"`batch_size` must be at least one example for each of the {replicas} replicas",
             batch_size,
-            f"Try batch_size={replicas}.",
+            f"Try `batch_size={replicas}`.",
         )
-        if not optimizer.built:
-            with strategy.scope():
-                optimizer.build(model.trainable_variables)
         self._model = model
         self._optimizer = optimizer
+        self._make_dataset = make_dataset
         self._config = config
-        self._steps = steps
-        self._spec = spec
         self._strategy = strategy
-        self._micro_batch = micro_batch
-        self._is_counted = is_counted
-        self._fitting_batch = 0
-        self._noise = noise.NoiseState()
-        self._records: list[EpochRecord] = []
-        self.state = schedule.initial_state(config, spec, rate, batch_size)
+        self._callbacks = Callbacks(callbacks)
+        self._clock = clock
+        momentum = float(getattr(inner(optimizer), "momentum", 0.0))
+        self._spec = TrainingSpec(num_examples, kind(optimizer), momentum)
+        self._state = schedule.initial_state(
+            config, self._spec, first_learning_rate(optimizer), batch_size
+        )
         self._forecast = schedule.forecast(
-            config, spec, self.state.learning_rate, self.state.batch_size
+            config, self._spec, self._state.learning_rate, batch_size
         )
-        self.best = Snapshot.take(0, model, optimizer)
+        self._trainer = EpochTrainer(
+            model,
+            optimizer,
+            self._steps,
+            strategy,
+            self._callbacks,
+            micro_batch=micro_batch,
+            num_examples=num_examples if check_num_examples else None,
+        )
+        self._records: list[EpochRecord] = []
+        self._best = Snapshot.take(0, model, optimizer)
         # Another one costs memory, so it is kept only where it may be asked for.
-        self._start = self.best if config.restore == "weights_reset_slots" else None
-        self.description: Mapping[str, Any] = {}
-
-    @property
-    def stopped(self) -> bool:
-        return self.state.stop_reason is not None
-
-    @property
-    def seconds(self) -> float:
-        return self._records[-1].seconds if self._records else 0.0
-
-    def resume(self, saved: tuple[Snapshot, Snapshot, dict[str, Any]] | None) -> None:
-        if saved:
-            latest, self.best, memory = saved
-            latest.restore_model(self._model)
-            latest.restore_optimizer(self._optimizer)
-            self.state = ScheduleState.from_json(memory["schedule"])
-            self._noise = noise.NoiseState(*memory["noise"])
-            self._micro_batch = memory["micro_batch"]
-            self._records = [EpochRecord.from_dict(record) for record in memory["records"]]
-
-    def memory(self) -> tuple[Snapshot, Snapshot, dict[str, Any]]:
-        """What `resume` takes to go on as if nothing had happened."""
-        latest = Snapshot.take(self.state.epoch, self._model, self._optimizer)
-        memory = {
-            "schedule": self.state.to_json(),
-            "noise": list(self._noise),
-            "micro_batch": self._micro_batch,
-            "records": [asdict(record) for record in self._records],
+        self._first = self._best if config.restore == "weights_reset_slots" else None
+        self._checkpoints: Checkpoints | None = None
+        self._description = {
+            "schedule": asdict(config),
+            "batch_size": batch_size,
+            "micro_batch": micro_batch,
+            "num_examples": num_examples,
+            "replicas": replicas,
+            "optimizer": describe(optimizer),
+            # Shapes, not names: Keras numbers names by how many models the process has made.
+            "model": [list(v.shape) for v in model.variables],
+            **description,
         }
-        return latest, self.best, memory
 
-    def history(self) -> History:
-        return History(
-            config=self.description,
-            monitor=self._config.plateau.monitor,
-            mode=self._config.plateau.mode,
-            epochs=tuple(self._records),
-            stop_reason=self._records[-1].reason if self.stopped else "",
-            traces=self._steps.traces(),
-        )
+    def train(self) -> History:
+        """Trains until the schedule stops; the model is left with the weights of the best epoch."""
+        self._start = self._clock() - (self._records[-1].seconds if self._records else 0.0)
+        self._callbacks.notify("on_train_begin", self.history())
+        with leaving_on_sigterm():
+            while self._state.stop_reason is None:
+                try:
+                    record = self.run_epoch()
+                except NonFiniteError as error:
+                    self._best.restore_model(self._model)
+                    raise NonFiniteError(f"{error}{self._restart_advice()}") from error
+                # Only after the decision, so that a resumed run does not decide again.
+                self.save_checkpoint()
+                self._callbacks.notify("on_epoch_end", record)
+        self.compare_with_forecast()
+        self._best.restore_model(self._model)
+        self._callbacks.notify("on_train_end", self.history())
+        return self.history()
 
-    def differences(self) -> tuple[str, ...]:
-        """Where the schedule did something else than was forecast."""
-        changes = [
-            (record.epoch, record.action, after.learning_rate, after.batch_size)
-            for record, after in itertools.pairwise(self._records)
-        ]
-        return schedule.verify(self._forecast, changes)
-
-    def epoch(
-        self,
-        make_dataset: DatasetFactory,
-        evaluation: Any,
-        told: Writers,
-        elapsed: Callable[[], float],
-    ) -> EpochRecord:
-        """Train for an epoch, evaluate, decide, and carry the decision out."""
-        before = self.state
+    def run_epoch(self) -> EpochRecord:
+        """Trains for an epoch, evaluates, decides, and carries the decision out."""
+        before = self._state
         rate = schedule.next_learning_rate(self._config, before)
         self._optimizer.learning_rate.assign(rate)
-        batches = make_dataset(before.batch_size, before.epoch + 1)
-        _check_epoch(batches, "training_data")
-        values, examples, updates = self._train_within_memory(batches, told)
+        batches = self._make_dataset(before.batch_size, before.epoch + 1)
+        epoch = self._trainer.train(batches, before.batch_size)
         self._steps.average_statistics()
-        with self._averaged():
-            evaluated = self._steps.evaluate(evaluation)
-            values |= {f"val_{name}": value for name, value in evaluated.items()}
-            seconds = elapsed()
-            self.state, decision = schedule.step(
-                self._config,
-                self._spec,
-                before,
-                metric=values[self._config.plateau.monitor],
-                loss=values["loss"],
-                elapsed_seconds=seconds,
-                simple_noise_scale=self._noise.b_simple,
-            )
+        with self._averaged_weights():
+            metrics = {**epoch.metrics, **self.evaluate()}
+            seconds = self._clock() - self._start
+            decision = self.decide(metrics, seconds)
             if decision.observation.improved_best:
-                self.best = Snapshot.take(decision.epoch, self._model, self._optimizer)
-        self.best.restore(decision.restore, self._model, self._optimizer, self._start)
+                self._best = Snapshot.take(decision.epoch, self._model, self._optimizer)
+        self._best.restore(decision.restore, self._model, self._optimizer, self._first)
         record = EpochRecord.after(
             self._records[-1] if self._records else None,
             self._spec,
-            metrics=values,
+            metrics=metrics,
             learning_rate=rate,
             batch_size=before.batch_size,
-            simple_noise_scale=self._noise.b_simple,
-            updates=updates,
-            examples=examples,
+            simple_noise_scale=self._trainer.noise.b_simple,
+            updates=epoch.updates,
+            examples=epoch.examples,
             seconds=seconds,
             action=decision.action,
             reason=decision.reason,
@@ -345,133 +302,103 @@ class _Run:
         self._check_traces()
         return record
 
-    def _train_within_memory(
-        self, batches: tf.data.Dataset, told: Writers
-    ) -> tuple[dict[str, float], int, int]:
-        """Trains for an epoch, on micro-batches if a new batch size does not fit in memory."""
-        batch_size = self.state.batch_size
-        if batch_size == self._fitting_batch:
-            return self._train(batches, told)
-        start, noise_before = Snapshot.take(0, self._model, self._optimizer), self._noise
-        fits = True
-        try:
-            # Retried outside of an `except`, where the error would keep the tensors of the step.
-            while (result := self._try(batches, told, start)) is None:
-                fits = False
-                self._halve_micro_batch(told)
-                start.restore_model(self._model)
-                start.restore_optimizer(self._optimizer)
-                self._noise = noise_before
-        except ValueError as error:
-            if fits:
-                raise
-            raise ValueError(f"batch {batch_size} does not fit in memory, and {error}") from error
-        self._fitting_batch = batch_size
-        return result
+    def evaluate(self) -> dict[str, float]:
+        """Returns loss and metrics of the validation data, named val_*."""
+        metrics = self._steps.evaluate(self._validation)
+        return {f"val_{name}": value for name, value in metrics.items()}
 
-    def _try(
-        self, batches: tf.data.Dataset, told: Writers, start: Snapshot
-    ) -> tuple[dict[str, float], int, int] | None:
-        """Trains for an epoch from `start`; None if that does not fit in a worker's memory."""
-        if not strategies.has_several_workers(self._strategy):
-            try:
-                return self._train(batches, told)
-            except tf.errors.ResourceExhaustedError:
-                return None
-        # A step that fails on one worker breaks the connection of all: each first tries alone.
-        micro_batch = self._micro_batch_of(self.state.batch_size)
-        elements = distributed(batches, self._strategy, micro_batch)
-        fits = self._steps.gradients_fit(elements, micro=micro_batch is not None)
-        if strategies.any_worker(not fits, self._strategy):
-            return None
-        # The trial moved averages and random states.
-        start.restore_model(self._model)
-        return self._train(batches, told)
+    def decide(self, metrics: Mapping[str, float], seconds: float) -> Decision:
+        """Moves the schedule on by an epoch, and returns what it decides.
 
-    def _halve_micro_batch(self, told: Writers) -> None:
-        """Halves what a replica computes at once of a batch that does not fit in memory.
+        Args:
+            metrics: Values of training and validation by name.
+            seconds: Seconds since the start of the run.
 
         Raises:
-            ValueError: It is one example.
+            schedule.NonFiniteError: A value is NaN or infinite, and the schedule says raise.
         """
-        batch_size = self.state.batch_size
-        share = -(-batch_size // self._strategy.num_replicas_in_sync)
-        size = self._micro_batch_of(batch_size) or share
-        if size == 1:
-            raise ValueError(
-                "a micro-batch of one example must fit, got out of memory. "
-                "Make the model or its inputs smaller."
+        self._state, decision = schedule.step(
+            self._config,
+            self._spec,
+            self._state,
+            metric=metrics[self._config.plateau.monitor],
+            loss=metrics["loss"],
+            elapsed_seconds=seconds,
+            simple_noise_scale=self._trainer.noise.b_simple,
+        )
+        return decision
+
+    def save_checkpoint(self) -> None:
+        """Writes everything that `resume` needs, on the chief."""
+        if self._checkpoints:
+            self._checkpoints.save(*self._saved_state())
+
+    def resume(self, directory: Path | None) -> None:
+        """Takes the state of the newest checkpoint of this run, if there is one, on all workers.
+
+        Args:
+            directory: Folder of checkpoints; None for none.
+        """
+        # What is to be done after a NaN is left out: a run that ended by one may resume otherwise.
+        # So are the replicas: the schedule does not depend on their number.
+        fields = {k: v for k, v in self._description["schedule"].items() if k != "on_nonfinite"}
+        fingerprint = json.dumps({**self._description, "replicas": None, "schedule": fields})
+        saved = None
+        if directory:
+            self._checkpoints = Checkpoints(directory, fingerprint)
+            saved = self._checkpoints.load()
+        if strategies.has_several_workers(self._strategy):
+            saved = checkpoint.from_chief(
+                *(saved or self._saved_state()), fingerprint, self._strategy
             )
-        self._micro_batch = size // 2
-        told.note(
-            f"batch {batch_size} does not fit in memory: "
-            f"accumulating gradients over micro-batches of {self._micro_batch}"
+        if saved is None:
+            return
+        latest, self._best, state = saved
+        latest.restore_model(self._model)
+        latest.restore_optimizer(self._optimizer)
+        self._state = ScheduleState.from_json(state["schedule"])
+        self._trainer.noise = noise.NoiseState(*state["noise"])
+        self._trainer.micro_batch = state["micro_batch"]
+        self._records = [EpochRecord.from_dict(record) for record in state["records"]]
+
+    def history(self) -> History:
+        """Returns the record of the run so far."""
+        return History(
+            config=self._description,
+            monitor=self._config.plateau.monitor,
+            mode=self._config.plateau.mode,
+            epochs=tuple(self._records),
+            stop_reason=self._records[-1].reason if self._state.stop_reason else "",
+            traces=self._steps.traces(),
         )
 
-    def _train(self, batches: tf.data.Dataset, told: Writers) -> tuple[dict[str, float], int, int]:
-        """Mean loss and metrics over the examples of an epoch, how many there were, updates."""
-        micro_batch = self._micro_batch_of(self.state.batch_size)
-        elements = distributed(batches, self._strategy, micro_batch)
-        count = int(batches.cardinality().numpy())
-        known = count if count >= 0 and micro_batch is None else None
-        self._noise, probes = noise.due(self._noise, count if count > 0 else noise.EVERY)
-        before = int(self._optimizer.iterations.numpy())
-        done, whole, sums, norms = 0, 0, [], []
-        for call in self._steps.train_epoch(
-            elements, probes=probes, batches=known, micro=micro_batch is not None
-        ):
-            done += call.steps
-            whole += call.batches
-            sums.append(call.sums)
-            if len(sums) == 1 and self._fitting_batch != self.state.batch_size:
-                self._check_batch_size(whole, round(float(call.sums[-1])))
-            if call.squared_norms is not None:
-                norms.append(call.squared_norms)
-            told.batch(done, known)
-        require(
-            bool(sums),
-            "training_data must give at least one batch an epoch",
-            count,
-            "Check that it does not drop a split smaller than the batch.",
-        )
-        measurements = [noise.Measurement(*map(float, values)) for values in norms]
-        self._noise = noise.measured(self._noise, measurements)
-        updates = int(self._optimizer.iterations.numpy()) - before
-        examples = round(sum(float(value[-1]) for value in sums))
-        self._check_batch_size(whole, examples)
-        self._check_num_examples(examples)
-        return self._steps.means(sums), examples, updates
+    def compare_with_forecast(self) -> None:
+        """Notifies the callbacks of each action that was not as forecast."""
+        changes = [
+            (record.epoch, record.action, after.learning_rate, after.batch_size)
+            for record, after in itertools.pairwise(self._records)
+        ]
+        for difference in schedule.verify(self._forecast, changes):
+            self._callbacks.notify("on_message", f"not as forecast: {difference}")
 
-    def _check_batch_size(self, batches: int, examples: int) -> None:
-        """Raises ValueError unless batches, but for the last, had the size that was asked for."""
-        size = self.state.batch_size
-        require(
-            (batches - 1) * size < examples <= max(batches, 1) * size,
-            "training_data must give batches of the batch_size that it is called with, of which"
-            " only the last may be smaller",
-            f"{examples} examples in {batches} batches of {size}",
-            "Call .batch(batch_size) in it.",
-        )
+    def _restart_advice(self) -> str:
+        if not self._checkpoints:
+            return ""
+        folder = self._checkpoints.directory
+        return f" A lower learning rate starts a new run: empty {folder} first."
 
-    def _check_num_examples(self, examples: int) -> None:
-        """Raises ValueError unless an epoch had num_examples, but for a last batch dropped."""
-        num_examples = self._spec.num_examples
-        require(
-            self._is_counted or num_examples - self.state.batch_size < examples <= num_examples,
-            "num_examples must be the number of training examples in an epoch",
-            f"{num_examples}, of which training_data gave {examples}"
-            f" in batches of {self.state.batch_size}",
-            "Leave out num_examples to have them counted.",
-        )
-
-    def _micro_batch_of(self, batch_size: int) -> int | None:
-        """The micro-batch to cut a batch into; None if a replica computes it whole."""
-        share = -(-batch_size // self._strategy.num_replicas_in_sync)
-        small = self._micro_batch is not None and share > self._micro_batch
-        return self._micro_batch if small else None
+    def _saved_state(self) -> tuple[Snapshot, Snapshot, dict[str, Any]]:
+        latest = Snapshot.take(self._state.epoch, self._model, self._optimizer)
+        state = {
+            "schedule": self._state.to_json(),
+            "noise": list(self._trainer.noise),
+            "micro_batch": self._trainer.micro_batch,
+            "records": [asdict(record) for record in self._records],
+        }
+        return latest, self._best, state
 
     @contextlib.contextmanager
-    def _averaged(self) -> Iterator[None]:
+    def _averaged_weights(self) -> Iterator[None]:
         """Within the context the model has the averages of its weights, as `fit` leaves it."""
         if not averages(self._optimizer):
             yield
@@ -489,153 +416,3 @@ class _Run:
         traces = self._steps.traces()
         if max(traces.values()) > 1:
             raise RuntimeError(f"a graph must be traced once in a run, got {traces}: a bug")
-
-
-def _check_keras(value: Any, kind: type, name: str) -> None:
-    """Raises ValueError where an object is not of Keras 3."""
-    is_legacy = any(base.__module__.startswith("tf_keras.") for base in type(value).__mro__)
-    require(
-        isinstance(value, kind),
-        f"{name} must be one of Keras 3",
-        f"{type(value).__name__} of Keras 2 (tf_keras)" if is_legacy else value,
-        "Make it with `import keras`. For a Keras 3 `tf.keras`, set the environment variable"
-        " TF_USE_LEGACY_KERAS=0 before TensorFlow is imported.",
-    )
-
-
-def _monitored(config: ScheduleConfig, asked: Asked) -> ScheduleConfig:
-    """Returns the schedule, with val_loss in place of the default monitor without metrics."""
-    has_metrics = asked.loss is None or asked.metrics or asked.weighted_metrics
-    if has_metrics or config.plateau.monitor != PlateauConfig().monitor:
-        return config
-    return replace(config, plateau=replace(config.plateau, monitor="val_loss", mode="min"))
-
-
-def _factory(data: tf.data.Dataset | DatasetFactory) -> DatasetFactory:
-    """Returns a function that makes an epoch's batches."""
-    if isinstance(data, tf.data.Dataset):
-        _check_epoch(data, "training_data")
-        return lambda batch_size, epoch: data.rebatch(batch_size)
-    require(
-        callable(data),
-        "training_data must be a tf.data.Dataset of batches, or a function"
-        " (batch_size, epoch) -> such a dataset",
-        type(data),
-        "Try tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size).",
-    )
-    return data
-
-
-def _count(dataset: tf.data.Dataset) -> int:
-    """Returns the number of examples in an epoch's batches."""
-    _check_epoch(dataset, "training_data")
-    plain = tf.autograph.experimental.do_not_convert
-    add = plain(lambda total, *batch: total + tf.cast(size_of(batch), tf.int64))
-    return int(dataset.reduce(tf.constant(0, tf.int64), add))
-
-
-def _check_model(model: keras.Model) -> None:
-    """Raises ValueError where a model's class trains otherwise than Keras's own."""
-    own = [
-        name
-        for name in ("train_step", "test_step", "compute_loss", "compute_metrics")
-        if getattr(type(model), name) is not getattr(keras.Model, name)
-    ]
-    require(
-        not own,
-        "a model must be trained by its loss, for the loop has a step of its own",
-        f"{type(model).__name__} with its own {', '.join(own)}",
-        "Pass what it computes as loss= and metrics=, or add_loss in its layers.",
-    )
-
-
-def _check_inputs(model: keras.Model, x: Any) -> None:
-    """Raises ValueError where Keras would match inputs with other names by their order."""
-    inputs = getattr(model, "_inputs_struct", None)
-    if isinstance(inputs, dict) and isinstance(x, dict):
-        require(
-            set(x) == set(inputs),
-            f"a model with a dict of inputs must get those, {', '.join(sorted(inputs))}",
-            sorted(x),
-            "Map the dataset to these, or make the model of a list of named inputs, of which Keras"
-            " takes those that it needs by name.",
-        )
-
-
-def _build(model: keras.Model, objective: Objective, validation: tf.data.Dataset) -> None:
-    """Makes what weights and metrics are not there yet, by a look at a batch, as `fit` does."""
-    needed = not model.built or tf.distribute.has_strategy()
-    for x, y, *_ in validation.take(int(needed)):
-        objective.build(y, model(x))
-    require(
-        bool(model.trainable_variables),
-        "a model must have trainable weights",
-        model.name,
-        "Set trainable on the layers to train.",
-    )
-
-
-def _loss_scaled(
-    model: keras.Model, optimizer: keras.optimizers.Optimizer
-) -> keras.optimizers.Optimizer:
-    """Wraps the optimizer of a model in mixed float16 for loss scaling, as `compile` does."""
-    wrapper = keras.optimizers.LossScaleOptimizer
-    if model.dtype_policy.name != "mixed_float16" or isinstance(optimizer, wrapper):
-        return optimizer
-    return wrapper(optimizer)
-
-
-def _check_epoch(dataset: tf.data.Dataset, name: str) -> None:
-    """Raises ValueError unless a dataset holds batches: at least one, and not without end."""
-    check_batches(dataset)
-    count = int(dataset.cardinality().numpy())
-    require(
-        count != tf.data.INFINITE_CARDINALITY,
-        f"{name} must give one epoch, which ends",
-        "an infinite dataset",
-        "Leave out repeat(), with num_epochs=1 in TensorFlowDatasetOptions of TFX, and check that "
-        "the module you changed is the one that is imported.",
-    )
-    require(
-        count != 0,
-        f"{name} must give at least one batch an epoch",
-        count,
-        "Check that it does not drop a split smaller than the batch.",
-    )
-
-
-def _weighted(make_dataset: DatasetFactory, class_weight: Mapping[int, float]) -> DatasetFactory:
-    """Adds sample weights to the batches of a factory, by class, as `fit` does."""
-    weigh = tf.autograph.experimental.do_not_convert(make_class_weight_map_fn(class_weight))
-
-    def weighted(batch_size: int, epoch: int) -> tf.data.Dataset:
-        return make_dataset(batch_size, epoch).map(weigh)
-
-    return weighted
-
-
-def _fingerprint(description: Mapping[str, Any]) -> str:
-    """Returns what two runs share if one may resume from the other's checkpoints.
-
-    What is to be done after a NaN is left out: a run that ended by one may go on otherwise.
-    """
-    steering = {k: v for k, v in description["schedule"].items() if k != "on_nonfinite"}
-    return json.dumps({**description, "schedule": steering})
-
-
-def _from_chief(
-    memory: tuple[Snapshot, Snapshot, dict[str, Any]],
-    fingerprint: str,
-    strategy: tf.distribute.Strategy,
-) -> tuple[Snapshot, Snapshot, dict[str, Any]]:
-    """The chief's memory on all workers."""
-    latest, best, state = memory
-    sent = to_bytes(latest, best, {**state, "fingerprint": fingerprint})
-    latest, best, state = from_bytes(strategies.from_chief(sent, strategy))
-    require(
-        state.pop("fingerprint") == fingerprint,
-        "all workers must train the same model with the same configuration as the chief",
-        fingerprint,
-        "Give all of them the same arguments.",
-    )
-    return latest, best, state

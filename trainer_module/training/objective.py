@@ -17,7 +17,7 @@ import tensorflow as tf
 from keras.src.trainers.compile_utils import CompileLoss, CompileMetrics, get_loss
 
 from trainer_module.training.batch import size_of
-from trainer_module.util.checks import require
+from trainer_module.util.checks import UserError, require
 
 PerExample = Callable[[Any, Any], tf.Tensor]
 Metrics = Mapping[str, Any] | Sequence[Any]
@@ -25,15 +25,22 @@ Metrics = Mapping[str, Any] | Sequence[Any]
 _SIZES = (24, 40)
 """Batch sizes that a function is tried with: only the first dimension of its values may follow."""
 
+_WHOLE_BATCHES = "Leave out micro_batch; set batch_size and max_batch_size to what fits in memory."
+
 
 def cross_entropy(y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Sparse categorical cross-entropy in nats: indices [B] or [B, 1], float [B, C] -> [B]."""
+    """Returns the cross-entropy of each example in nats.
+
+    Args:
+        y: Class indices [B] or [B, 1].
+        logits: Float [B, C].
+    """
     labels = _indices(y, logits)
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
 
 
 def accuracy(y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Whether the largest logit is the label's: indices [B] or [B, 1], float [B, C] -> [B]."""
+    """Returns 1 for each example whose largest logit is the label's, else 0; as `cross_entropy`."""
     labels = _indices(y, logits)
     return tf.cast(
         tf.equal(tf.argmax(logits, axis=-1, output_type=labels.dtype), labels), tf.float32
@@ -45,54 +52,83 @@ class Objective:
 
     def __init__(
         self,
-        loss: Any = cross_entropy,
+        loss: Any = None,
         metrics: Metrics | None = None,
         *,
         loss_weights: Any = None,
         weighted_metrics: Sequence[Any] | None = None,
         output_names: Sequence[str] | None = None,
     ) -> None:
-        """Take what `compile` takes.
+        """Takes what `compile` takes.
 
         Args:
-            loss: A loss, or a structure of losses for several outputs.
-            metrics: What `compile` takes; or functions of one's own and Keras metrics by name;
-                `accuracy` if not given.
+            loss: A loss, or a structure of losses for several outputs; if not given, the
+                cross-entropy of class indices, with their accuracy as metric.
+            metrics: What `compile` takes; or functions of one's own by name.
             loss_weights: Weight of each loss.
             weighted_metrics: Metrics that take the sample weights too.
             output_names: Names of the model's outputs.
         """
+        if metrics is None:
+            metrics = {"accuracy": accuracy} if loss is None else {}
+        loss = cross_entropy if loss is None else loss
+        self.loss_weights = loss_weights
         self._parts: list[_Part] = []
         self._loss = _Losses(
             keras.tree.map_structure(self._output_loss, loss),
             loss_weights,
             output_names=output_names,
         )
-        if metrics is None:
-            metrics = {"accuracy": accuracy}
         # `compile` takes a mapping too, by outputs.
-        by_output = isinstance(metrics, Sequence) or bool(
+        is_keras = isinstance(metrics, Sequence) or bool(
             metrics and set(metrics) <= set(output_names or ())
         )
-        named: Any = {} if by_output else metrics
-        self.functions = {
-            name: metric
-            for name, metric in named.items()
-            if not isinstance(metric, keras.metrics.Metric)
-        }
+        self.functions: Mapping[str, PerExample] = {} if is_keras else dict(metrics)
         for name, function in self.functions.items():
+            is_own = callable(function) and not _is_of_keras(function)
             require(
-                callable(function) and not _is_of_keras(function),
-                f"metric {name} must be a function (y, output) -> [B, ...] or a Keras metric",
+                is_own and not isinstance(function, keras.metrics.Metric),
+                f"metric {name} must be a function (y, output) -> [B, ...]",
                 function,
-                f'Pass metrics=["{name}"] to have it as in `compile`.',
+                "Pass Keras metrics in a list as in `compile`, such as "
+                f'metrics=["{name}"] or metrics=[keras.metrics.AUC(name="{name}")].',
             )
-        self._named = {name: metric for name, metric in named.items() if name not in self.functions}
-        self._compiled: Any = None
-        if weighted_metrics or by_output:
-            self._compiled = CompileMetrics(
-                metrics if by_output else None, weighted_metrics, output_names=output_names
+        self._metrics: Any = None
+        if weighted_metrics or (is_keras and metrics):
+            self._metrics = CompileMetrics(
+                metrics if is_keras else None, weighted_metrics, output_names=output_names
             )
+
+    @classmethod
+    def of_model(cls, model: keras.Model, loss: Any, **arguments: Any) -> "Objective":
+        """Returns the objective to train a model by.
+
+        Args:
+            model: Model, whose own loss and metrics, if it was compiled, are used without a loss.
+            loss: As in `Objective`.
+            arguments: Those of `Objective`; None where not given.
+        """
+        if loss is None and model.compiled and model._compile_loss is not None:
+            loss, metrics = model._compile_loss._user_loss, model._compile_metrics
+            compiled = {
+                "loss_weights": model._compile_loss._user_loss_weights,
+                "metrics": metrics and metrics._user_metrics,
+                "weighted_metrics": metrics and metrics._user_weighted_metrics,
+            }
+            given = {name: value for name, value in arguments.items() if value is not None}
+            arguments = {**compiled, **given}
+        return cls(loss, output_names=getattr(model, "output_names", None), **arguments)
+
+    @property
+    def has_metrics(self) -> bool:
+        """Returns True if there are metrics beside the loss."""
+        return bool(self.functions or self._metrics)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the `sums`, once the loss has been traced."""
+        losses = self._loss.names if len(self._loss.names) > 1 else ()
+        return (*losses, *self.functions)
 
     def build(self, y: Any, output: Any) -> None:
         """Makes the variables of the metrics, which replicas cannot make while they are traced.
@@ -101,8 +137,8 @@ class Objective:
             y: Labels of some batch.
             output: What the model returned for it.
         """
-        if self._compiled:
-            self._compiled.build(y, output)
+        if self._metrics:
+            self._metrics.build(y, output)
 
     def loss(self, y: Any, output: Any, weights: Any = None, *, piece: bool = False) -> tf.Tensor:
         """Returns the loss of a batch as Keras reduces it, without regularization: float32.
@@ -112,6 +148,9 @@ class Objective:
             output: What the model returned.
             weights: Sample weights, if there are any.
             piece: Whether this is one of several micro-batches, whose mean is that of the batch.
+
+        Raises:
+            UserError: The loss of a piece is no mean over its examples.
         """
         self._parts.clear()
         value = self._loss(y, output, weights)
@@ -121,16 +160,10 @@ class Objective:
                 "a loss that is no mean over examples (masked, divided by the sum of weights,"
                 " one value for the batch) must be computed on whole batches",
                 f"{part.name} on micro-batches",
-                "Leave out micro_batch; set batch_size and max_batch_size to what fits in memory.",
+                _WHOLE_BATCHES,
             )
         # Keras divides by the number of replicas, for gradients that are added up.
         return _times_replicas(value)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the `sums`, once the loss has been traced."""
-        losses = self._loss.names if len(self._loss.names) > 1 else ()
-        return (*losses, *self.functions)
 
     def sums(self, y: Any, output: Any, size: tf.Tensor) -> list[tf.Tensor]:
         """Returns sums over the examples that `loss` has just seen, in the order of `names`.
@@ -153,23 +186,17 @@ class Objective:
 
     def update(self, y: Any, output: Any, weights: Any = None) -> None:
         """Updates the Keras metrics."""
-        for metric in self._named.values():
-            metric.update_state(y, output)
-        if self._compiled:
-            self._compiled.update_state(y, output, weights)
+        if self._metrics:
+            self._metrics.update_state(y, output, weights)
 
     def reset(self) -> None:
         """Resets the Keras metrics, before an epoch."""
-        for metric in self._named.values():
-            metric.reset_state()
-        if self._compiled:
-            self._compiled.reset_state()
+        if self._metrics:
+            self._metrics.reset_state()
 
     def results(self) -> dict[str, float]:
         """Returns the values of the Keras metrics, by name."""
-        values = {name: metric.result() for name, metric in self._named.items()}
-        if self._compiled:
-            values |= self._compiled.result()
+        values = self._metrics.result() if self._metrics else {}
         for name, value in values.items():
             require(
                 np.size(value) == 1,
@@ -182,68 +209,17 @@ class Objective:
     def _output_loss(self, loss: Any) -> Any:
         if loss is None:
             return None
-        if isinstance(loss, keras.losses.Loss):
-            require(
-                loss.reduction != "sum",
-                "a loss must be a mean over examples, for the schedule changes the batch size",
-                f"{loss.name} with reduction 'sum'",
-                "Leave out reduction.",
-            )
+        require(
+            getattr(loss, "reduction", None) != "sum",
+            "a loss must be a mean over examples, for the schedule changes the batch size",
+            f"{getattr(loss, 'name', loss)} with reduction 'sum'",
+            "Leave out reduction.",
+        )
         return _OutputLoss(loss, self._parts)
 
 
-class Asked(NamedTuple):
-    """Loss and metrics as `compile` takes them.
-
-    Attributes:
-        loss: Loss or losses; None for the cross-entropy of class indices.
-        metrics: Metrics; None for accuracy beside that cross-entropy, and for none beside others.
-        loss_weights: Weight of each loss.
-        weighted_metrics: Metrics that take the sample weights too.
-    """
-
-    loss: Any = None
-    metrics: Metrics | None = None
-    loss_weights: Any = None
-    weighted_metrics: Sequence[Any] | None = None
-
-    def objective(self, output_names: Sequence[str] | None) -> Objective:
-        """Makes the objects that compute them.
-
-        Args:
-            output_names: Names of the model's outputs.
-        """
-        is_default = self.loss is None
-        return Objective(
-            cross_entropy if is_default else self.loss,
-            self.metrics if is_default or self.metrics is not None else {},
-            loss_weights=self.loss_weights,
-            weighted_metrics=self.weighted_metrics,
-            output_names=output_names,
-        )
-
-
-def compiled(model: keras.Model) -> Asked:
-    """Returns what a model was compiled with; the defaults if it was not."""
-    if not model.compiled or model._compile_loss is None:
-        return Asked()
-    metrics = model._compile_metrics
-    return Asked(
-        model._compile_loss._user_loss,
-        metrics and metrics._user_metrics,
-        model._compile_loss._user_loss_weights,
-        metrics and metrics._user_weighted_metrics,
-    )
-
-
 class _Part(NamedTuple):
-    """The loss of one output.
-
-    Attributes:
-        name: Name of the loss.
-        value: Mean over a batch, before its weight: float32.
-        needs_whole_batch: Whether it is no mean over examples.
-    """
+    """The loss of one output: its mean over a batch, float32, before its weight."""
 
     name: str
     value: tf.Tensor
@@ -263,7 +239,7 @@ class _Losses(CompileLoss):  # type: ignore[misc]
 
 
 class _OutputLoss(keras.losses.Loss):  # type: ignore[misc]
-    """The loss of one output, which lists its values as it is called."""
+    """The loss of one output, which appends a `_Part` as it is called."""
 
     def __init__(self, loss: Any, parts: list[_Part]) -> None:
         reduction = getattr(loss, "reduction", None)
@@ -281,31 +257,23 @@ class _OutputLoss(keras.losses.Loss):  # type: ignore[misc]
             loss = get_loss(loss, y_true, y_pred)
         _warn_of_probabilities(loss, y_pred)
         mask = getattr(y_pred, "_keras_mask", None)
-        whole = mask is not None
+        needs_whole_batch = mask is not None
         if isinstance(loss, keras.losses.Loss):
             by_weights = self.reduction == "mean_with_sample_weight" and sample_weight is not None
-            whole = whole or by_weights or _is_one_value(loss, y_true, y_pred)
+            needs_whole_batch |= by_weights or _is_one_value(loss, y_true, y_pred)
             value = loss(y_true, y_pred, sample_weight)
             if value.shape.rank != 0:
                 value = super().__call__(value, value)
         else:
             values = per_example(loss, y_true, y_pred, "loss")
-            if mask is None and sample_weight is None:
-                # What Keras reduces to, in fewer operations: this is in every step.
-                values = tf.cast(values, self.dtype)
-                count = tf.cast(tf.size(values), self.dtype)
-                count = count * _replicas() if _replicas() > 1 else count
-                # A replica's share of a small batch may be empty.
-                value = tf.math.divide_no_nan(tf.reduce_sum(values), count)
-            else:
-                if mask is not None:
-                    values._keras_mask = mask
-                value = super().__call__(values, values, sample_weight)
-        self._parts.append(_Part(self.name, value, whole))
+            if mask is not None:
+                values._keras_mask = mask
+            value = super().__call__(values, values, sample_weight)
+        self._parts.append(_Part(self.name, value, needs_whole_batch))
         return value
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        """The values as they are: the base class weighs and reduces them."""
+        """Returns the values as they are: the base class weighs and reduces them."""
         return y_pred
 
 
@@ -319,49 +287,42 @@ def per_example(function: PerExample, y: Any, output: Any, name: str) -> tf.Tens
         name: What the function is, for the error.
 
     Raises:
-        ValueError: It returns one value for the batch, or a value for each pair of examples.
+        UserError: It returns one value for the batch, or a value for each pair of examples.
     """
     if function in (cross_entropy, accuracy):
         return function(y, output)
     rule = f"{name} must return a value for each example, of shape [B] or [B, ...]"
-    seen = f" from y {_shapes(y)} and output {_shapes(output)}"
-    remedy = "Give y and output one shape, say by output[:, 0], or pass a Keras loss or metric."
+    remedy = (
+        "Give y and output one shape, say by output[:, 0], return the values without their mean, "
+        "or pass a Keras loss or metric."
+    )
+    arguments = f"from y {_shapes(y)} and output {_shapes(output)}"
     try:
         shapes = [_shape_at(size, function, y, output) for size in _SIZES]
         values = tf.convert_to_tensor(function(y, output))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{rule}, got an error{seen}: {error}. {remedy}") from error
-    require(
-        values.shape.rank is not None,
-        rule,
-        f"a tensor of unknown rank{seen}",
-        "Add tf.ensure_shape(values, [None]).",
-    )
-    require(
-        values.shape.rank > 0,
-        rule,
-        f"shape []{seen}",
-        "Return the values without their mean, or pass a Keras loss or metric.",
-    )
+        raise UserError(rule, f"an error {arguments}: {error}", remedy) from error
     known = [(size, shape) for size, shape in zip(_SIZES, shapes, strict=True) if shape]
-    follows = all(shape[0] in (size, None) for size, shape in known)
-    require(follows, rule, f"shape {values.shape}{seen}", remedy)
+    is_pairs = len({tuple(shape[1:]) for _, shape in known}) > 1
+    kind = "a value for each pair of examples, [B, B]," if is_pairs else f"shape {values.shape}"
     require(
-        len({tuple(shape[1:]) for _, shape in known}) <= 1,
+        bool(values.shape.rank)
+        and not is_pairs
+        and all(shape[0] in (size, None) for size, shape in known),
         rule,
-        f"a value for each pair of examples, [B, B],{seen}",
+        f"{kind} {arguments}",
         remedy,
     )
     if not known or known[0][1][0] is None:
         size = tf.cast(size_of(output), tf.int32)
-        same = tf.debugging.assert_equal(tf.shape(values)[0], size, f"{rule},{seen}")
-        with tf.control_dependencies([same]):
+        check = tf.debugging.assert_equal(tf.shape(values)[0], size, f"{rule}, {arguments}")
+        with tf.control_dependencies([check]):
             values = tf.identity(values)
     return values
 
 
 def _shape_at(size: int, function: PerExample, y: Any, output: Any) -> list[int | None] | None:
-    """Shape of the values for a batch of `size` examples; None where it cannot be told."""
+    """Returns the shape of the values for a batch of `size` examples; None if it is unknown."""
     leaves = tf.nest.flatten((y, output))
     if not all(isinstance(leaf, tf.Tensor) for leaf in leaves):
         return None
@@ -374,7 +335,7 @@ def _shape_at(size: int, function: PerExample, y: Any, output: Any) -> list[int 
 
 
 def _is_one_value(loss: keras.losses.Loss, y: Any, output: Any) -> bool:
-    """Whether a loss is one value for the batch, such as Dice's; its operations are pruned."""
+    """Returns whether a loss is one value for the batch, as Dice's; its operations are pruned."""
     # A copy of a Keras loss may lack arguments that its config leaves out.
     reduction, loss.reduction = loss.reduction, None
     try:
@@ -383,12 +344,9 @@ def _is_one_value(loss: keras.losses.Loss, y: Any, output: Any) -> bool:
         loss.reduction = reduction
 
 
-def _replicas() -> int:
-    return int(tf.distribute.get_strategy().num_replicas_in_sync)
-
-
 def _times_replicas(value: tf.Tensor) -> tf.Tensor:
-    return value * _replicas() if _replicas() > 1 else value
+    replicas = int(tf.distribute.get_strategy().num_replicas_in_sync)
+    return value * replicas if replicas > 1 else value
 
 
 def _is_of_keras(function: Any) -> bool:
@@ -398,7 +356,7 @@ def _is_of_keras(function: Any) -> bool:
 
 
 def _indices(y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Class indices [B] (or [B, ...]) of labels that may be a column or floats."""
+    """Returns class indices [B] (or [B, ...]) of labels that may be a column or floats."""
     remedy = (
         "Pass loss= and metrics= as to `compile`, such as"
         ' loss=keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"].'

@@ -21,24 +21,25 @@ from trainer_module.distributed.rendezvous import Connection, Party
 supervision.GRACE_SECONDS = 0.5
 server = socket.create_server(("127.0.0.1", 0))
 here, there = socket.create_connection(server.getsockname()), server.accept()[0]
-place = Place("worker 0", {"worker 0": ("a", 1), "worker 1": ("b", 2)})
+place = Place("NAME", {"worker 0": ("a", 1), "worker 1": ("b", 2)})
+another = next(name for name in place.addresses if name != place.name)
 other = Connection(there)
 
-def train(trained):
+def train():
     with leaving_on_sigterm():
         print("ready", os.getpid(), flush=True)
         EVENT
 
-print("status", supervision.supervise(Party(place, {"worker 1": Connection(here)}), train))
+print("status", supervision.supervise(Party(place, {another: Connection(here)}), train))
 print([message["status"] for message in other.receive()])
 """
 # Unlike CDLL, PyDLL keeps the lock during a call.
 STUCK = "ctypes.PyDLL(None).sleep(1000)"
 
 
-def start(event: str) -> tuple[subprocess.Popen, int]:
+def start(event: str, name: str = "worker 0") -> tuple[subprocess.Popen, int]:
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.replace("EVENT", event)],
+        [sys.executable, "-c", PROGRAM.replace("EVENT", event).replace("NAME", name)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -64,10 +65,8 @@ def finish(process: subprocess.Popen) -> tuple[str, str]:
         ("raise Preempted", EXIT_STATUS),
         ("raise RuntimeError('no')", 2),
         ("os.kill(os.getpid(), 9)", 137),
-        # Who has trained needs no other, whatever becomes of them.
-        ("trained(); other.socket.shutdown(2); time.sleep(1); return 0", 0),
-        ("other.send({'status': 2, 'why': 'because'}); " + STUCK, 2),
-        ("other.send({'status': 0}); other.socket.shutdown(2); time.sleep(1); return 0", 0),
+        ("other.send(status=2, reason='because'); " + STUCK, 2),
+        ("other.send(status=0); other.socket.shutdown(2); time.sleep(1); return 0", 0),
         ("other.socket.shutdown(2); " + STUCK, EXIT_STATUS),
     ],
 )
@@ -81,6 +80,27 @@ def test_the_status_says_what_happened(event, status):
         assert "worker 1 (b:2) is gone" in err
     elif "other" not in event:
         assert out.splitlines()[1] == f"[{status}]"
+
+
+@pytest.mark.parametrize(
+    ("message", "status"),
+    [("status=0", 0), ("status=143, reason='out of disk'", EXIT_STATUS)],
+)
+def test_a_worker_that_has_trained_ends_as_the_chief_does(message, status):
+    wait = "time.sleep(0.5); other.send(" + message + ")"
+    event = f"\n        if not os.fork():\n            {wait}; os._exit(0)\n        return 0"
+    process, _ = start(event, "worker 1")
+    out, err = finish(process)
+    assert out.splitlines() == [f"status {status}", f"[0, {status}]"], err
+    assert ("out of disk" in err) == (status != 0)
+
+
+def test_a_worker_that_has_trained_obeys_sigterm():
+    process, _ = start("return 0", "worker 1")
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    out, err = finish(process)
+    assert out.splitlines() == ["status 0", "[0, 0]"], err
 
 
 def test_sigterm_ends_a_process_that_holds_the_lock():

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from trainer_module import PlateauConfig, ScheduleConfig, train
 from trainer_module.config import ImageFeatures
-from trainer_module.history import Writer
 from trainer_module.schedule.schedule import NonFiniteError
+from trainer_module.training.callbacks import Callback
 from trainer_module.training.data import Split, evaluation_dataset, training_factory
 
 RANDOM = np.random.default_rng(0)
@@ -17,28 +17,28 @@ Y = (X[:, 0] * X[:, 1] > 0).astype(np.int64)
 TRAINING, VALIDATION = Split(X[:90], Y[:90]), Split(X[90:], Y[90:])
 
 
-class Recorder(Writer):
+class Recorder(Callback):
     """Keeps what it is told; stops the run after some epochs, as a killed process would."""
 
     def __init__(self, die_after=None):
         self.records, self.notes, self.steps, self.closed = [], [], [], None
         self.die_after = die_after
 
-    def start(self, history):
+    def on_train_begin(self, history):
         self.started = history
 
-    def batch(self, done, steps):
+    def on_train_batch_end(self, done, steps):
         self.steps.append((done, steps))
 
-    def epoch(self, record):
+    def on_epoch_end(self, record):
         self.records.append(record)
         if record.epoch == self.die_after:
             raise KeyboardInterrupt
 
-    def note(self, text):
+    def on_message(self, text):
         self.notes.append(text)
 
-    def close(self, history):
+    def on_train_end(self, history):
         self.closed = history
 
 
@@ -61,7 +61,7 @@ def run(config=None, *, writer=None, optimizer=None, **options):
         training_factory(TRAINING, ImageFeatures(), 0),
         evaluation_dataset(VALIDATION, 16),
         config or schedule_config(),
-        writers=[writer or Recorder()],
+        callbacks=[writer or Recorder()],
         clock=itertools.count().__next__,
         **(defaults | options),
     )
@@ -121,7 +121,7 @@ def test_leaves_the_model_with_the_weights_of_the_best_epoch(whole):
     assert accuracy == pytest.approx(max(r.metrics["val_accuracy"] for r in history.epochs))
 
 
-def test_writers_see_every_epoch(whole):
+def test_callbacks_see_every_epoch(whole):
     _, history, recorder = whole
     assert tuple(recorder.records) == history.epochs
     assert recorder.closed == history
@@ -361,9 +361,11 @@ def test_a_run_goes_on_with_an_optimizer_of_another_name(tmp_path):
 
 
 def test_bad_arguments_are_refused_before_training():
-    with pytest.raises(ValueError, match=r"monitor must be one of .*val_accuracy.*, got 'val_f1'"):
+    with pytest.raises(
+        ValueError, match=r"`monitor` must be one of .*val_accuracy.*, got 'val_f1'"
+    ):
         run(ScheduleConfig(plateau=PlateauConfig(monitor="val_f1")))
-    with pytest.raises(ValueError, match="batch_size must be"):
+    with pytest.raises(ValueError, match="`batch_size` must be"):
         run(batch_size=91)
     decay = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
     with pytest.raises(ValueError, match="learning rate must be a number"):
@@ -468,7 +470,7 @@ def run_limited(limit, recorder, *, adds_loss=False, **options):
         num_examples=90,
         batch_size=8,
         steps_per_call=1,
-        writers=[recorder],
+        callbacks=[recorder],
         **options,
     )
 

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from trainer_module import PlateauConfig, ScheduleConfig, train
 from trainer_module.config import ImageFeatures
-from trainer_module.history import Writer
+from trainer_module.training.callbacks import Callback
 from trainer_module.training.data import Split, evaluation_dataset, training_factory
 from trainer_module.training.noise import (
     BATCHES,
@@ -101,7 +101,7 @@ def convolutional(inputs, classes):
     return keras.layers.Dense(classes)(keras.layers.GlobalAveragePooling2D()(hidden))
 
 
-class Truth(Writer):
+class Truth(Callback):
     """B_simple by the gradient of every example, after some epochs, beside the recorded one."""
 
     def __init__(self, model, x, y, stages):
@@ -121,7 +121,7 @@ class Truth(Writer):
         self._stages = stages
         self.ratios = []
 
-    def epoch(self, record):
+    def on_epoch_end(self, record):
         if record.epoch in self._stages:
             gradients = self._gradients().numpy().astype(np.float64)
             true = gradients.var(axis=0).sum() / np.sum(gradients.mean(axis=0) ** 2)
@@ -150,7 +150,7 @@ def test_the_recorded_noise_is_that_of_the_gradients_of_single_examples():
             ScheduleConfig(PlateauConfig(patience=99), max_epochs=40),
             num_examples=len(y),
             batch_size=64,
-            writers=[truth],
+            callbacks=[truth],
         )
         ratios += truth.ratios
     assert len(ratios) == 12

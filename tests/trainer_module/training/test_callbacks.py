@@ -1,0 +1,102 @@
+import dataclasses
+import io
+
+import pytest
+import tensorflow as tf
+from rich.console import Console
+
+from trainer_module.history import EpochRecord, History
+from trainer_module.training.callbacks import ConsoleProgress, TensorBoard
+
+
+def record(epoch, action="none", best=False):
+    return EpochRecord(
+        epoch=epoch,
+        metrics={"accuracy": 0.2 * epoch, "val_accuracy": 0.1 * epoch},
+        learning_rate=0.05,
+        batch_size=64,
+        update_noise=12.5,
+        simple_noise_scale=99.0 if epoch > 1 else None,
+        updates=10 * epoch,
+        examples=640 * epoch,
+        seconds=1.5 * epoch,
+        action=action,
+        reason="[red]why" if action != "none" else "",
+        best=best,
+    )
+
+
+HISTORY = History(
+    config={"batch_size": 64},
+    monitor="val_accuracy",
+    mode="max",
+    epochs=(record(1, best=True), record(2, best=True), record(3, "batch_increase")),
+    stop_reason="enough",
+    traces={"train_step": 1},
+)
+
+
+def test_tensorboard_gets_a_point_an_epoch(tmp_path):
+    callback = TensorBoard(tmp_path)
+    callback.on_train_begin(HISTORY)
+    for entry in HISTORY.epochs:
+        callback.on_epoch_end(entry)
+    callback.on_train_end(HISTORY)
+    (file,) = tmp_path.iterdir()
+    points = {}
+    for event in tf.compat.v1.train.summary_iterator(str(file)):
+        for value in event.summary.value:
+            points.setdefault(value.tag, []).append((event.step, tf.make_ndarray(value.tensor)))
+    assert [int(value) for _, value in points["plateau/batch_size"]] == [64, 64, 64]
+    assert [step for step, _ in points["plateau/batch_size"]] == [1, 2, 3]
+    assert points["plateau/val_accuracy"][2][1] == pytest.approx(0.3)
+    assert [step for step, _ in points["plateau/decision"]] == [3]
+
+
+def test_progress_shows_epochs_decisions_and_the_best():
+    out = io.StringIO()
+    callback = ConsoleProgress(Console(file=out, width=200), max_epochs=100)
+    callback.on_train_begin(HISTORY)
+    for entry in HISTORY.epochs:
+        callback.on_train_batch_end(1, 10)
+        callback.on_epoch_end(entry)
+    callback.on_train_end(HISTORY)
+    text = out.getvalue()
+    assert "resuming after epoch 3" in text
+    assert "epoch   2  accuracy 0.4000/0.2000  lr 0.05  batch 64 *" in text
+    assert "epoch 3: [red]why" in text
+    assert "keeping the weights of epoch 2 (val_accuracy 0.2000)" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "estimate"),
+    [
+        (0.42, "about 0.42 s an epoch, 41 s to epoch 100"),
+        (60.0, "about 60 s an epoch, 1.6 h to epoch 100"),
+        (7200.0, "about 2 h an epoch, 196 h to epoch 100"),
+    ],
+)
+def test_progress_estimates_the_time_of_an_epoch_without_tracing(seconds, estimate):
+    out = io.StringIO()
+    callback = ConsoleProgress(Console(file=out, width=200), max_epochs=100)
+    callback.on_train_begin(dataclasses.replace(HISTORY, epochs=()))
+    for number, entry in enumerate(HISTORY.epochs):
+        # The first one traces.
+        callback.on_epoch_end(dataclasses.replace(entry, seconds=1000 + number * seconds))
+    assert out.getvalue().count(" an epoch, ") == 1
+    assert estimate in out.getvalue()
+
+
+def test_progress_is_compiling_until_the_first_steps_are_done():
+    out = io.StringIO()
+    console = Console(file=out, width=200, force_terminal=True)
+    callback = ConsoleProgress(console, max_epochs=100)
+    callback.on_train_begin(dataclasses.replace(HISTORY, epochs=()))
+    callback._progress.refresh()
+    assert "compiling" in out.getvalue()
+    out.truncate(0)
+    callback.on_train_batch_end(8, 10)
+    callback._progress.refresh()
+    callback.on_train_end(HISTORY)
+    assert "compiling" not in out.getvalue()
+    assert "8/10" in out.getvalue()
