@@ -26,6 +26,14 @@ ACTIONS: Mapping[str, str] = {
 }
 """Words of each action of the schedule after an epoch."""
 
+CHANGES: Mapping[str, str] = {
+    "none": "",
+    "lr_decay": "learning rate",
+    "batch_increase": "batch",
+    "batch_increase_and_lr_decay": "both",
+}
+"""What each action of a forecast changes."""
+
 FORMER_ACTIONS: Mapping[str, str] = {
     "decay_lr": "lr_decay",
     "grow_batch": "batch_increase",
