@@ -11,7 +11,7 @@ from rich.text import Text
 from trainer_module.schedule.scaling import scaling_rule
 from trainer_module.schedule.schedule import ScheduleConfig
 from trainer_module.schedule.state import Stage
-from trainer_module.schedule.strategy import ACTIONS, STRATEGIES
+from trainer_module.schedule.strategy import CHANGES, STRATEGIES
 from trainer_module.util.checks import check_fields
 
 from ..config import RunConfig
@@ -85,7 +85,7 @@ def show(plan: Plan) -> RenderableType:
     for row, stage in enumerate(plan.stages):
         made.add_row(
             f"plateau {stage.index}" if stage.index else "end of warm-up" if row else "start",
-            ACTIONS[stage.action],
+            CHANGES[stage.action],
             # Six digits without an exponent, so that rates compare at a glance.
             f"{Decimal(f'{stage.learning_rate:.6g}'):f}",
             f"{stage.batch_size:,}",
