@@ -14,7 +14,7 @@ from tfx.utils import json_utils, proto_utils
 from components import notebook
 from components.artifacts import TrainingHistory
 from components.plateau_trainer import executor
-from components.plateau_trainer import parameters as logic
+from components.plateau_trainer.parameters import without_schedule
 from trainer_module.config import TrainConfig
 from trainer_module.schedule.parameters import (
     CHECKPOINTS_KEY,
@@ -176,7 +176,7 @@ class PlateauTrainer(base_component.BaseComponent):  # type: ignore[misc]
             standard_component_specs.CUSTOM_CONFIG_KEY: (
                 None if custom_config is None else json_utils.dumps(dict(custom_config))
             ),
-            TRAIN_CONFIG_KEY: None if config is None else logic.without_schedule(config),
+            TRAIN_CONFIG_KEY: None if config is None else without_schedule(config),
             CODE_KEY: code,
             CHECKPOINTS_KEY: checkpoints,
             standard_component_specs.TRAIN_ARGS_KEY: _json(train_args or trainer_pb2.TrainArgs()),

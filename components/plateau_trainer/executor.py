@@ -11,7 +11,7 @@ from tfx.types import artifact_utils
 from tfx.types import standard_component_specs as specs
 from tfx.utils import io_utils, json_utils
 
-from components.plateau_trainer import parameters as logic
+from components.plateau_trainer.parameters import assemble, summary
 from trainer_module import history
 from trainer_module.config import tuned
 from trainer_module.schedule.parameters import (
@@ -71,7 +71,7 @@ class Executor(GenericExecutor):  # type: ignore[misc]
         properties: dict[str, Any] = {}
         custom: dict[str, Any] = {CHECKPOINTS_KEY: exec_properties.get(CHECKPOINTS_KEY)}
         if own:
-            config = logic.assemble(own, exec_properties)
+            config = assemble(own, exec_properties)
             if input_dict.get(specs.HYPERPARAMETERS_KEY):
                 found = artifact_utils.get_single_uri(input_dict[specs.HYPERPARAMETERS_KEY])
                 text = Path(io_utils.get_only_uri_in_dir(found)).read_text()
@@ -104,7 +104,7 @@ class Executor(GenericExecutor):  # type: ignore[misc]
         folder = Path(artifact.uri)
         folder.mkdir(parents=True, exist_ok=True)
         history.write(record, folder / history.FILE_NAME)
-        for name, value in logic.summary(record).items():
+        for name, value in summary(record).items():
             if isinstance(value, str):
                 artifact.set_string_custom_property(name, value)
             elif isinstance(value, int):

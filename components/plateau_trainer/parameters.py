@@ -1,7 +1,6 @@
-"""Between the typed config of a training run and the flat parameters of a component.  Pure."""
+"""Conversion between a training config, a history and the flat parameters of PlateauTrainer."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -10,27 +9,26 @@ from schemas import parameter
 from trainer_module.config import TrainConfig
 from trainer_module.history import History
 from trainer_module.schedule.parameters import Value, schedule
+from trainer_module.schedule.schedule import ScheduleConfig
 
 
 def without_schedule(config: TrainConfig) -> str:
-    """A config as JSON but for its schedule, which travels as parameters of its own."""
-    fields = json.loads(config.to_json())
-    del fields["schedule"]
-    return parameter.compressed(json.dumps(fields, sort_keys=True))
+    """Returns a config as a parameter; its schedule, which has its own, is the default one."""
+    return parameter.compressed(dataclasses.replace(config, schedule=ScheduleConfig()).to_json())
 
 
-def assemble(config: str, given: Mapping[str, Any]) -> TrainConfig:
-    """The config of what `without_schedule` wrote and the parameters of its schedule.
+def assemble(config: str, values: Mapping[str, Any]) -> TrainConfig:
+    """Returns the config of `without_schedule` with the schedule of its parameters.
 
     Raises:
-        ValueError: Not such a text, or a value out of range.
+        UserError: Not such a text, or a value out of range.
     """
-    fields = {**json.loads(parameter.text(config)), "schedule": dataclasses.asdict(schedule(given))}
-    return TrainConfig.from_json(json.dumps(fields))
+    saved = TrainConfig.from_json(parameter.text(config))
+    return dataclasses.replace(saved, schedule=schedule(values))
 
 
 def summary(history: History) -> dict[str, Value]:
-    """What a list of runs shows of a training run; a best value only if there is one."""
+    """Returns what a list of runs shows of a training run; a best value only if there is one."""
     last, best = history.epochs[-1], history.best
     values: dict[str, Value] = {
         "monitor": history.monitor,

@@ -4,7 +4,7 @@ import json
 from hypothesis import given, settings
 from schedules import SCHEDULES
 
-from components.plateau_trainer import parameters as logic
+from components.plateau_trainer.parameters import assemble, summary, without_schedule
 from trainer_module.config import ImageFeatures, TrainConfig
 from trainer_module.history import EpochRecord, History
 from trainer_module.schedule.parameters import parameters
@@ -16,7 +16,7 @@ CONFIG = TrainConfig(features=ImageFeatures(height=8, width=8), classes=("dark",
 @given(SCHEDULES)
 def test_a_config_survives_too(schedule):
     config = dataclasses.replace(CONFIG, schedule=schedule)
-    assert logic.assemble(logic.without_schedule(config), parameters(schedule)) == config
+    assert assemble(without_schedule(config), parameters(schedule)) == config
 
 
 def record(epoch, value, *, best, action="none"):
@@ -31,7 +31,7 @@ def history(*epochs):
 
 
 def test_the_summary_of_a_run():
-    found = logic.summary(
+    found = summary(
         history(
             record(1, 0.5, best=True),
             record(2, 0.75, best=True, action="lr_decay"),
@@ -52,4 +52,4 @@ def test_the_summary_of_a_run():
 
 
 def test_a_run_without_a_finite_value_has_no_best():
-    assert "best_value" not in logic.summary(history(record(1, float("nan"), best=False)))
+    assert "best_value" not in summary(history(record(1, float("nan"), best=False)))
