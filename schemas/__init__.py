@@ -1,4 +1,4 @@
-"""The data contract: names of the features every image example carries, and schemas by data set."""
+"""Names of the features of image examples, and the schemas of data sets."""
 
 from pathlib import Path
 
@@ -16,6 +16,6 @@ a table that holds the class."""
 
 
 def committed(name: str) -> Path | None:
-    """Path of the schema committed for a data set (digits, cifar10, taxi), if there is one."""
+    """Returns the path of the schema of a data set (digits, cifar10, taxi), if it has one."""
     path = Path(__file__).with_name(f"{name}.pbtxt")
     return path if path.is_file() else None

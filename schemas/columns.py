@@ -1,4 +1,4 @@
-"""Names of a table's columns as `serving_columns` takes them, and what a missing value is there."""
+"""Inputs of the signature `serving_columns`: valid names, dtypes and missing values."""
 
 import json
 import re
@@ -35,12 +35,12 @@ class Input(NamedTuple):
 
 
 def served_names(columns: Iterable[str]) -> dict[str, str]:
-    """Returns a name by column that is valid as the input of a signature, and unique.
+    """Returns a name by column that is unique and valid as the input of a signature.
 
-    Of the names that TensorFlow accepts, those are valid that it also gives back unchanged: a
-    letter of ASCII, then letters, digits and underscores. It tells names apart by more than upper
-    and lower case. A column with such a name keeps it; in others, accents are dropped and what is
-    not a letter or digit becomes an underscore. Equal names are numbered.
+    Valid is what TensorFlow accepts and gives back unchanged: a letter of ASCII, then letters,
+    digits and underscores; case alone does not tell names apart. A column with such a name keeps
+    it; in others, accents are dropped and what is not a letter or digit becomes an underscore.
+    Equal names are numbered.
 
     Args:
         columns: Different names, in the order of the table.
@@ -63,19 +63,19 @@ def served_names(columns: Iterable[str]) -> dict[str, str]:
 
 def to_json(inputs: Mapping[str, Input]) -> str:
     """Returns the content of `FILE`."""
-    found = {name: given._asdict() for name, given in inputs.items()}
-    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    values = {name: column._asdict() for name, column in inputs.items()}
+    return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
 
 
 def parse(content: str | bytes) -> dict[str, Input]:
-    """Reads the content of `FILE`.
+    """Parses the content of `FILE`.
 
     Raises:
-        ValueError: It is no JSON, or no object of such inputs.
+        ValueError: It is not JSON, or no object of such inputs.
     """
-    found: Any = json.loads(content)
+    values: Any = json.loads(content)
     try:
-        return {str(name): Input(**given) for name, given in found.items()}
+        return {str(name): Input(**fields) for name, fields in values.items()}
     except (AttributeError, TypeError) as error:
         raise ValueError(
             f"{FILE} must map each input to column, dtype and missing ({error})"

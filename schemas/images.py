@@ -1,4 +1,4 @@
-"""The schema of image examples, for any list of classes."""
+"""Schema of image examples, for any list of classes."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ import schemas
 
 
 def image_schema(classes: Sequence[str]) -> schema_pb2.Schema:
-    """Schema of what ImageExampleGen writes: three scalars in every example.
+    """Returns the schema of the examples of ImageExampleGen: three scalars each.
 
     Args:
         classes: Every class name; a label that is none of them is an anomaly.
@@ -35,10 +35,5 @@ def image_schema(classes: Sequence[str]) -> schema_pb2.Schema:
 
 
 def image_schema_text(classes: Sequence[str]) -> str:
-    """`image_schema(classes)` as text (.pbtxt).
-
-    Raises:
-        ValueError: As `image_schema`.
-    """
-    text: str = text_format.MessageToString(image_schema(classes), as_utf8=True)
-    return text
+    """Returns `image_schema(classes)` as text (.pbtxt)."""
+    return str(text_format.MessageToString(image_schema(classes), as_utf8=True))

@@ -1,4 +1,4 @@
-"""Long texts as parameters of a component.
+"""Compression of long texts that are parameters of a component.
 
 On Kubeflow the parameters of a task are one argument of a program, which Linux limits to 128 KiB.
 """
@@ -13,7 +13,7 @@ _COMPRESSED = "zlib:"
 
 
 def compressed(text: str) -> str:
-    """Returns a text as a parameter: as it is, or compressed where it is long."""
+    """Returns a text as a parameter, compressed where it is long."""
     if len(text) <= LONGEST:
         return text
     return _COMPRESSED + base64.b64encode(zlib.compress(text.encode(), 9)).decode()
@@ -31,6 +31,6 @@ def text(parameter: str) -> str:
         return zlib.decompress(base64.b64decode(parameter.removeprefix(_COMPRESSED))).decode()
     except (ValueError, zlib.error) as error:
         raise ValueError(
-            f"a compressed parameter must be whole, got {parameter[:60]!r} ({error}). "
+            f"a compressed parameter must be complete, got {parameter[:60]!r} ({error}). "
             "Compile the pipeline again."
         ) from error

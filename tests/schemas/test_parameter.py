@@ -25,5 +25,5 @@ def test_four_thousand_names_without_any_pattern_fit_in_an_argument() -> None:
 
 def test_a_damaged_parameter_is_refused() -> None:
     whole = parameter.compressed("a" * 10_000)
-    with pytest.raises(ValueError, match="must be whole"):
+    with pytest.raises(ValueError, match="must be complete"):
         parameter.text(whole[:-8])

@@ -7,7 +7,7 @@ from trainer_module.models.layers import conv_bn_relu, pixels, scaled
 
 
 def build(input_shape: tuple[int, ...], num_classes: int, config: NetworkConfig) -> keras.Model:
-    """Stages of two convolutions, halving the picture until it is 4 to 7 pixels wide.
+    """Stages of two convolutions, halving the image until it is 4 to 7 pixels wide.
 
     Args:
         input_shape: (height, width, channels).

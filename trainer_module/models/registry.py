@@ -1,11 +1,11 @@
-"""Find a model by its name, or by the dotted path of a user's own builder."""
+"""Registry of models, by name or by the dotted path of a user's own builder."""
 
 import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from trainer_module.config import MODELS, NetworkConfig
-from trainer_module.util.checks import require
+from trainer_module.util.checks import UserError, require
 
 if TYPE_CHECKING:
     import keras
@@ -14,7 +14,7 @@ Builder = Callable[[tuple[int, ...], int, NetworkConfig], "keras.Model"]
 
 
 def build(input_shape: tuple[int, ...], num_classes: int, config: NetworkConfig) -> "keras.Model":
-    """Build a model from float32 [N, *input_shape] to logits [N, num_classes].
+    """Builds a model from float32 [N, *input_shape] to logits [N, num_classes].
 
     Raises:
         ValueError: No such model, or it does not return logits of that shape.
@@ -30,7 +30,7 @@ def build(input_shape: tuple[int, ...], num_classes: int, config: NetworkConfig)
 
 
 def builder(name: str) -> Builder:
-    """The function that builds the model called `name`.
+    """Returns the function that builds the model called `name`.
 
     Raises:
         ValueError: `name` is neither built in nor the dotted path of a function.
@@ -40,8 +40,9 @@ def builder(name: str) -> Builder:
     try:
         return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"model must be one of {', '.join(MODELS)} or the dotted path of an importable "
-            f'function, got {name!r} ({error}). Try model="cnn", or put the folder of your '
-            "module on PYTHONPATH."
+        raise UserError(
+            f"`model` must be one of {', '.join(MODELS)} or the dotted path of an importable "
+            f"function ({error})",
+            name,
+            "Try `model=cnn`, or put the folder of your module on PYTHONPATH.",
         ) from error

@@ -1,4 +1,4 @@
-"""ResNet-20 for small pictures (He et al. 2016, arXiv:1512.03385, section 4.2)."""
+"""ResNet-20 for small images (He et al. 2016, arXiv:1512.03385, section 4.2)."""
 
 import keras
 

@@ -11,7 +11,7 @@ _BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 def build(input_shape: tuple[int, ...], num_classes: int, config: NetworkConfig) -> keras.Model:
     """Thirteen convolutions in five blocks and three dense layers, as published.
 
-    Pooling stops where a side would drop below one pixel, so small pictures fit as well.
+    Pooling stops where a side would drop below one pixel, so small images fit as well.
 
     Args:
         input_shape: (height, width, channels).

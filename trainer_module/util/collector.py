@@ -1,4 +1,4 @@
-"""Python's garbage collector, kept from what it need not look at."""
+"""Garbage collection paused while large libraries are imported."""
 
 import gc
 from collections.abc import Iterator
@@ -7,16 +7,15 @@ from contextlib import contextmanager
 
 @contextmanager
 def paused() -> Iterator[None]:
-    """Import large libraries without it, and leave what lives then out of every later collection.
+    """Pauses the collector, and leaves what lives afterwards out of every later collection.
 
-    TensorFlow and TFX make a million objects that live as long as the process. Looking through
-    them again and again takes a third of the time of their imports; afterwards it takes a quarter
-    of a second for each full collection, and half a second when the process ends.
+    TensorFlow and TFX make a million objects that live as long as the process. Collecting among
+    them takes a third of the time of their imports; afterwards it takes a quarter of a second for
+    each full collection, and half a second when the process ends.
 
-    It is paused once in a process. Later there is nothing large left to import, and among what
-    lives would be the garbage of earlier runs, which would never be collected.
-
-    For programs only: a library leaves the collector to whoever imports it.
+    Only the first call in a process has an effect: later no large library is left to import, and
+    freezing would keep the garbage of earlier runs for ever. Only programs call it: a library
+    leaves the collector to its importer.
     """
     if not gc.isenabled() or gc.get_freeze_count():
         yield

@@ -1,10 +1,10 @@
-"""The process environment that has to stand before TensorFlow is first imported."""
+"""Environment variables that must be set before TensorFlow is first imported."""
 
 import os
 
 
 def prepare(verbose: bool = False) -> None:
-    """Choose Keras 3, how much TensorFlow's C++ runtime prints, and a share of the GPU.
+    """Sets Keras 3, how much TensorFlow's C++ runtime prints, and a share of the GPU.
 
     Importing TensorFlow Transform sets TF_USE_LEGACY_KERAS=1 where it is unset, and which Keras
     `tf.keras` is then depends on the order of imports; setting it here, first, settles that.

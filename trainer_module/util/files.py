@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all."""
+"""Atomic writing of files."""
 
 import contextlib
 import os
@@ -10,13 +10,13 @@ _SUFFIX = ".part"
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Write a file under another name, which becomes its own at the end of the context.
+    """Writes a file atomically: to a temporary name that is renamed at the end of the context.
 
     Args:
-        path: File; replaced if it is there. Its folder must be there.
+        path: File, replaced if it exists, in a folder that exists.
 
     Yields:
-        What to write to. Nothing is left of it if an error comes from within.
+        Path to write to, deleted after an error.
     """
     # Another process may be writing the same file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}{_SUFFIX}")
@@ -24,11 +24,11 @@ def whole(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except BaseException:
-        # What is half written takes the room of a disk that may be full.
+        # The disk may be full.
         temporary.unlink(missing_ok=True)
         raise
 
 
 def unfinished(folder: Path) -> list[Path]:
-    """What processes that were killed, or are still writing, have in a folder."""
+    """Returns the temporary files of a folder, of killed processes or of ones still writing."""
     return list(folder.glob(f".*{_SUFFIX}"))

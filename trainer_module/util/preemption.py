@@ -1,4 +1,4 @@
-"""Leave in time when told to: SIGTERM, as a cluster sends it before it takes the machine away."""
+"""Graceful shutdown on SIGTERM (preemption)."""
 
 import contextlib
 import os
@@ -7,17 +7,17 @@ import threading
 from collections.abc import Iterator
 
 EXIT_STATUS = 128 + signal.SIGTERM
-"""143, which job controllers take for "try again"."""
+"""143, on which job controllers start again."""
 
 FINAL = 2
-"""Status of an error that another start would only repeat."""
+"""Exit status of an error that another start would repeat."""
 
 GRACE_SECONDS = 5.0
-"""How long a step that is running may take to finish."""
+"""Time that a running step has to finish."""
 
 
 class Preempted(SystemExit):
-    """SIGTERM arrived; the last finished epoch is on disk."""
+    """SIGTERM arrived; the last finished epoch is in the checkpoints."""
 
     def __init__(self) -> None:
         super().__init__(EXIT_STATUS)
@@ -25,12 +25,11 @@ class Preempted(SystemExit):
 
 @contextlib.contextmanager
 def leaving_on_sigterm() -> Iterator[None]:
-    """Raise `Preempted` in the main thread on SIGTERM, and end the process if that takes too long.
+    """Raises `Preempted` in the main thread on SIGTERM; ends the process if that takes too long.
 
-    Python runs signal handlers between bytecodes, and one call into TensorFlow may take minutes;
-    so a thread watches too. Nothing is lost when it ends the process: checkpoints are written
-    under another name and renamed. Outside the main thread, which alone may handle signals, this
-    does nothing.
+    Python runs signal handlers between bytecodes, and one call into TensorFlow may take minutes, so
+    a thread watches too. Checkpoints are atomic, so nothing is lost when it ends the process. Has
+    no effect outside the main thread, which alone may handle signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
