@@ -1,4 +1,4 @@
-"""The plateau schedule for Keras's `fit`: a callback, and batches whose size it can change."""
+"""Keras callback of the plateau schedule, and batches whose size it changes."""
 
 import json
 import time
@@ -19,14 +19,14 @@ from trainer_module.schedule.state import ScheduleState, Stage
 from trainer_module.schedule.strategy import STRATEGIES
 from trainer_module.training.checkpoint import Checkpoints, Snapshot
 from trainer_module.training.optimizer import first_learning_rate, inner, kind
-from trainer_module.util.checks import require
+from trainer_module.util.checks import UserError, require
 
 
 class PlateauCallback(keras.callbacks.Callback):  # type: ignore[misc]
     """Decays the learning rate or grows the batch at each plateau of the monitored metric.
 
-    It takes the decisions of `trainer_module.train` on the same metrics. The model is left with the
-    weights of the best epoch. Example:
+    On the same metrics it decides as `trainer_module.train`. The model keeps the weights of the
+    best epoch. Example:
 
         callback = PlateauCallback(config, num_examples=50_000, batch_size=64)
         model.fit(
@@ -59,7 +59,7 @@ class PlateauCallback(keras.callbacks.Callback):  # type: ignore[misc]
             clock: Seconds, monotonic.
 
         Raises:
-            ValueError: Strategy auto, which needs measurements that `fit` does not make.
+            UserError: Strategy auto, which needs measurements that `fit` does not make.
         """
         super().__init__()
         require(
@@ -95,7 +95,7 @@ class PlateauCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """Starts a new run.
 
         Raises:
-            ValueError: The optimizer averages weights, and `fit` evaluates those that it trains.
+            UserError: The optimizer averages weights, and `fit` evaluates those that it trains.
         """
         optimizer = self.model.optimizer
         require(
@@ -124,7 +124,7 @@ class PlateauCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._begin(schedule.initial_state(self._config, self._spec, rate, self._first_batch_size))
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Set learning rate and batch size, after resuming if `fit` starts at a later epoch."""
+        """Sets learning rate and batch size, after resuming if `fit` starts at a later epoch."""
         if self._state.epoch != epoch:
             self._resume(epoch)
         if self._checkpoints and epoch == 0:
@@ -137,15 +137,14 @@ class PlateauCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self.batch_size.assign(self._state.batch_size)
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """End the epoch after its last whole batch."""
+        """Ends the epoch after its last full batch."""
         # Left to find the end itself, Keras begins a step without data, in which whatever depends
         # on no data, such as weight decay and the count of iterations, is computed all the same.
-        done = self._state.stop_reason or batch >= self.num_examples // self._state.batch_size
-        if done:
+        if self._state.stop_reason or batch >= self.num_examples // self._state.batch_size:
             raise StopIteration
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Decide, and carry the decision out."""
+        """Decides, and carries the decision out."""
         # A run that was resumed after it had stopped.
         if self._state.stop_reason:
             return
@@ -191,7 +190,7 @@ class PlateauCallback(keras.callbacks.Callback):  # type: ignore[misc]
             self._checkpoints.save(latest, self._best, memory)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Leave the model with the weights of the best epoch."""
+        """Restores the weights of the best epoch."""
         self._best.restore_model(self.model)
 
     def _begin(self, state: ScheduleState) -> None:
@@ -204,10 +203,11 @@ class PlateauCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def _resume(self, epoch: int) -> None:
         saved = self._checkpoints.load(epoch) if self._checkpoints else None
         if self._checkpoints is None or saved is None:
-            raise ValueError(
-                f"a run must go on from the epoch that it was left at, got epoch {epoch} after "
-                f"{self._state.epoch}. Give PlateauCallback a directory and put it before "
-                "BackupAndRestore, or leave out initial_epoch."
+            raise UserError(
+                f"fit must start at the epoch that the schedule has reached ({self._state.epoch})",
+                epoch,
+                "Give PlateauCallback a directory and put it before BackupAndRestore, or leave out "
+                "initial_epoch.",
             )
         self._checkpoints.discard(epoch)
         latest, self._best, memory = saved
@@ -221,21 +221,20 @@ class PlateauCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 def batches(dataset: tf.data.Dataset, callback: PlateauCallback) -> tf.data.Dataset:
-    """Batches for `fit`, of the size that the callback's schedule has reached.
+    """Returns batches for `fit`, of the size that the callback's schedule has reached.
 
-    The batch dimension is None in the element spec, so that another size needs no new trace. What
-    is left after the last whole batch is dropped, as in
-    `trainer_module.training.data.training_factory`.
+    The batch dimension is None in the element spec, so that another size needs no new trace. A
+    last partial batch is dropped, as in `trainer_module.training.data.training_factory`.
 
     Args:
-        dataset: Single examples (x [...], y [...]), or whatever else `fit` takes.
-        callback: The callback that is given to `fit` as well.
+        dataset: Single examples (x [...], y [...]), or what else `fit` takes.
+        callback: The callback that `fit` gets as well.
 
     Returns:
         Batches (x [B, ...], y [B, ...]).
 
     Raises:
-        ValueError: The dataset is known to have another number of examples than the callback.
+        UserError: The dataset is known to have another number of examples than the callback.
     """
     count = int(dataset.cardinality().numpy())
     require(
@@ -244,7 +243,7 @@ def batches(dataset: tf.data.Dataset, callback: PlateauCallback) -> tf.data.Data
         "infinitely many" if count < 0 else count,
         "Give the dataset before .batch() and .repeat(), and its size to PlateauCallback.",
     )
-    # Keras expects as many batches in each epoch as there were in the first, and tells of fewer.
+    # Keras warns of an epoch with fewer batches than the first.
     warnings.filterwarnings("ignore", message="Your input ran out of data")
     size = callback.batch_size
     return tf.data.Dataset.range(1).flat_map(

@@ -1,4 +1,4 @@
-"""The one preprocessing graph, shared by training, evaluation and serving.
+"""Preprocessing graph that training, evaluation and serving share.
 
 TFX reloads this module by its dotted name: it holds functions only.
 """
@@ -23,7 +23,7 @@ CONFIG_KEY = "preprocessing"
 def preprocessing_fn(
     inputs: Mapping[str, Any], custom_config: Mapping[str, Any]
 ) -> dict[str, tf.Tensor]:
-    """Turn raw columns into the model's input and the label's index.
+    """Returns the model's input and the index of the label.
 
     Args:
         inputs: Raw columns by name, each [N], [N, 1] or sparse.
@@ -31,7 +31,7 @@ def preprocessing_fn(
             long.
 
     Returns:
-        "x": float32, [N, height, width, channels] of whole numbers 0 to 255 for pictures and
+        "x": float32, [N, height, width, channels] of whole numbers 0 to 255 for images and
         [N, D] for tables; "label_xf": int64 [N, 1], the index of the class, or -1 for a label
         that is no class.
     """
@@ -46,7 +46,7 @@ def preprocessing_fn(
 
 
 def decode_images(encoded: tf.Tensor, features: ImageFeatures) -> tf.Tensor:
-    """Decode and resize images: upright by EXIF orientation, composed on white.
+    """Decodes and resizes images: upright by EXIF orientation, composed on white.
 
     Pixels are rounded to whole numbers, so that keeping them as uint8 loses nothing.
 
@@ -59,8 +59,8 @@ def decode_images(encoded: tf.Tensor, features: ImageFeatures) -> tf.Tensor:
     """
     size = [features.height, features.width]
 
-    def decode(one: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        data, transparent, orientation = one
+    def decode(example: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        data, transparent, orientation = example
         # Decoded as colour and made grey afterwards: BMP and GIF have no grey decoder.
         image = decoding.decode(data, transparent)
         # Turned when it is small: a copy of a large image takes time and memory.
@@ -81,13 +81,13 @@ def decode_images(encoded: tf.Tensor, features: ImageFeatures) -> tf.Tensor:
 
 
 def class_index(labels: tf.Tensor, classes: tuple[str, ...]) -> tf.Tensor:
-    """Index of each label among the classes, -1 where there is none: string [N] -> int64 [N]."""
+    """Returns the class index of each label, -1 where there is none: string [N] -> int64 [N]."""
     matches = tf.equal(labels[:, None], tf.constant(classes)[None, :])
     return tf.where(tf.reduce_any(matches, axis=1), tf.argmax(matches, axis=1), -1)
 
 
 def _column(values: Any, default: Any) -> tf.Tensor:
-    """One value a row, [N], missing ones filled."""
+    """Returns one value a row, [N], missing ones filled."""
     if isinstance(values, tf.SparseTensor):
         shape = [values.dense_shape[0], 1]
         first = tf.SparseTensor(values.indices, values.values, shape)
@@ -116,23 +116,21 @@ def _table(inputs: Mapping[str, Any], features: TableFeatures) -> tf.Tensor:
 
 
 def _numeric(values: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    """The column as float32 [N] and whether each value is there: bool [N]."""
-    if isinstance(values, tf.SparseTensor):
-        values = tf.sparse.map_values(tf.cast, values, tf.float32)
-        column = _column(values, float("nan"))
-    else:
-        column = _column(tf.cast(values, tf.float32), float("nan"))
+    """Returns the column as float32 [N], and whether each value is known: bool [N]."""
+    # `tf.cast` takes sparse tensors too.
+    column = _column(tf.cast(values, tf.float32), float("nan"))
     # The analyzers skip NaN, so a missing value shifts neither mean nor quantiles.
     return column, tf.math.is_finite(column)
 
 
 def _text(values: Any) -> tf.Tensor:
-    if isinstance(values, tf.SparseTensor):
-        if values.dtype != tf.string:
+    if values.dtype != tf.string:
+        # A missing number becomes an empty text, not "0".
+        if isinstance(values, tf.SparseTensor):
             values = tf.sparse.map_values(tf.strings.as_string, values)
-        return _column(values, "")
-    column = _column(values, "")
-    return column if column.dtype == tf.string else tf.strings.as_string(column)
+        else:
+            values = tf.strings.as_string(values)
+    return _column(values, "")
 
 
 def _table_label(

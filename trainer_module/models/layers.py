@@ -9,7 +9,7 @@ def pixels(inputs: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def conv_bn_relu(x: keras.KerasTensor, filters: int, strides: int = 1) -> keras.KerasTensor:
-    """Applies 3 x 3 convolution, batch normalisation, ReLU: [N, H, W, C] -> [N, H/s, W/s, filters]."""
+    """Convolves by 3 x 3, normalises, applies ReLU: [N, H, W, C] -> [N, H/s, W/s, filters]."""
     x = keras.layers.Conv2D(
         filters, 3, strides, "same", use_bias=False, kernel_initializer="he_normal"
     )(x)
