@@ -1,4 +1,9 @@
-"""Holds data against its schema before the pipeline starts, as far as that is quickly done."""
+"""CSV check: errors of a table by file, row and column, before a run.
+
+The rules are those by which CsvExampleGen and the schema would stop the run later on, with less to
+say about where. Rows are counted from 1, the header, as editors do, and read one at a time. Columns
+that no feature uses may hold anything.
+"""
 
 import csv
 import math
@@ -6,86 +11,36 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Literal, NoReturn
+from typing import BinaryIO, Literal
 
-from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from schemas import FILE_NAME, IMAGE, LABEL
 from schemas.columns import MISSING_INTEGER
 from trainer_module.config import TableFeatures
+from trainer_module.util.checks import UserError, require
+from trainer_module.util.text import listed
+
+from . import schema as contract
 
 MAX_ROW = 16 * 1024**2
 """Bytes of a row, line breaks in its cells included."""
-
-MAX_SCHEMA = 16 * 1024**2
-"""Bytes of a schema."""
 
 _INT64 = range(-(2**63), 2**63)
 _BOM = "\ufeff"
 # Special in the pattern by which CsvExampleGen looks for files.
 _WILD = frozenset("*?[]\\")
-_SHOWN = 20
-_LONGEST_SHOWN = 200
+_LISTED = 20
 _QUOTE = (
     "Put double quotes around a whole cell that holds quotes, commas or line breaks, and double "
     "the quotes within; end rows with line feeds."
 )
 
 
-class TableError(ValueError):
-    """A table that breaks its schema; the message has file, row, column, rule and remedy."""
-
-
-class SchemaError(ValueError):
-    """A schema that cannot be read, or data or flags that do not fit it."""
-
-
-def check_classes(
-    folder: str | os.PathLike[str], classes: Sequence[str], schema: str | os.PathLike[str]
-) -> None:
-    """Hold the class folders of a folder of pictures against a schema.
-
-    Args:
-        folder: The data folder.
-        classes: Names of the class folders found in it.
-        schema: TFMD schema as text (.pbtxt).
-
-    Raises:
-        SchemaError: The schema is none of pictures, or a class is not among its labels.
-    """
-    columns = _columns(Path(schema))
-    missing = [name for name in (IMAGE, LABEL, FILE_NAME) if name not in columns]
-    if missing:
-        raise SchemaError(
-            f"{schema}: the schema of pictures must describe {IMAGE}, {LABEL} and {FILE_NAME}, "
-            f"found no {missing[0]!r}. Check --schema, or leave it out."
-        )
-    known = columns[LABEL].values
-    unknown = [name for name in classes if known and name not in known]
-    if unknown:
-        raise SchemaError(
-            f"{folder}: each class folder must be among the labels of the schema "
-            f"{Path(schema).name} ({_some(sorted(known))}), got {_some(unknown)}. Rename the "
-            "folders, name another schema with --schema, or run a preset without one, as images."
-        )
-
-
-def values(schema: str | os.PathLike[str], column: str) -> tuple[str, ...]:
-    """The values that a column may have by its schema, sorted; empty if it names none.
-
-    Raises:
-        SchemaError: The schema cannot be read.
-    """
-    columns = _columns(Path(schema))
-    return tuple(sorted(columns[column].values)) if column in columns else ()
-
-
 def count_rows(csv_folder: str | os.PathLike[str]) -> int:
-    """Number of rows in the CSV files of a folder, headers not counted, values not looked at.
+    """Returns the number of rows in the CSV files of a folder, without headers; no cell is checked.
 
     Raises:
-        TableError: There is no CSV file, or one that cannot be read.
+        UserError: There is no CSV file, or one that cannot be read.
     """
     return sum(sum(1 for _ in _rows(file)) - 1 for file in _files(Path(csv_folder)))
 
@@ -93,101 +48,62 @@ def count_rows(csv_folder: str | os.PathLike[str]) -> int:
 def check_table(
     csv_folder: str | os.PathLike[str],
     schema: str | os.PathLike[str],
-    features: TableFeatures | None = None,
+    features: TableFeatures,
     classes: Sequence[str] = (),
     on_missing_label: Literal["fail", "skip"] = "fail",
 ) -> int:
-    """Read the CSV files of a folder through, one row at a time, and hold them against a schema.
-
-    The rules are those by which CsvExampleGen and the schema would stop the run later on, with
-    less to say about where. Rows are counted from 1, the header, as editors do. Of columns that no
-    flag uses neither values nor descriptions matter.
+    """Checks the CSV files of a folder against a schema.
 
     Args:
         csv_folder: Folder with *.csv files, all with the same header.
         schema: TFMD schema as text (.pbtxt).
-        features: Columns that the model uses; where not given, all that the schema describes.
+        features: Columns that the model uses.
         classes: Values the label column may have, where `features` takes it as it stands.
         on_missing_label: Whether rows without a label are an error or left out.
 
     Returns:
-        Number of rows, headers and rows that are left out not counted.
+        Number of rows, without headers and rows that are left out.
 
     Raises:
-        TableError: A rule is broken.
-        SchemaError: The schema cannot be read, or does not fit the features.
+        UserError: A rule is broken, the schema cannot be read, or does not fit the features.
     """
     folder = Path(csv_folder)
     files = _files(folder)
-    columns = _columns(Path(schema))
-    if features is not None:
-        _check_features(features, Path(schema), columns)
-        columns = {name: columns[name] for name in (*features.inputs, *features.labels)}
-        for column in columns.values():
-            column.needed = True
-        for name in features.labels:
-            columns[name].is_label = True
-        label = columns[features.label]
-        # The model compares texts, and a float has many.
-        if features.label_over is None and label.type != schema_pb2.FLOAT:
-            label.classes = tuple(classes)
-            _check_label_classes(label, Path(schema))
-    header: list[str] | None = None
-    count, unlabelled = 0, _Places()
+    columns = _columns(Path(schema), features, classes)
+    header: list[str] = []
+    count, unlabelled = 0, 0
+    places: list[str] = []
     for file in files:
         rows = _rows(file)
-        _, found = next(rows)
-        _check_header(file, found, columns, every=features is None)
-        if header is not None and found != header:
-            _fail(
-                f"{file}, row 1",
-                f"all files must have the columns of {files[0].name}, "
-                f"got {_short(','.join(found))!r}",
-                "Give them the same header.",
-            )
-        header = found
-        count += _check_rows(file, rows, [columns.get(name) for name in header], unlabelled)
-    if not count:
-        _fail(str(folder), "a table must have rows below its header, found none", "Add data.")
-    if unlabelled.count and on_missing_label == "fail":
-        names = " and ".join(repr(name) for name, column in columns.items() if column.is_label)
-        _fail(
-            str(folder),
-            f"each row must have a label in the column {names}, "
-            f"{unlabelled.count:,} of {count:,} rows have none: {unlabelled}",
-            "Fill it in, or leave these rows out with --on-missing-label skip.",
+        _, names = next(rows)
+        _check_header(file, names, columns)
+        require(
+            names == (header or names),
+            f"{file}, row 1: all files must have the columns of {files[0].name}",
+            ",".join(names),
+            "Give them the same header.",
         )
-    if unlabelled.count == count:
-        _fail(
-            str(folder),
-            f"a table must have rows with a label, all {count:,} have none",
-            "Add some.",
-        )
-    for name in header or []:
-        if name in columns:
-            columns[name].check_type_shows(folder)
-    return count - unlabelled.count
-
-
-class _Places:
-    """Rows of the same kind: their number, and where the first ones are."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._rows: dict[str, list[int]] = {}
-
-    def add(self, file: Path, row: int) -> None:
-        self.count += 1
-        if self.count <= _SHOWN:
-            self._rows.setdefault(file.name, []).append(row)
-
-    def __str__(self) -> str:
-        """The first ones by file, and how many more there are."""
-        shown = "; ".join(
-            f"{file}, row{'s' * (len(rows) > 1)} {', '.join(map(str, rows))}"
-            for file, rows in self._rows.items()
-        )
-        return f"{shown} and {self.count - _SHOWN:,} more" if self.count > _SHOWN else shown
+        header = names
+        checked = [(i, columns[name]) for i, name in enumerate(header) if name in columns]
+        for row, cells in rows:
+            count += 1
+            if not _check_row(f"{file}, row {row}", cells, len(header), checked):
+                unlabelled += 1
+                if len(places) < _LISTED:
+                    places.append(f"{file.name}:{row}")
+    require(count > 0, f"{folder}: a table must have rows below its header", count, "Add data.")
+    label = " and ".join(map(repr, features.labels))
+    more = f" and {unlabelled - _LISTED:,} more" if unlabelled > _LISTED else ""
+    require(
+        not unlabelled or on_missing_label == "skip",
+        f"{folder}: each row must have a label in the column {label}",
+        f"{unlabelled:,} of {count:,} rows without: {', '.join(places)}{more}",
+        "Fill it in, or leave these rows out with `on_missing_label=skip`.",
+    )
+    require(unlabelled < count, f"{folder}: some row must have a label", "none", "Add some.")
+    for column in columns.values():
+        column.check_type_shows(folder)
+    return count - unlabelled
 
 
 @dataclass
@@ -196,296 +112,219 @@ class _Column:
 
     name: str
     type: int
-    required: bool = False
-    needed: bool = False
-    values: frozenset[str] = frozenset()
-    low: float = float("-inf")
-    high: float = float("inf")
-    classes: tuple[str, ...] = ()
-    is_label: bool = False
+    required: bool
+    is_label: bool
+    values: tuple[str, ...]
+    # What to do about another value.
+    remedy: str = "Correct the value, or add it to the column's domain in the schema."
+    low: float = -math.inf
+    high: float = math.inf
     seen: bool = field(default=False, init=False)
     typed: bool = field(default=False, init=False)
 
     def is_missing(self, cell: str) -> bool:
-        """Whether a cell gives no label."""
+        """Returns whether a cell gives no label."""
         if not cell or self.type == schema_pb2.BYTES:
             return not cell
         number = _number(cell)
         return number is not None and not math.isfinite(number)
 
     def check(self, cell: str) -> tuple[str, str] | None:
-        """The rule a cell breaks and the remedy, if it breaks one."""
+        """Returns the rule that a cell breaks, and the remedy; None if it breaks none."""
         if not cell:
             if self.required and not self.is_label:
                 return "it may not be empty", "Fill it in, or remove the row."
             return None
         self.seen = True
         number = _number(cell)
+        is_int = self.type == schema_pb2.INT
         if self.type == schema_pb2.BYTES:
             self.typed = self.typed or number is None
-        elif number is None or (self.type == schema_pb2.INT and not isinstance(number, int)):
-            whole = "a whole number of 64 bits, in digits 0 to 9"
-            kind = whole if self.type == schema_pb2.INT else "a number"
+        elif number is None or (is_int and not isinstance(number, int)):
+            kind = "a whole number of 64 bits, in digits 0 to 9" if is_int else "a number"
             return f"it must be {kind}", "Correct the value, or the column's type in the schema."
         else:
-            self.typed = self.typed or self.type == schema_pb2.INT or isinstance(number, float)
+            self.typed = self.typed or is_int or isinstance(number, float)
             if number < self.low or number > self.high:
-                return (
-                    f"it must be {self._range()}",
-                    "Correct the value, or the column's domain in the schema.",
-                )
-            if number == MISSING_INTEGER and self.type == schema_pb2.INT:
-                return (
-                    "it may not be -2^63, which stands for a missing value in serving_columns",
-                    "Leave the cell empty if it is missing.",
-                )
-        if self.values and cell not in self.values:
-            return (
-                f"it must be one of {_some(sorted(self.values))}",
-                "Correct the value, or add it to the column's domain in the schema.",
-            )
-        label = str(number) if self.type == schema_pb2.INT else cell
-        if self.classes and label not in self.classes:
-            return (
-                f"it must be one of the classes {_some(self.classes)}",
-                "Correct the value, or name all classes with --classes.",
-            )
+                rule = f"it must be at least {self.low} and at most {self.high}"
+                return rule, "Correct the value, or the column's domain in the schema."
+            if is_int and number == MISSING_INTEGER:
+                rule = "it may not be -2^63, which stands for a missing value in serving_columns"
+                return rule, "Leave the cell empty if it is missing."
+        if self.values and (str(number) if is_int else cell) not in self.values:
+            return f"it must be one of {listed(self.values, _LISTED)}", self.remedy
         return None
 
-    def _range(self) -> str:
-        if math.isinf(self.low) or math.isinf(self.high):
-            return f"at most {self.high}" if math.isinf(self.low) else f"at least {self.low}"
-        return f"{self.low} to {self.high}"
-
     def check_type_shows(self, folder: Path) -> None:
-        """CsvExampleGen takes a column of whole numbers for INT, whatever the schema says."""
-        if self.seen and not self.typed:
-            kind = "FLOAT" if self.type == schema_pb2.FLOAT else "BYTES"
-            what = "a number with a point" if kind == "FLOAT" else "a value that is no number"
-            _fail(
-                f"{folder}, column {self.name!r}",
-                f"a column of type {kind} must hold {what}, or it is read as another type",
-                "Write one value as 1.0 in place of 1, or make it INT in the schema."
-                if kind == "FLOAT"
-                else "Make it INT or FLOAT in the schema.",
-            )
+        """Raises UserError if no cell shows the type of the column.
 
-
-def _columns(path: Path) -> dict[str, _Column]:
-    schema = schema_pb2.Schema()
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_SCHEMA + 1)
-        if len(content) > MAX_SCHEMA:
-            raise ValueError(f"it has more than {MAX_SCHEMA:,} bytes")
-        text_format.Parse(content.decode("utf-8"), schema)
-    # The parser lets through what the reading of single numbers and texts raises.
-    except (OSError, ValueError, RecursionError, text_format.ParseError) as error:
-        raise SchemaError(
-            f"{path}: the schema must be a readable TFMD schema as text ({_short(str(error))}). "
-            "Check --schema."
-        ) from error
-    domains = {domain.name: frozenset(domain.value) for domain in schema.string_domain}
-    columns = {}
-    for feature in schema.feature:
-        column = _Column(feature.name, feature.type)
-        column.required = feature.presence.min_fraction >= 1 or feature.HasField("shape")
-        column.needed = (
-            column.required or feature.presence.min_fraction > 0 or feature.presence.min_count > 0
+        CsvExampleGen takes a column of whole numbers for INT, whatever the schema says.
+        """
+        what, remedy = "a value that is no number", "Make it INT or FLOAT in the schema."
+        if self.type == schema_pb2.FLOAT:
+            what = "a number with a point"
+            remedy = "Write one value as 1.0 in place of 1, or make it INT in the schema."
+        kind = schema_pb2.FeatureType.Name(self.type)
+        require(
+            self.typed or not self.seen,
+            f"{folder}, column {self.name!r}: a column of type {kind} must hold {what}",
+            "numbers that are read as another type",
+            remedy,
         )
+
+
+def _columns(path: Path, features: TableFeatures, classes: Sequence[str]) -> dict[str, _Column]:
+    """Returns the columns that the features use, by name, with their rules in the schema."""
+    schema = contract.read(path)
+    known = {feature.name: feature for feature in schema.feature}
+    is_ratio = features.label_over is not None
+    for use, names, as_number in (
+        ("numeric", features.numeric, True),
+        ("bucketized", features.bucketized, True),
+        ("categorical", features.categorical, False),
+        ("label", features.labels[:1], is_ratio),
+        ("label_over", features.labels[1:], True),
+    ):
+        for name in names:
+            require(
+                name in known,
+                f"`{use}` must name columns of the schema {path.name}",
+                name,
+                f"Choose from {listed(sorted(known), _LISTED)}.",
+            )
+            require(
+                not as_number or known[name].type != schema_pb2.BYTES,
+                f"`{use}` must name columns of numbers",
+                name,
+                f"In the schema {path.name} it is of type BYTES: move it to `categorical`.",
+            )
+    columns = {}
+    for name in (*features.inputs, *features.labels):
+        feature = known[name]
+        required = feature.presence.min_fraction >= 1 or feature.HasField("shape")
+        column = _Column(name, feature.type, required, name in features.labels, ())
         # Where some values may lie outside the domain, no single row is wrong.
         if feature.distribution_constraints.min_domain_mass >= 1:
-            own = frozenset(feature.string_domain.value)
-            column.values = own or domains.get(feature.domain, frozenset())
+            column.values = contract.values(schema, feature)
         for domain in (feature.int_domain, feature.float_domain):
             column.low = domain.min if domain.HasField("min") else column.low
             column.high = domain.max if domain.HasField("max") else column.high
-        columns[feature.name] = column
+        columns[name] = column
+    label = columns[features.label]
+    # The model compares texts, and a float has many.
+    if classes and not is_ratio and label.type != schema_pb2.FLOAT:
+        _check_label_classes(label, tuple(classes), path)
+        domain = label.values or classes
+        label.values = tuple(name for name in classes if name in domain) or tuple(classes)
+        label.remedy = "Correct the value, or name all `classes`."
     return columns
 
 
-def _files(folder: Path) -> list[Path]:
-    """The files that CsvExampleGen will read, which is all that its pattern matches."""
-    if not folder.is_dir():
-        what = "a file" if folder.exists() else "nothing"
-        _fail(str(folder), f"the data folder must be a folder, found {what}", "Check --data.")
-    if _WILD & set(str(folder)):
-        _fail(
-            str(folder),
-            "the path of a table may hold none of * ? [ ] \\, which stand for other characters",
-            "Rename the folder.",
+def _check_label_classes(label: _Column, classes: tuple[str, ...], schema: Path) -> None:
+    """Checks that classes are written as the model reads the label: 001 is read as the number 1."""
+    if label.type == schema_pb2.INT:
+        numbers = [_number(name) for name in classes]
+        whole = all(isinstance(number, int) for number in numbers)
+        require(
+            tuple(map(str, numbers)) == classes,
+            "`classes` must be whole numbers without leading zeros, as the label "
+            f"{label.name!r} is of type INT in the schema {schema.name}",
+            classes,
+            f"Name {' '.join(map(str, numbers))}." if whole else "Or name another `label`.",
         )
+
+
+def _files(folder: Path) -> list[Path]:
+    """Returns the files that CsvExampleGen will read, which is all that its pattern matches."""
+    what = "a file" if folder.exists() else "nothing"
+    require(folder.is_dir(), f"{folder}: the data folder must be a folder", what, "Check its path.")
+    require(
+        not _WILD & set(str(folder)),
+        "the path of a table may hold none of * ? [ ] \\, which stand for other characters",
+        str(folder),
+        "Rename the folder.",
+    )
     tables = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".csv")
+    require(bool(tables), f"{folder}: it must hold a .csv file", "none", "Check `data`.")
     for path in tables:
-        _check_file(path, folder.resolve())
-    if not tables:
-        _fail(str(folder), "the data folder must hold a .csv file, found none", "Check --data.")
+        try:
+            is_inside = path.resolve(strict=True).is_relative_to(folder.resolve())
+        except (OSError, RuntimeError):
+            is_inside = False
+        for holds, rule, remedy in (
+            (path.suffix == ".csv", "end in .csv, in small letters", "Rename it."),
+            (path.name[0] != ".", "not be hidden, or it is read unseen", "Remove or rename it."),
+            (is_inside, "lie in the data folder, not behind a link", "Copy it into the folder."),
+            (path.is_file(), "be a file", "Move what else there is out of the data folder."),
+        ):
+            name = os.fsencode(path).decode(errors="backslashreplace")
+            require(holds, f"what is named like a table must {rule}", name, remedy)
     return tables
 
 
-def _check_file(path: Path, root: Path) -> None:
-    """Each table must be a file by a name that CsvExampleGen finds, in the data folder itself."""
-    where = _printable(str(path))
-    if path.suffix != ".csv":
-        _fail(where, "a table's name must end in .csv, in small letters", "Rename the file.")
-    if path.name.startswith("."):
-        _fail(where, "a table may not be hidden, or it is read unseen", "Remove it, or rename it.")
-    if path.is_symlink():
-        try:
-            inside = path.resolve(strict=True).is_relative_to(root)
-        except (OSError, RuntimeError):
-            inside = False
-        if not inside:
-            _fail(
-                where,
-                "links may not lead out of the data folder, or nowhere",
-                "Copy the table into the folder in place of the link.",
-            )
-    if not path.is_file():
-        _fail(
-            where,
-            "what is named like a table must be a file",
-            "Move what else there is out of the data folder.",
-        )
-
-
-def _check_features(features: TableFeatures, schema: Path, columns: dict[str, _Column]) -> None:
-    """Each column that a flag names must be in the schema, as a number where it is used as one."""
-    ratio = features.label_over is not None
-    uses = [
-        ("--numeric", features.numeric, True),
-        ("--bucketized", features.bucketized, True),
-        ("--categorical", features.categorical, False),
-        ("--label", (features.label,), ratio),
-        ("--label-over", (features.label_over,) if features.label_over else (), True),
-    ]
-    for flag, names, as_number in uses:
-        for name in names:
-            if name not in columns:
-                raise SchemaError(
-                    f"{flag} must name columns of the schema {schema.name}, got {name!r}. "
-                    f"Choose from {_some(sorted(columns))}."
-                )
-            if as_number and columns[name].type == schema_pb2.BYTES:
-                raise SchemaError(
-                    f"{flag} must name columns of numbers, got {name!r}, which is of type BYTES "
-                    f"in the schema {schema.name}. Move it to --categorical, or leave it out."
-                )
-
-
-def _check_label_classes(label: _Column, schema: Path) -> None:
-    """Class names must be written as the model reads the label: 001 is read as the number 1."""
-    if label.type != schema_pb2.INT or not label.classes:
-        return
-    where = f"the label {label.name!r}, which is of type INT in the schema {schema.name}"
-    read = [_number(name) for name in label.classes]
-    numbers = [number for number in read if isinstance(number, int)]
-    if len(numbers) < len(read):
-        raise SchemaError(
-            f"--classes must be whole numbers as {where}, got {_some(label.classes)}. Name the "
-            "values of the column, or another column with --label."
-        )
-    if tuple(map(str, numbers)) != label.classes:
-        raise SchemaError(
-            f"--classes must name the values of {where}, as they are read, without leading zeros, "
-            f"got {_some(label.classes)}. Write --classes {' '.join(map(str, numbers))}."
-        )
-
-
-def _check_header(
-    file: Path, header: list[str], columns: dict[str, _Column], *, every: bool
-) -> None:
-    """Check the header.
-
-    Args:
-        file: The table.
-        header: Its columns.
-        columns: Those that matter.
-        every: Whether each column must be among these.
-    """
+def _check_header(file: Path, header: list[str], columns: dict[str, _Column]) -> None:
     where = f"{file}, row 1"
-    if header == [""]:
-        _fail(
-            where,
-            "a CSV file must have a header, found an empty row",
-            "Add the header, remove empty rows above it, or remove the file.",
+    names = ",".join(header)
+    require(
+        header != [""],
+        f"{where}: a CSV file must have a header",
+        "an empty row",
+        "Add the header, remove empty rows above it, or remove the file.",
+    )
+    require(
+        not header[0].startswith(_BOM) or header[0].removeprefix(_BOM) not in columns,
+        f"{where}: the file may not start with a byte order mark",
+        header[0],
+        "Save it as UTF-8 without one.",
+    )
+    require(
+        not set('"\r\0') & set(names),
+        f"{where}: a header may hold neither quotes nor single carriage returns nor NUL "
+        "characters, which CsvExampleGen takes for parts of the names",
+        names,
+        f"For quotes run: sed -i '1s/\"//g' {file.name}. Else end rows with line feeds, and save "
+        "as UTF-8.",
+    )
+    for name in columns:
+        require(
+            header.count(name) < 2,
+            f"{where}, column {name!r}: column names must differ",
+            names,
+            "Rename or remove one.",
         )
-    if header[0].startswith(_BOM) and (every or header[0].removeprefix(_BOM) in columns):
-        _fail(
-            where, "the file may not start with a byte order mark", "Save it as UTF-8 without one."
-        )
-    for name in header:
-        if set('"\r\0') & set(name):
-            _fail(
-                f"{where}, column {_short(name)!r}",
-                "a header may hold neither quotes nor single carriage returns nor NUL characters",
-                "Take them out of the first row, end rows with line feeds, and save as UTF-8.",
-            )
-    for name in header:
-        if header.count(name) > 1 and (every or name in columns):
-            _fail(
-                f"{where}, column {_short(name)!r}",
-                "column names must differ",
-                "Rename or remove one.",
-            )
-    missing = [name for name, column in columns.items() if column.needed and name not in header]
-    blank = next((name for name in header if name.strip() in missing), None)
-    if blank is not None:
-        _fail(
-            f"{where}, column {blank!r}",
-            f"a name must be as in schema and flags, {blank.strip()!r}, without blanks around it",
+        require(
+            name in header or name not in map(str.strip, header),
+            f"{where}, column {name!r}: names may have no blanks around them",
+            names,
             "Separate the names by commas alone.",
         )
-    if missing:
-        what = "each column of the schema" if every else "each column that a flag uses"
-        _fail(
-            f"{where}, column {missing[0]!r}",
-            f"{what} must be in the file, got {_short(','.join(header))!r}",
+        require(
+            name in header,
+            f"{where}, column {name!r}: each column that a feature uses must be in the file",
+            names,
             "Add the column; the first row must be the header, with commas between names.",
         )
-    extra = [name for name in header if every and name not in columns]
-    if extra:
-        _fail(
-            f"{where}, column {_short(extra[0])!r}",
-            "each column must be in the schema",
-            "Remove the column, or describe it in the schema.",
-        )
 
 
-def _check_rows(
-    file: Path,
-    rows: Iterator[tuple[int, list[str]]],
-    columns: list[_Column | None],
-    unlabelled: _Places,
-) -> int:
-    """Check rows, count them, and add those without a label; None are columns not to look at."""
-    looked = [(i, column) for i, column in enumerate(columns) if column is not None]
-    labels = [(i, column) for i, column in looked if column.is_label]
-    count = 0
-    for line, row in rows:
-        if len(row) != len(columns):
-            _fail(
-                f"{file}, row {line}",
-                f"each row must have {len(columns)} cells, got {len(row)}",
-                "Add or remove cells; put cells that hold commas in double quotes.",
-            )
-        for i, column in looked:
-            broken = column.check(row[i])
-            if broken:
-                rule, remedy = broken
-                _fail(
-                    f"{file}, row {line}, column {column.name!r}",
-                    f"{rule}, got {_short(row[i])!r}",
-                    remedy,
-                )
-        if any(column.is_missing(row[i]) for i, column in labels):
-            unlabelled.add(file, line)
-        count += 1
-    return count
+def _check_row(
+    where: str, cells: list[str], size: int, columns: Sequence[tuple[int, _Column]]
+) -> bool:
+    """Checks a row, and returns whether it has a label."""
+    if len(cells) != size:
+        remedy = "Add or remove cells; put cells that hold commas in double quotes."
+        raise UserError(f"{where}: each row must have {size} cells", len(cells), remedy)
+    has_label = True
+    for i, column in columns:
+        cell = cells[i]
+        if broken := column.check(cell):
+            raise UserError(f"{where}, column {column.name!r}: {broken[0]}", cell, broken[1])
+        if column.is_label and column.is_missing(cell):
+            has_label = False
+    return has_label
 
 
 def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """Row number and cells, the header first, cut as CsvExampleGen cuts them.
+    """Yields row number and cells, the header first, cut as CsvExampleGen cuts them.
 
     It takes the first line for the header, whatever is in it, and parts it at the commas. Then it
     joins lines until their quotes are paired, and has the csv module parse what it joined. Where
@@ -495,7 +334,7 @@ def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
     row = 1
     try:
         with file.open("rb") as stream:
-            yield row, _header(_line(file, row, stream, MAX_ROW))
+            yield row, _line(file, row, stream, MAX_ROW).strip().split(",")
             parts: list[str] = []
             quotes, room, line = 0, MAX_ROW, 1
             while part := _line(file, row, stream, room):
@@ -507,54 +346,50 @@ def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
                 if quotes % 2 == 0:
                     yield from ((row, cells) for cells in _parsed(file, row, "".join(parts)))
                     parts, quotes, room = [], 0, MAX_ROW
-            if parts:
-                _fail(f"{file}, row {row}", "quotes must be paired, found one alone", _QUOTE)
-    except UnicodeDecodeError:
-        _fail(f"{file}, below row {row}", "a CSV file must be UTF-8", "Save it as UTF-8.")
+            require(not parts, f"{file}, row {row}: quotes must be paired", "one alone", _QUOTE)
+    except UnicodeDecodeError as error:
+        rule = f"{file}, at or below row {row}: a CSV file must be UTF-8"
+        raise UserError(rule, error.object[error.start : error.end], "Save it as UTF-8.") from None
     except OSError as error:
-        _fail(
-            str(file),
-            f"a CSV file must be readable ({error.strerror})",
+        rule, remedy = (
+            f"{file}: a CSV file must be readable",
             "Give yourself permission to read it.",
         )
+        raise UserError(rule, error.strerror, remedy) from error
 
 
 def _line(file: Path, row: int, stream: BinaryIO, room: int) -> str:
     content = stream.readline(room + 1)
-    if len(content) > room:
-        _fail(
-            f"{file}, below row {row}",
-            f"a row may have at most {MAX_ROW:,} bytes",
-            "Look for a quote without its partner, or for missing line feeds.",
-        )
+    require(
+        len(content) <= room,
+        f"{file}, below row {row}: a row may have at most {MAX_ROW:,} bytes",
+        "more",
+        "Look for a quote without its partner, or for missing line feeds.",
+    )
     return content.decode("utf-8")
 
 
-def _header(line: str) -> list[str]:
-    return line.strip().split(",")
-
-
 def _parsed(file: Path, row: int, record: str) -> Iterator[list[str]]:
-    """The cells in a text; none if it is blank."""
+    """Yields the cells in a text; nothing if it is blank."""
+    rule, remedy = "", _QUOTE
     # From Python 3.11 on, the csv module reads it as any other character.
     if "\0" in record:
-        _fail(
-            f"{file}, row {row}",
-            f"a row may hold no NUL characters, got {_short(record)!r}",
-            "Save the file as UTF-8, and leave cells without a value empty.",
-        )
+        rule = "a row may hold no NUL characters"
+        remedy = "Save the file as UTF-8, and leave cells without a value empty."
     try:
-        yield from (cells for cells in csv.reader((record,), strict=True) if cells)
+        if not rule:
+            yield from (cells for cells in csv.reader((record,), strict=True) if cells)
     except csv.Error as error:
-        rule, remedy = f"a row must be readable ({error})", _QUOTE
+        rule = f"a row must be readable ({error})"
         if "limit" in str(error):
             rule = f"a cell may have at most {csv.field_size_limit():,} characters"
             remedy = "Shorten the cell, or look for a quote without its partner."
-        _fail(f"{file}, row {row}", f"{rule}, got {_short(record)!r}", remedy)
+    if rule:
+        raise UserError(f"{file}, row {row}: {rule}", record, remedy)
 
 
 def _number(cell: str) -> int | float | None:
-    """A cell as CsvExampleGen takes it: whole numbers within 64 bits, other numbers, or text."""
+    """Returns a cell as CsvExampleGen takes it: an int of 64 bits, a float, or None for text."""
     # It looks at bytes, among which the digits of other scripts are none.
     raw = cell.encode()
     try:
@@ -565,20 +400,3 @@ def _number(cell: str) -> int | float | None:
         except ValueError:
             return None
     return number if number in _INT64 else None
-
-
-def _some(values: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, values[:_SHOWN]))
-    return f"{shown} and {len(values) - _SHOWN} more" if len(values) > _SHOWN else shown
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
-
-
-def _printable(path: str) -> str:
-    return os.fsencode(path).decode(errors="backslashreplace")
-
-
-def _fail(where: str, rule: str, remedy: str) -> NoReturn:
-    raise TableError(f"{where}: {rule}. {remedy}")

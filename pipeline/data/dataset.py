@@ -1,4 +1,4 @@
-"""The data of a run, found and checked before TensorFlow or TFX is imported."""
+"""Data of a run, located and checked before TensorFlow or TFX is imported."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,22 +17,19 @@ BUILTIN = frozenset({DIGITS, TAXI})
 
 TRAIN, EVAL, TEST = "train", "eval", "test"
 TABLE_SPLITS = {TRAIN: 8, EVAL: 1, TEST: 1}
-"""Shares by which the rows of a table are dealt, by hash."""
+"""Hash buckets of the rows of a table by split."""
 
 
 @dataclass(frozen=True)
 class TrainingSize:
-    """How many examples the split train has.
-
-    Attributes:
-        count: Number of examples; the expected one where the splits are drawn by hash.
-        most: Number it cannot exceed: that of all examples the splits are drawn from.
-        source: Where the number comes from, in words.
-    """
+    """How many examples the split train has."""
 
     count: int
+    """Number of examples; the expected one where the splits are drawn by hash."""
     most: int
+    """Number it cannot exceed: that of all examples the splits are drawn from."""
     source: str
+    """Where the number comes from, in words."""
 
     def __str__(self) -> str:
         """The number, with "about" where it is an expectation."""
@@ -41,152 +38,156 @@ class TrainingSize:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Data that has passed its first checks.
-
-    Attributes:
-        folder: Folder of pictures by class, or of CSV files; absolute.
-        classes: Class names in the order of the label indices.
-        schema: The schema, as text (.pbtxt).
-        size: How many examples there are to train on.
-    """
+    """Data that has passed its first checks."""
 
     folder: Path
+    """Folder of images by class, or of CSV files; absolute."""
     classes: tuple[str, ...]
+    """Class names in the order of the label indices."""
     schema: str
+    """The schema, as text (.pbtxt)."""
     size: TrainingSize
+    """How many examples there are to train on."""
 
 
 def needs_data(config: RunConfig) -> bool:
-    """Whether the run cannot start without `--data`."""
+    """Returns whether the run cannot start without `data`."""
     return config.data is None and config.data_set not in BUILTIN
 
 
 def resolve(config: RunConfig, output: Path) -> Dataset:
-    """Find the data, check what can be checked cheaply, and settle classes and schema.
+    """Finds the data, checks what can be checked cheaply, and settles classes and schema.
 
     Args:
         config: The run.
-        output: Output folder, absolute; built-in pictures are written there.
+        output: Output folder, absolute; built-in images are written there.
 
     Raises:
-        ValueError: No data, or data that breaks a rule; the message names the place.
+        UserError: No data, or data that breaks a rule; the message names the place.
     """
-    folder = _folder(config, output)
-    if isinstance(config.features, ImageFeatures):
-        pictures = scan(folder)
-        if config.group_by is not None:
-            check_groups(pictures, config.group_by)
-        found, size = pictures.classes, _size_of_pictures(pictures)
-        require(
-            not config.classes or set(config.classes) == set(found),
-            "--classes must name exactly the class folders",
-            config.classes,
-            f"Leave it out, or put these in order: {', '.join(found)}.",
-        )
-        classes = config.classes or found
-    else:
-        classes = config.classes
-    schema = schema_file(config)
-
     from . import csv_check
+    from . import schema as contract
 
-    if isinstance(config.features, TableFeatures):
+    folder = _folder(config, output)
+    schema = schema_file(config)
+    classes = config.classes
+    if isinstance(config.features, ImageFeatures):
+        images = scan(folder)
+        if config.group_by is not None:
+            check_groups(images, config.group_by)
+        require(
+            not classes or set(classes) == set(images.classes),
+            "`classes` must name exactly the class folders",
+            classes,
+            f"Leave it out, or put these in order: {', '.join(images.classes)}.",
+        )
+        classes = classes or images.classes
+        size = _size_of_images(images)
+        if schema is not None:
+            contract.check_classes(folder, images.classes, schema)
+    else:
         require(
             schema is not None,
-            "a table needs a schema",
-            config.schema,
-            "Write one, or infer one with TensorFlow Data Validation, and name it with --schema.",
+            "`schema` must be given for a table",
+            schema,
+            "Write one, or infer one with TensorFlow Data Validation.",
         )
         assert schema is not None
         rows = csv_check.check_table(
             folder, schema, config.features, classes, config.on_missing_label
         )
         size = _size_of_table(folder, rows)
-    elif schema is not None:
-        csv_check.check_classes(folder, found, schema)
     config.forecast(size.most)
     return Dataset(folder, classes, schema_text(config, classes), size)
 
 
-def schema_file(config: RunConfig) -> Path | None:
-    """The schema file that a run is held against; None where one is made from the classes.
+def class_names(config: RunConfig) -> tuple[str, ...]:
+    """Returns the class names of a run whose data may lie elsewhere.
+
+    They are those of the config, of a local copy of the data, or of the schema.
 
     Raises:
-        ValueError: `--schema` names no file.
+        UserError: None of them has any.
+    """
+    if config.classes:
+        return config.classes
+    if config.data is not None and isinstance(config.features, ImageFeatures):
+        return scan(config.data.expanduser().resolve()).classes
+    from . import schema as contract
+
+    file = schema_file(config)
+    classes = contract.labels(file) if file is not None else ()
+    require(
+        len(classes) >= 2,
+        "the names of the classes must be known when a pipeline is compiled",
+        classes,
+        "Name the `classes`, or a copy of the data on this machine as `data`.",
+    )
+    return classes
+
+
+def schema_file(config: RunConfig) -> Path | None:
+    """Returns the schema file of a run; None where a schema is made from the classes.
+
+    Raises:
+        UserError: `schema` names no file.
     """
     if config.schema is not None:
         require(
             config.schema.is_file(),
-            "the schema must be a .pbtxt file",
+            "`schema` must be a .pbtxt file",
             str(config.schema),
-            "Check --schema.",
+            "Check its path.",
         )
         return config.schema
     return schemas.committed(config.data_set)
 
 
-def labels(schema: Path) -> tuple[str, ...]:
-    """Values of the label in the schema of pictures, in the order of the label indices.
-
-    Args:
-        schema: TFMD schema as text (.pbtxt).
-
-    Returns:
-        The values; empty if the label has no domain.
-
-    Raises:
-        csv_check.SchemaError: It is no schema.
-    """
-    from . import csv_check
-
-    return csv_check.values(schema, schemas.LABEL)
-
-
 def schema_text(config: RunConfig, classes: tuple[str, ...]) -> str:
-    """The schema of a run as text: that of its file, or one made from the classes of pictures.
+    """Returns the schema of a run as text: that of its file, or one made from the classes.
 
-    Of a table's schema only what the run uses is left (`contract.of_table`).
+    Of a table's schema only what the run uses is left (`schema.of_table`).
     """
     from schemas.images import image_schema_text
+
+    from . import schema as contract
 
     file = schema_file(config)
     if file is None:
         return image_schema_text(classes)
     text = file.read_text("utf-8")
     if isinstance(config.features, TableFeatures):
-        from . import schema as contract
-
         return contract.of_table(text, config.features)
     return text
 
 
 def training_size(config: RunConfig) -> TrainingSize:
-    """How many examples a run would train on, found without writing anything.
+    """Returns how many examples a run would train on, without writing anything.
 
     Raises:
-        ValueError: No data, or a folder that breaks a rule of layout.
+        UserError: No data, or a folder that breaks a rule of layout.
     """
     if config.data is None and config.data_set == DIGITS:
         from . import digits
 
         count = digits.TRAIN_EXAMPLES
-        return TrainingSize(count, count, "the pictures that come with scikit-learn")
-    folder = _given_folder(config)
+        return TrainingSize(count, count, "the images that come with scikit-learn")
+    folder = _folder_of_config(config)
     if isinstance(config.features, ImageFeatures):
-        return _size_of_pictures(scan(folder))
+        return _size_of_images(scan(folder))
     from . import csv_check
 
     return _size_of_table(folder, csv_check.count_rows(folder))
 
 
-def _size_of_pictures(pictures: ImageFolder) -> TrainingSize:
-    most = len(pictures.files[TRAIN])
-    if not pictures.carved:
-        return TrainingSize(most, most, f"the pictures below {pictures.root}/train")
-    drawn = " and ".join(pictures.carved)
-    count = most - round(most * sum(SHARES[split] for split in pictures.carved))
+def _size_of_images(images: ImageFolder) -> TrainingSize:
+    most = len(images.files[TRAIN])
+    if not images.carved:
+        return TrainingSize(most, most, f"the images below {images.root}/train")
+    drawn = " and ".join(images.carved)
+    count = most - round(most * sum(SHARES[split] for split in images.carved))
     return TrainingSize(
-        count, most, f"{most:,} pictures below {pictures.root}, less those drawn for {drawn}"
+        count, most, f"{most:,} images below {images.root}, less those drawn for {drawn}"
     )
 
 
@@ -200,25 +201,25 @@ def _folder(config: RunConfig, output: Path) -> Path:
         from . import digits
 
         return digits.write_digits(output / "data" / DIGITS)
-    return _given_folder(config)
+    return _folder_of_config(config)
 
 
-def _given_folder(config: RunConfig) -> Path:
-    """The folder of `--data`, or the table that comes with TFX."""
+def _folder_of_config(config: RunConfig) -> Path:
+    """Returns the folder of `data`, or of the table that comes with TFX."""
     if config.data is not None:
         try:
             folder = config.data.expanduser().resolve()
-            there = folder.exists()
-        # Links in a circle, a person who is not known, a name too long.
+            exists = folder.exists()
+        # Links in a circle, a user who is not known, a name too long.
         except (OSError, RuntimeError):
-            there = False
-        require(there, "the data folder must exist", str(config.data), "Check --data.")
+            exists = False
+        require(exists, "`data` must exist", str(config.data), "Check its path.")
         return folder
     require(
         not needs_data(config),
-        f"the preset {config.name} needs data",
+        f"`data` must be given for the preset {config.name}",
         config.data,
-        "Say where it is with --data PATH.",
+        "Try `data=PATH`.",
     )
     # find_spec of a top-level package locates it without importing it.
     spec = find_spec("tfx")

@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits that come with scikit-learn, as a folder of pictures."""
+"""The 1,797 handwritten digits that come with scikit-learn, as an image folder."""
 
 import os
 import shutil
@@ -10,14 +10,14 @@ _SPLITS = {"train": 0.6, "eval": 0.2, "test": 0.2}
 _SEED = 0
 
 TRAIN_EXAMPLES = 1078
-"""Pictures in the split train."""
+"""Images in the split train."""
 
 
 def write_digits(root: str | os.PathLike[str]) -> Path:
-    """Write `<root>/<split>/<class>/<number>.png`: 8 x 8 pixels, grey, 0 to 255.
+    """Writes `<root>/<split>/<class>/<number>.png`: 8 x 8 pixels, grey, 0 to 255.
 
     Train, eval and test get 60, 20 and 20 %, each class alike, the same on every machine. The
-    folder appears whole or not at all; an existing one stays as it is.
+    folder is written atomically; an existing one stays as it is.
 
     Args:
         root: Folder to make.
@@ -36,7 +36,7 @@ def write_digits(root: str | os.PathLike[str]) -> Path:
         try:
             unfinished.rename(root)
         except OSError:
-            # Another process came first: both write the same pictures.
+            # Another process came first: both write the same images.
             if not root.is_dir():
                 raise
     finally:

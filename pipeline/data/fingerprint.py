@@ -1,4 +1,4 @@
-"""A fingerprint of the training code, so that TFX's cache never serves what older code made."""
+"""Fingerprint of the training code, so that TFX's cache never serves what older code made."""
 
 import hashlib
 from importlib.util import find_spec
@@ -11,7 +11,7 @@ from trainer_module.util.checks import require
 
 
 def of_sources(model: str = "") -> str:
-    """SHA-256 over the sources a model depends on.
+    """Returns the SHA-256 over the sources a model depends on.
 
     TFX hashes a `module_file`, but a dotted `run_fn` is only a string to it; this fingerprint
     among a component's parameters makes its cache key change with the code.
@@ -20,7 +20,7 @@ def of_sources(model: str = "") -> str:
         model: `NetworkConfig.model`; the module of a dotted path is fingerprinted too.
 
     Raises:
-        ValueError: As `module_of`.
+        UserError: As `module_of`.
     """
     files: list[tuple[str, Path]] = []
     for package in (schemas, trainer_module):
@@ -41,19 +41,19 @@ def of_sources(model: str = "") -> str:
 
 
 def module_of(model: str) -> Path:
-    """The source file of a model, found without running it.
+    """Returns the source file of a model without running it.
 
     Args:
         model: `NetworkConfig.model`.
 
     Raises:
-        ValueError: There is no such built-in model or, for a dotted path, module.
+        UserError: There is no such built-in model or, for a dotted path, module.
     """
     require(
         model in MODELS or "." in model,
-        f"--model must be one of {', '.join(MODELS)} or the dotted path of a function",
+        f"`model` must be one of {', '.join(MODELS)} or the dotted path of a function",
         model,
-        "Try --model cnn.",
+        "Try `model=cnn`.",
     )
     path = f"{trainer_module.__name__}.models.{model}.build" if model in MODELS else model
     module = path.rpartition(".")[0]
@@ -61,9 +61,11 @@ def module_of(model: str) -> Path:
         spec = find_spec(module) if module else None
     except (ModuleNotFoundError, ValueError):
         spec = None
-    if spec is not None and spec.origin is not None:
-        return Path(spec.origin)
-    raise ValueError(
-        f"a dotted --model must name a function in an importable module, got {model!r}. "
-        f"Put the folder that holds {module.partition('.')[0]} on PYTHONPATH."
+    require(
+        spec is not None and spec.origin is not None,
+        "a dotted `model` must name a function in an importable module",
+        model,
+        f"Put the folder that holds {module.partition('.')[0]} on PYTHONPATH.",
     )
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin)

@@ -1,4 +1,4 @@
-"""What StatisticsGen counts, so that its memory does not grow with the number of pictures."""
+"""Options of StatisticsGen, by which its memory does not grow with the number of images."""
 
 from typing import TYPE_CHECKING
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def options(features: Features) -> "tfdv.StatsOptions | None":
-    """TFDV's options for a kind of data; None where its own are right.
+    """Returns TFDV's options for a kind of data; None where its defaults are right.
 
     TFDV takes any bytes for words and counts how often each comes, for which it holds every one of
-    them. Of pictures these are the data set itself, of file names one for each picture.
+    them. Of images these are the data set itself, of file names one for each image.
 
     Args:
         features: How raw examples become tensors.

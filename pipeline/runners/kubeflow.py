@@ -15,7 +15,6 @@ from typing import Annotated, Any, NamedTuple
 import tyro
 from annotated_types import Ge, Gt
 
-from trainer_module.config import ImageFeatures
 from trainer_module.util import collector, environment, files
 from trainer_module.util.checks import check_fields, require
 
@@ -228,7 +227,7 @@ def run(config: CompileConfig, command: str = "") -> CompileResult:
             would refuse the compiled pipeline.
         OSError: The file cannot be written.
     """
-    config = replace(config, run=replace(config.run, classes=classes(config.run)))
+    config = replace(config, run=replace(config.run, classes=dataset.class_names(config.run)))
     spec = compile_spec(config, command)
     compiled = Compiled(spec, platform_spec(spec, config), config.target)
     kubeflow_checks.check(compiled)
@@ -242,29 +241,6 @@ def run(config: CompileConfig, command: str = "") -> CompileResult:
             unfinished.write_text(content, encoding="utf-8")
     warnings = kubeflow_checks.warnings(compiled)
     return CompileResult(config.destination, train_config, warnings, config.parameters)
-
-
-def classes(config: RunConfig) -> tuple[str, ...]:
-    """Returns class names: of the config, the folders of a local copy of the data, or the schema.
-
-    Raises:
-        UserError: None of them has any.
-    """
-    if config.classes:
-        return config.classes
-    if config.data is not None and isinstance(config.features, ImageFeatures):
-        from components.image_example_gen.folder import scan
-
-        return scan(config.data.expanduser().resolve()).classes
-    file = dataset.schema_file(config)
-    labels = dataset.labels(file) if file is not None else ()
-    require(
-        len(labels) >= 2,
-        "the names of the classes must be known when a pipeline is compiled",
-        labels,
-        "Name them with `classes`, or a copy of the data on this machine with `data`.",
-    )
-    return labels
 
 
 def compile_spec(config: CompileConfig, command: str = "") -> Spec:

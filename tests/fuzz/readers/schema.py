@@ -1,8 +1,9 @@
 """A schema, TFMD's text format."""
 
 import schemas
-from pipeline.data import csv_check
+from pipeline.data import schema
 from tests.fuzz.reader import Reader, refused, scratch
+from trainer_module.util.checks import UserError
 
 FILE = scratch() / "schema.pbtxt"
 
@@ -23,7 +24,6 @@ def reader() -> Reader:
 def check(data: bytes) -> None:
     FILE.write_bytes(data)
     try:
-        found = csv_check.values(FILE, "label")
-        csv_check.check_classes("data", found, FILE)
-    except csv_check.SchemaError as error:
+        schema.check_classes("data", schema.labels(FILE), FILE)
+    except UserError as error:
         refused(error, longest=100_000)

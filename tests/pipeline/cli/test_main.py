@@ -53,7 +53,7 @@ def outcome(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str]:
         ),
         (("run", "taxi", "--classes", "one"), "--classes must name two classes or more"),
         (("run", "taxi", "--group-by", "a"), "--group-by is for images, got 'a'"),
-        (("run", "digits", "--group-by", "("), "--group-by must be a regular expression ("),
+        (("run", "digits", "--group-by", "("), "must be a regular expression '('"),
         (
             ("run", "digits", "--on-missing-label", "skip"),
             "--on-missing-label is for tables, got 'skip'",
@@ -71,9 +71,9 @@ def outcome(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str]:
         (("run", "images", "--monitor", "val_loss"), "Add --mode min"),
         (
             ("run", "digits", "--model", "gpt"),
-            "--model must be one of cnn, mlp, resnet, vgg16 or the",
+            "must be one of cnn, mlp, resnet, vgg16 or the",
         ),
-        (("run", "digits", "--model", "no.such"), "a dotted --model must name a function"),
+        (("run", "digits", "--model", "no.such"), "must name a function"),
         (
             ("run", "digits", "--max-batch-size", "8"),
             "got 16",
@@ -246,20 +246,20 @@ def schema_cut_short(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("preset", "make", "place", "rule", "remedy"),
     [
-        ("images", one_class, "data", "at least two classes", "Add a folder"),
+        ("images", one_class, "data", "2 to 5000 class folders", "Lay it out"),
         ("images", class_without_pictures, "data/eel", "must hold images", "remove the folder"),
         ("images", empty_split, "data/eval", "must hold class folders", "Fill it"),
         ("images", class_only_in_test, "data/test/eel", "must be in train/ too", "to train/"),
-        ("images", link_to_a_folder, "data/dog/more", "may lead to files only", "Copy its images"),
+        ("images", link_to_a_folder, "data/dog/more", "must lead to files", "Copy its images"),
         ("images", picture_beside_classes, "data/stray.png", "in a class folder", "Lay it out"),
-        ("images", empty_folder, "data", "must hold class folders", "Lay it out"),
-        ("images", file_for_a_folder, "data", "must be a folder, found a file", "Check --data"),
+        ("images", empty_folder, "data", "2 to 5000 class folders", "Lay it out"),
+        ("images", file_for_a_folder, "data", "must be a folder, got 'a file'", "Check its path"),
         ("images", batch_beyond_the_data, "", "(20), got 21", "Lower"),
-        ("images", schema_of_a_table, "taxi.pbtxt", "must describe image", "Check --schema"),
-        ("images", schema_cut_short, "data.pbtxt", "must be a readable", "Check --schema"),
+        ("images", schema_of_a_table, "taxi.pbtxt", "must describe image", "--schema"),
+        ("images", schema_cut_short, "data.pbtxt", "must be a readable", "--schema"),
         ("cifar10", other_classes, "data", "labels of the schema cifar10.pbtxt", "--schema"),
-        ("taxi", empty_folder, "data", "must hold a .csv file", "Check --data"),
-        ("taxi", file_for_a_folder, "data", "must be a folder, found a file", "Check --data"),
+        ("taxi", empty_folder, "data", "must hold a .csv file", "--data"),
+        ("taxi", file_for_a_folder, "data", "must be a folder, got 'a file'", "Check its path"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -285,10 +285,10 @@ def test_bad_data_exits_1_before_tfx_and_names_place_rule_and_remedy(
 @pytest.mark.parametrize(
     ("flags", "rule"),
     [
-        (("--numeric", "cats"), "--numeric must name columns of the schema taxi.pbtxt, got 'cats'"),
-        (("--label", "cats"), "--label must name columns of the schema taxi.pbtxt, got 'cats'"),
-        (("--label-over", "cats"), "--label-over must name columns of the schema"),
-        (("--bucketized", "company"), "--bucketized must name columns of numbers, got 'company'"),
+        (("--numeric", "cats"), "must name columns of the schema taxi.pbtxt, got 'cats'"),
+        (("--label", "cats"), "must name columns of the schema taxi.pbtxt, got 'cats'"),
+        (("--label-over", "cats"), "must name columns of the schema"),
+        (("--bucketized", "company"), "must name columns of numbers, got 'company'"),
     ],
 )
 def test_columns_that_the_table_lacks_exit_1_before_tfx(

@@ -6,8 +6,11 @@ import pytest
 import tfx
 
 import schemas
-from pipeline.data.csv_check import SchemaError, TableError, check_table, count_rows, values
+from pipeline import presets
+from pipeline.data import schema as contract
+from pipeline.data.csv_check import check_table, count_rows
 from trainer_module.config import TableFeatures
+from trainer_module.util.checks import UserError
 
 SCHEMA = """
 feature { name: "age" type: INT int_domain { min: 0 max: 150 } presence { min_count: 1 } }
@@ -19,6 +22,7 @@ feature { name: "label" type: BYTES domain: "label" presence { min_fraction: 1.0
 string_domain { name: "label" value: "yes" value: "no" }
 string_domain { name: "town" value: "Ulm" }
 """
+COLUMNS = TableFeatures(numeric=("age", "weight"), categorical=("note", "town"))
 HEADER = "age,weight,note,town,label\n"
 GOOD = HEADER + "30,1.5,,Ulm,yes\n\n,2,some,Bonn,no\n"
 
@@ -31,13 +35,13 @@ def check(folder: Path, *tables: str | bytes) -> int:
         (data / f"{i}.csv").write_bytes(content)
     schema = folder / "schema.pbtxt"
     schema.write_text(SCHEMA)
-    return check_table(data, schema)
+    return check_table(data, schema, COLUMNS)
 
 
 def test_good_tables(tmp_path: Path) -> None:
     assert check(tmp_path, GOOD, GOOD) == 4
     (tmp_path / "data" / "README.md").write_text("not a table")
-    assert check_table(tmp_path / "data", tmp_path / "schema.pbtxt") == 4
+    assert check_table(tmp_path / "data", tmp_path / "schema.pbtxt", COLUMNS) == 4
 
 
 def test_crlf_quotes_and_long_texts(tmp_path: Path) -> None:
@@ -45,18 +49,13 @@ def test_crlf_quotes_and_long_texts(tmp_path: Path) -> None:
     assert check(tmp_path, table.replace("\n", "\r\n")) == 1
 
 
-def test_a_column_nothing_requires_may_be_missing(tmp_path: Path) -> None:
-    assert check(tmp_path, "age,weight,town,label\n1,1.5,Ulm,no\n") == 1
-
-
 @pytest.mark.parametrize(
     ("table", "message"),
     [
         ("", r"0\.csv, row 1: .*must have a header"),
         (HEADER, "must have rows"),
-        ("age,weight,note,town\n", r"0\.csv, row 1, column 'label': each column of the schema"),
+        ("age,weight,note,town\n", r"0\.csv, row 1, column 'label': each column that"),
         (GOOD.replace(",", ";"), "column 'age'.*commas between names"),
-        (HEADER.replace("note", "extra"), "row 1, column 'extra': .*must be in the schema"),
         (HEADER.replace("note", "age"), "row 1, column 'age': column names must differ"),
         (
             GOOD + "x,1,,Ulm,no\n",
@@ -66,7 +65,10 @@ def test_a_column_nothing_requires_may_be_missing(tmp_path: Path) -> None:
             GOOD + "1.5,1,,Ulm,no\n",
             "row 5, column 'age': it must be a whole number of 64 bits, .* got '1.5'",
         ),
-        (GOOD + "151,1,,Ulm,no\n", "row 5, column 'age': it must be 0 to 150, got '151'"),
+        (
+            GOOD + "151,1,,Ulm,no\n",
+            "row 5, column 'age': .* at least 0 and at most 150, got '151'",
+        ),
         (GOOD + "1,heavy,,Ulm,no\n", "column 'weight': it must be a number, got 'heavy'"),
         (GOOD + "1,,,Ulm,no\n", "column 'weight': it may not be empty, got ''"),
         (GOOD + "1,1,,Ulm,maybe\n", "column 'label': it must be one of 'no', 'yes', got 'maybe'"),
@@ -78,28 +80,27 @@ def test_a_column_nothing_requires_may_be_missing(tmp_path: Path) -> None:
         (HEADER + "1,2.5,7,Ulm,no\n", "column 'note': a column of type BYTES must hold a value"),
         (GOOD + f"{2**63},1,,Ulm,no\n", "column 'age': it must be a whole number of 64 bits"),
         # What the csv module reads, but CsvExampleGen cuts or counts in another way.
-        ("\n" + GOOD, "row 1: a CSV file must have a header, found an empty row"),
-        (GOOD.replace("age,", '"age",', 1), "row 1, column '\"age\"': a header may hold neither"),
+        ("\n" + GOOD, "row 1: a CSV file must have a header, got 'an empty row'"),
+        (GOOD.replace("age,", '"age",', 1), "row 1: a header may hold neither.* sed -i"),
         (GOOD.replace("\n", "\r"), "a header may hold neither quotes nor single carriage"),
         (GOOD + "1,1,a\rb,Ulm,no\n", "row 5: a row must be readable .*new-line"),
         (GOOD + '1,1,5" pipe,Ulm,no\n1,1,6" pipe,Ulm,no\n', "row 5: a row must be readable"),
         (GOOD + '1,1,"a"b,Ulm,no\n', "row 5: a row must be readable .*Put double quotes"),
-        (GOOD + '1,1,"a,Ulm,no\n', "row 5: quotes must be paired, found one alone"),
+        (GOOD + '1,1,"a,Ulm,no\n', "row 5: quotes must be paired, got 'one alone'"),
         # The parser of CsvExampleGen would never come back from this row.
         (GOOD + '1,1,x"y,"Ulm\nUlm",no\n', "row 5: a row must be readable"),
         (GOOD + "1,1,\0,Ulm,no\n", "row 5: a row may hold no NUL characters"),
-        (GOOD.replace("note", "no\0te", 1), "row 1, column 'no.x00te': a header may hold neither"),
+        (GOOD.replace("note", "no\0te", 1), "row 1: a header may hold neither"),
         (GOOD + f"1,1,{'x' * 131_073},Ulm,no\n", "row 5: a cell may have at most 131,072 char"),
         (GOOD + "\u0661,1,,Ulm,no\n", "row 5, column 'age': it must be a whole number"),
         (GOOD + "1" * 5000 + ",1,,Ulm,no\n", "column 'age': it must be a whole number"),
-        (GOOD.encode("utf-16"), "row 1: a CSV file must be UTF-8"),
-        (GOOD.encode("utf-16-le"), "row 1, column .* a header may hold .* save as UTF-8"),
+        (GOOD.encode("utf-16"), "at or below row 1: a CSV file must be UTF-8"),
+        (GOOD.encode("utf-16-le"), "row 1: a header may hold .* save as UTF-8"),
         (GOOD.encode() + "1,1,é,Ulm,no\n".encode("latin-1"), "must be UTF-8"),
-        (HEADER.replace("note", ""), "column '': each column must be in the schema"),
     ],
 )
 def test_broken_rules(tmp_path: Path, table: str | bytes, message: str) -> None:
-    with pytest.raises(TableError, match=message):
+    with pytest.raises(UserError, match=message):
         check(tmp_path, table)
 
 
@@ -108,7 +109,7 @@ def test_a_row_without_an_end_takes_no_memory(tmp_path: Path) -> None:
     tracemalloc.start()
     try:
         for text in ("1,1,a\n", "x"):
-            with pytest.raises(TableError, match="a row may have at most 16,777,216 bytes"):
+            with pytest.raises(UserError, match="a row may have at most 16,777,216 bytes"):
                 check(tmp_path, GOOD + '1,1,"' + text * (40 * 1024**2 // len(text)))
             shutil.rmtree(tmp_path / "data")
         _, peak = tracemalloc.get_traced_memory()
@@ -124,51 +125,51 @@ def test_numbers_of_every_kind(tmp_path: Path) -> None:
 
 
 def test_a_long_cell_is_shown_in_part(tmp_path: Path) -> None:
-    with pytest.raises(TableError) as error:
+    with pytest.raises(UserError) as error:
         check(tmp_path, GOOD + "x" * 100_000 + ",1,,Ulm,no\n")
-    assert len(str(error.value)) < 500
+    assert len(str(error.value)) < 1500
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("1.CSV", r"1\.CSV: a table's name must end in \.csv, in small letters"),
-        (".1.csv", r"\.1\.csv: a table may not be hidden"),
+        ("1.CSV", r"must end in \.csv, in small letters, got .*1\.CSV"),
+        (".1.csv", r"must not be hidden, .*\.1\.csv"),
     ],
 )
 def test_files_that_csv_example_gen_sees_or_misses(tmp_path: Path, name: str, message: str) -> None:
     check(tmp_path, GOOD)
     (tmp_path / "data" / name).write_text(GOOD)
-    with pytest.raises(TableError, match=message):
-        check_table(tmp_path / "data", tmp_path / "schema.pbtxt")
+    with pytest.raises(UserError, match=message):
+        check_table(tmp_path / "data", tmp_path / "schema.pbtxt", COLUMNS)
 
 
 def test_a_folder_named_like_a_table(tmp_path: Path) -> None:
     check(tmp_path, GOOD)
     (tmp_path / "data" / "old.csv").mkdir()
-    with pytest.raises(TableError, match=r"old\.csv: what is named like a table must be a file"):
-        check_table(tmp_path / "data", tmp_path / "schema.pbtxt")
+    with pytest.raises(UserError, match=r"named like a table must be a file, got .*old\.csv"):
+        check_table(tmp_path / "data", tmp_path / "schema.pbtxt", COLUMNS)
 
 
 def test_links_of_tables(tmp_path: Path) -> None:
     check(tmp_path, GOOD)
     link = tmp_path / "data" / "1.csv"
     link.symlink_to("0.csv")
-    assert check_table(tmp_path / "data", tmp_path / "schema.pbtxt") == 4
+    assert check_table(tmp_path / "data", tmp_path / "schema.pbtxt", COLUMNS) == 4
     (tmp_path / "secret.csv").write_text(GOOD)
     for target in (tmp_path / "secret.csv", link, tmp_path / "gone.csv"):
         link.unlink()
         link.symlink_to(target)
-        with pytest.raises(TableError, match=r"1\.csv: links may not lead out"):
-            check_table(tmp_path / "data", tmp_path / "schema.pbtxt")
+        with pytest.raises(UserError, match=r"not behind a link, got .*1\.csv"):
+            check_table(tmp_path / "data", tmp_path / "schema.pbtxt", COLUMNS)
 
 
 @pytest.mark.parametrize("name", ["data[1]", "what?", "all*"])
 def test_a_path_that_would_be_a_pattern(tmp_path: Path, name: str) -> None:
     check(tmp_path, GOOD)
     (tmp_path / "data").rename(tmp_path / name)
-    with pytest.raises(TableError, match="the path of a table may hold none of"):
-        check_table(tmp_path / name, tmp_path / "schema.pbtxt")
+    with pytest.raises(UserError, match="the path of a table may hold none of"):
+        check_table(tmp_path / name, tmp_path / "schema.pbtxt", COLUMNS)
 
 
 @pytest.mark.parametrize(
@@ -178,38 +179,38 @@ def test_a_path_that_would_be_a_pattern(tmp_path: Path, name: str) -> None:
 )
 def test_schemas_that_cannot_be_read(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "schema.pbtxt").write_bytes(text)
-    with pytest.raises(SchemaError, match=r"readable TFMD schema as text .* Check --schema"):
-        values(tmp_path / "schema.pbtxt", "label")
+    with pytest.raises(UserError, match=r"readable TFMD schema as text, got .* Check `schema`"):
+        contract.read(tmp_path / "schema.pbtxt")
 
 
 def test_a_schema_has_a_bound(tmp_path: Path) -> None:
     with (tmp_path / "schema.pbtxt").open("wb") as file:
         file.truncate(2**33)
-    with pytest.raises(SchemaError, match="more than 16,777,216 bytes"):
-        values(tmp_path / "schema.pbtxt", "label")
+    with pytest.raises(UserError, match="more than 16,777,216 bytes"):
+        contract.read(tmp_path / "schema.pbtxt")
 
 
 def test_the_message_names_the_file_among_many(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match=r"data/1\.csv, row 2, column 'age'"):
+    with pytest.raises(UserError, match=r"data/1\.csv, row 2, column 'age'"):
         check(tmp_path, GOOD, HEADER + "x,1,,Ulm,no\n", GOOD)
 
 
 def test_files_with_their_columns_in_another_order(tmp_path: Path) -> None:
     with pytest.raises(
-        TableError, match=r"1\.csv, row 1: all files must have the columns of 0\.csv"
+        UserError, match=r"1\.csv, row 1: all files must have the columns of 0\.csv"
     ):
         check(tmp_path, GOOD, "weight,age,note,town,label\n")
 
 
 def test_no_folder_no_table_no_schema(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match="found nothing"):
-        check_table(tmp_path / "missing", tmp_path)
-    with pytest.raises(TableError, match=r"must hold a \.csv file"):
+    with pytest.raises(UserError, match="got 'nothing'"):
+        check_table(tmp_path / "missing", tmp_path, COLUMNS)
+    with pytest.raises(UserError, match=r"must hold a \.csv file"):
         check(tmp_path)
     (tmp_path / "data" / "0.csv").write_text(GOOD)
     (tmp_path / "schema.pbtxt").write_text("feature {")
-    with pytest.raises(SchemaError, match="readable TFMD schema"):
-        check_table(tmp_path / "data", tmp_path / "schema.pbtxt")
+    with pytest.raises(UserError, match="readable TFMD schema"):
+        check_table(tmp_path / "data", tmp_path / "schema.pbtxt", COLUMNS)
 
 
 def test_rows_are_counted_without_looking_at_values(tmp_path: Path) -> None:
@@ -225,9 +226,9 @@ def test_rows_are_counted_without_looking_at_values(tmp_path: Path) -> None:
         (
             "BYTES",
             "1.5,no\n2.5,maybe\n",
-            r"row 3, column 'label': .*classes 'no', 'yes', got 'maybe'",
+            r"row 3, column 'label': .*one of 'no', 'yes', got 'maybe'",
         ),
-        ("INT", "1.5,0\n2.5,2\n", r"row 3, column 'label': .*classes '0', '1', got '2'"),
+        ("INT", "1.5,0\n2.5,2\n", r"row 3, column 'label': .*one of '0', '1', got '2'"),
         ("INT", "1.5,0\n2.5,01\n", None),
     ],
 )
@@ -244,7 +245,7 @@ def test_a_label_that_is_no_class(
     if message is None:
         assert check_table(tmp_path, schema, features, classes) == 2
         return
-    with pytest.raises(TableError, match=message + ".*--classes"):
+    with pytest.raises(UserError, match=message + ".*`classes`"):
         check_table(tmp_path, schema, features, classes)
 
 
@@ -272,7 +273,7 @@ def check_used(
     )
 
 
-def test_columns_that_no_flag_uses_never_stop_a_run(tmp_path: Path) -> None:
+def test_columns_that_no_feature_uses_never_stop_a_run(tmp_path: Path) -> None:
     """Whatever they hold, however they are called, in the schema or not."""
     unused = ("odd", "new", "", "", "same", "same", " blank", "% 'é")
     header = ",".join(("\ufeff", *unused, "x", "n", "label"))
@@ -285,20 +286,23 @@ def test_columns_that_no_flag_uses_never_stop_a_run(tmp_path: Path) -> None:
     [
         (
             "x,label\n1.5,no\n",
-            "row 1, column 'n': each column that a flag uses must be in the file",
+            "row 1, column 'n': each column that a feature uses must be in the file",
         ),
         (
             "x, n, label\n1.5,1,no\n",
-            "column ' n': a name must be as in schema and flags, 'n', without blanks around it",
+            "column 'n': names may have no blanks around them, got 'x, n, label'",
         ),
         ("x,n,n,label\n1.5,1,1,no\n", "column 'n': column names must differ"),
         ("\ufeffx,n,label\n1.5,1,no\n", "may not start with a byte order mark"),
-        ("x,n,label\n-1.5,1,no\n", r"column 'x': it must be at least 0\.0, got '-1\.5'"),
-        ("x,n,label\n1.5,1234568,no\n", "it must be 1 to 1234567, got '1234568'"),
+        (
+            "x,n,label\n-1.5,1,no\n",
+            r"'x': it must be at least 0\.0 and at most inf, got '-1\.5'",
+        ),
+        ("x,n,label\n1.5,1234568,no\n", "it must be at least 1 and at most 1234567, got '1234568'"),
     ],
 )
-def test_columns_that_a_flag_uses(tmp_path: Path, table: str, message: str) -> None:
-    with pytest.raises(TableError, match=message):
+def test_columns_that_a_feature_uses(tmp_path: Path, table: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         check_used(tmp_path, table)
 
 
@@ -306,16 +310,16 @@ def test_rows_without_a_label_are_named_at_once_or_left_out(tmp_path: Path) -> N
     rows = ["2.5,1,no\n"] + [f"1.5,1,{'' if i % 3 == 0 else 'yes'}\n" for i in range(100)]
     table = "x,n,label\n" + "".join(rows)
     message = (
-        r"data: each row must have a label in the column 'label', 34 of 101 rows have none: "
-        r"0\.csv, rows 3, 6, 9, .* 60 and 14 more\. .*--on-missing-label skip"
+        r"data: each row must have a label in the column 'label', got '34 of 101 rows without: "
+        r"0\.csv:3, 0\.csv:6, .* 0\.csv:60 and 14 more'\. .*`on_missing_label=skip`"
     )
-    with pytest.raises(TableError, match=message):
+    with pytest.raises(UserError, match=message):
         check_used(tmp_path, table)
     assert check_used(tmp_path, table, on_missing_label="skip") == 67
-    with pytest.raises(TableError, match="must have rows with a label, all 2 have none"):
+    with pytest.raises(UserError, match="some row must have a label"):
         check_used(tmp_path, "x,n,label\n1.5,1,\n2.5,1,\n", on_missing_label="skip")
     # What is left out is read with the others, so that it has to be right.
-    with pytest.raises(TableError, match="row 2, column 'n': it must be a whole number"):
+    with pytest.raises(UserError, match="row 2, column 'n': it must be a whole number"):
         check_used(tmp_path, "x,n,label\n1.5,one,\n2.5,1,no\n", on_missing_label="skip")
 
 
@@ -324,7 +328,7 @@ def test_the_integer_that_is_missing_where_the_model_is_served(tmp_path: Path) -
     table = "n,label\n{},no\n2,yes\n"
     features = TableFeatures(numeric=("n",))
     assert check_used(tmp_path, table.format(-(2**63) + 1), features, schema) == 2
-    with pytest.raises(TableError, match=r"may not be -2\^63, which stands for a missing value"):
+    with pytest.raises(UserError, match=r"may not be -2\^63, which stands for a missing value"):
         check_used(tmp_path, table.format(-(2**63)), features, schema)
 
 
@@ -332,15 +336,15 @@ def test_the_integer_that_is_missing_where_the_model_is_served(tmp_path: Path) -
 def test_a_ratio_without_one_of_its_numbers_is_no_label(tmp_path: Path, row: str) -> None:
     ratio = TableFeatures(numeric=("n",), label="x", label_over="y")
     schema = USED + 'feature { name: "y" type: FLOAT }'
-    with pytest.raises(TableError, match=r"'x' and 'y', 1 of 2 rows have none: 0\.csv, row 3\."):
+    with pytest.raises(UserError, match=r"'x' and 'y', got '1 of 2 rows without: 0\.csv:3'"):
         check_used(tmp_path, f"x,n,y\n1.5,1,0.5\n{row}\n", ratio, schema)
 
 
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (("001", "002", "003"), r"without leading zeros, got '001', .* Write --classes 1 2 3\."),
-        (("no", "yes"), "must be whole numbers as the label 'label', which is of type INT in"),
+        (("001", "002", "003"), r"without leading zeros.* got \('001', .* Name 1 2 3\."),
+        (("no", "yes"), "must be whole numbers .* 'label' is of type INT in"),
     ],
 )
 def test_classes_of_a_label_of_whole_numbers(
@@ -350,7 +354,7 @@ def test_classes_of_a_label_of_whole_numbers(
     schema = tmp_path / "schema.pbtxt"
     schema.write_text('feature { name: "x" type: FLOAT } feature { name: "label" type: INT }')
     features = TableFeatures(numeric=("x",))
-    with pytest.raises(SchemaError, match=message):
+    with pytest.raises(UserError, match=message):
         check_table(tmp_path, schema, features, classes)
     assert check_table(tmp_path, schema, features, ("1", "2", "3")) == 2
 
@@ -359,4 +363,6 @@ def test_the_taxi_table_passes() -> None:
     schema = schemas.committed("taxi")
     assert schema is not None
     folder = Path(tfx.__file__).parent / "examples/chicago_taxi_pipeline/data/simple"
-    assert check_table(folder, schema) == 15_002
+    features = presets.taxi().features
+    assert isinstance(features, TableFeatures)
+    assert check_table(folder, schema, features) == 15_002

@@ -6,7 +6,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import pipeline.data.digits
-from components.image_example_gen import folder as logic
+from components.image_example_gen.folder import scan
 from pipeline.data.digits import write_digits
 
 
@@ -27,7 +27,7 @@ def test_every_digit_is_there_once_with_its_pixels(folder: Path) -> None:
 
 
 def test_splits_are_stratified_and_scan_reads_them(folder: Path) -> None:
-    found = logic.scan(folder)
+    found = scan(folder)
     assert found.classes == tuple("0123456789")
     assert found.carved == ()
     assert {split: len(paths) for split, paths in found.files.items()} == {

@@ -58,7 +58,7 @@ def test_covers_a_model_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("name", ["", ".", "gpt", "a/b", "layers", "registry"])
 def test_a_model_that_is_not_built_in_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="--model"):
+    with pytest.raises(ValueError, match="`model`"):
         fingerprint.module_of(name)
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from pipeline import presets
 from pipeline.config import MetadataConfig
+from pipeline.data import dataset
 from pipeline.runners import kubeflow, kubeflow_checks
 from pipeline.runners.kubeflow import CompileConfig
 from pipeline.runners.kubeflow_checks import Compiled
@@ -113,7 +114,7 @@ COMMAND = "plateau compile digits --classes 'a  b'"
 @pytest.fixture(scope="module")
 def other() -> dict[str, Any]:
     """Another compiled pipeline, with a root and resources for every task."""
-    run = dataclasses.replace(RUN, classes=kubeflow.classes(RUN))
+    run = dataclasses.replace(RUN, classes=dataset.class_names(RUN))
     fields = {"task_cpus": 0.5, "task_memory_gib": 2.5, "cpus": 4, "root": "s3://bucket/root/"}
     return kubeflow.compile_spec(config(run=run, **fields), COMMAND)
 
@@ -226,14 +227,14 @@ def test_nothing_is_written_of_what_would_not_run(tmp_path: Path) -> None:
 def test_classes_come_from_flags_a_copy_of_the_data_or_the_schema(tmp_path: Path) -> None:
     images = presets.get("images").build()
     with pytest.raises(ValueError, match="classes must be known"):
-        kubeflow.classes(images)
-    assert kubeflow.classes(dataclasses.replace(images, classes=("b", "a"))) == ("b", "a")
+        dataset.class_names(images)
+    assert dataset.class_names(dataclasses.replace(images, classes=("b", "a"))) == ("b", "a")
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         Image.new("RGB", (8, 8)).save(tmp_path / name / "1.png")
-    found = kubeflow.classes(dataclasses.replace(images, data=tmp_path))
+    found = dataset.class_names(dataclasses.replace(images, data=tmp_path))
     assert found == ("cat", "dog")
-    assert kubeflow.classes(RUN) == tuple("0123456789")
+    assert dataset.class_names(RUN) == tuple("0123456789")
 
 
 @pytest.mark.parametrize(
