@@ -53,7 +53,7 @@ def outcome(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str]:
         ),
         (("run", "taxi", "--classes", "one"), "--classes must name two classes or more"),
         (("run", "taxi", "--group-by", "a"), "--group-by is for images, got 'a'"),
-        (("run", "digits", "--group-by", "("), "must be a regular expression '('"),
+        (("run", "digits", "--group-by", "("), "--group-by must be a regular expression ("),
         (
             ("run", "digits", "--on-missing-label", "skip"),
             "--on-missing-label is for tables, got 'skip'",
