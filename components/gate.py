@@ -1,42 +1,44 @@
-"""Gates: the record of one check and the error that stops a run.  Pure, and loads no TFX."""
+"""Gates: the record of one check, and the error that stops a run.  Loads no TFX."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
+
+from trainer_module.util.checks import UserError
 
 _LISTED = 20
 
 
 @dataclass(frozen=True)
 class Check:
-    """One rule, what was measured, the threshold, and the verdict.
+    """One rule, what was measured, the threshold, and the verdict."""
 
-    Attributes:
-        rule: What is checked, in words, such as "accuracy, class cat".
-        value: What was measured; in words where it is no number.
-        threshold: Smallest value that passes, or the largest one where `at_most`; in words where
-            the value is; None where the value is only measured.
-        passed: The verdict; None where there is none.
-        note: More about the value, or what to do.
-        at_most: Whether the threshold is an upper one.
-        metric: Name of what was measured, such as "accuracy" or "drift".
-        subject: Class or feature that is checked; None where it is the whole.
-        is_change: Whether the value is a difference from the baseline's, or a share of it.
-        interval: 95 % confidence interval of the value; None where it has none.
-    """
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
 
     rule: str
+    """What is checked, in words, such as "accuracy, class cat"."""
     value: float | str
+    """What was measured; in words where it is no number."""
     threshold: float | str | None
+    """Smallest value that passes, or the largest one where `at_most`; in words where the value is;
+    None where the value is only measured."""
     passed: bool | None
+    """The verdict; None where there is none."""
     note: str = ""
+    """More about the value, or what to do."""
     at_most: bool = False
+    """Whether the threshold is an upper one."""
     metric: str = ""
+    """Name of what was measured, such as "accuracy" or "drift"."""
     subject: str | None = None
+    """Class or feature that is checked; None where it is the whole."""
     is_change: bool = False
+    """Whether the value is a difference from the baseline's, or a share of it."""
     interval: tuple[float, float] | None = None
+    """95 % confidence interval of the value; None where it has none."""
 
     @property
     def margin(self) -> float | None:
@@ -67,28 +69,32 @@ class Check:
         return self.threshold or "none"
 
     def __str__(self) -> str:
-        """One line for people."""
+        """One line: rule, value, threshold, note."""
         if isinstance(self.value, str):
             return f"{self.rule}: {self.value} (rule: {self.limit}). {self.note}".rstrip()
         line = f"{self.rule} is {self.value:.4f}, must be {self.limit}"
         return f"{line}. {self.note}" if self.note else line
 
 
-class GateError(ValueError):
-    """Nothing is broken, but a gate stops the run; the message lists each failed check."""
+class GateError(UserError):
+    """Error of a gate that stops the run; the message lists each failed check.
+
+    Args:
+        rule: What must hold.
+        failed: Checks that failed.
+        remedy: What to do, if the checks do not say so themselves.
+    """
 
     def __init__(self, rule: str, failed: Sequence[Check], remedy: str = "") -> None:
-        """Puts the failed checks into one message.
+        super().__init__(rule, tuple(failed), remedy)
+        self._failed = failed
 
-        Args:
-            rule: What must hold.
-            failed: Checks that failed.
-            remedy: What to do, if the checks do not say so themselves.
-        """
-        lines = [f"\n  {check}" for check in failed[:_LISTED]]
-        if len(failed) > _LISTED:
-            lines.append(f"\n  and {len(failed) - _LISTED} more")
-        super().__init__(f"{rule}:{''.join(lines)}" + (f"\n{remedy}" if remedy else ""))
+    def __str__(self) -> str:
+        """The rule, a line for each failed check, and the remedy."""
+        lines = [f"\n  {check}" for check in self._failed[:_LISTED]]
+        if len(self._failed) > _LISTED:
+            lines.append(f"\n  and {len(self._failed) - _LISTED} more")
+        return f"{self.rule}:{''.join(lines)}" + (f"\n{self.remedy}" if self.remedy else "")
 
 
 def failed(checks: Iterable[Check]) -> tuple[Check, ...]:
@@ -108,35 +114,19 @@ def parse(entry: object) -> Check:
         entry: A JSON value.
 
     Raises:
-        ValueError: It is no check.
+        UserError: It is no check.
     """
-    if isinstance(entry, dict) and set(entry) == _TYPES.keys() and _has_types(entry):
-        interval = entry["interval"]
-        return Check(**{**entry, "interval": None if interval is None else tuple(interval)})
-    raise ValueError(
-        "a check must have a rule, a value, a threshold and a verdict, and be complete, "
-        f"got {json.dumps(entry)[:200]}"
-    )
+    text = json.dumps(entry)
+    try:
+        check: Check = _adapter().validate_json(text)
+    except ValueError as error:
+        rule = "a check must have a rule, a value, a threshold and a verdict"
+        raise UserError(rule, text[:200], "Write it by `components.gate.to_json`.") from error
+    return check
 
 
-_TYPES: dict[str, Any] = {
-    "rule": str,
-    "value": float | int | str,
-    "threshold": float | int | str | None,
-    "passed": bool | None,
-    "note": str,
-    "at_most": bool,
-    "metric": str,
-    "subject": str | None,
-    "is_change": bool,
-    "interval": list | None,
-}
+@functools.cache
+def _adapter() -> Any:
+    from pydantic import TypeAdapter
 
-
-def _has_types(entry: dict[str, Any]) -> bool:
-    ends = entry["interval"] or [0.0, 0.0]
-    return (
-        all(isinstance(entry[name], kind) for name, kind in _TYPES.items())
-        and len(ends) == 2
-        and all(isinstance(end, float | int) for end in ends)
-    )
+    return TypeAdapter(Check)

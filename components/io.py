@@ -1,4 +1,4 @@
-"""Standard artifacts as what they hold, for the executors of several components."""
+"""Standard artifacts read as messages of TFDV and TFMD."""
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 from tfx import types
@@ -7,30 +7,54 @@ from tfx.components.statistics_gen import stats_artifact_utils
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
+from trainer_module.util.checks import require
+
 
 def splits(artifact: types.Artifact) -> list[str]:
-    """Names of an artifact's splits."""
+    """Returns the names of an artifact's splits."""
     names: list[str] = artifact_utils.decode_split_names(artifact.split_names)
     return names
 
 
 def judged_split(artifact: types.Artifact) -> str:
-    """The split that gates judge where none is named: `test`, or TFX's `eval` without one."""
+    """Returns the split that gates use by default: `test`, or TFX's `eval` without one."""
     return "test" if "test" in splits(artifact) else "eval"
 
 
 def anomalies(artifact: types.Artifact, split: str) -> anomalies_pb2.Anomalies:
-    """What ExampleValidator found in a split."""
+    """Returns the anomalies that ExampleValidator wrote for a split."""
     uri = artifact_utils.get_split_uri([artifact], split)
     content = io_utils.read_bytes_file(f"{uri}/{validator.DEFAULT_FILE_NAME}")
     return anomalies_pb2.Anomalies.FromString(content)
 
 
 def statistics(artifact: types.Artifact, split: str) -> statistics_pb2.DatasetFeatureStatisticsList:
-    """What StatisticsGen found in a split."""
+    """Returns the statistics that StatisticsGen wrote for a split.
+
+    Raises:
+        UserError: There is no such split.
+    """
+    require(
+        split in splits(artifact),
+        f"statistics must have the split {split!r}",
+        f"{', '.join(splits(artifact)) or 'none'} in {artifact.uri}",
+        "Name another split, or have StatisticsGen write it.",
+    )
     return stats_artifact_utils.load_statistics(artifact, split).proto()
 
 
 def schema(artifact: types.Artifact) -> schema_pb2.Schema:
-    """The one schema of an artifact."""
+    """Returns the schema of a Schema artifact."""
     return io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(artifact.uri))
+
+
+def feature_name(feature: statistics_pb2.FeatureNameStatistics) -> str:
+    """Returns a feature's name, which newer statistics have as a path."""
+    return feature.name or ".".join(feature.path.step)
+
+
+def by_name(
+    statistics: statistics_pb2.DatasetFeatureStatisticsList,
+) -> dict[str, statistics_pb2.FeatureNameStatistics]:
+    """Returns all features of the datasets in the statistics."""
+    return {feature_name(feature): feature for d in statistics.datasets for feature in d.features}

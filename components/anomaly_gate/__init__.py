@@ -1,1 +1,1 @@
-"""Stops the run where the data breaks the schema."""
+"""TFX component that stops the run where the data breaks its schema."""

@@ -1,4 +1,4 @@
-"""What in the data forbids training on it, in words.  Pure: protos in, problems out."""
+"""Schema anomalies as readable errors."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
 from components.gate import Check, GateError
-from components.statistics import by_name
+from components.io import by_name
+from trainer_module.util.text import listed
 
 _Info = anomalies_pb2.AnomalyInfo
 
@@ -24,7 +25,6 @@ _REMEDIES: Mapping[int, str] = {
     _Info.UNEXPECTED_DATA_TYPE: "Correct the values that made the feature another type.",
     _Info.INVALID_FEATURE_SHAPE: "Give each example as many values as the schema's shape has.",
 }
-_NAMED = 10
 _REMEDY = "Correct the data, or change the schema if it asks for something else than you do."
 
 
@@ -34,21 +34,11 @@ def check(
     schema: schema_pb2.Schema,
     label: str,
 ) -> None:
-    """Let data pass, or not.
-
-    Args:
-        anomalies: ExampleValidator's findings by split.
-        statistics: StatisticsGen's findings by split.
-        schema: The schema both are held against.
-        label: Name of the label feature.
-
-    Raises:
-        GateError: Listing every problem.
-    """
+    """Raises GateError with the problems that `find_problems` returns, if there are any."""
     problems = find_problems(anomalies, statistics, schema, label)
     if problems:
         count = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise GateError(f"the data must follow its schema, found {count}", problems)
+        raise GateError(f"the data must follow its schema, got {count}", problems)
 
 
 def find_problems(
@@ -57,55 +47,43 @@ def find_problems(
     schema: schema_pb2.Schema,
     label: str,
 ) -> list[Check]:
-    """All problems by split: an empty one, no label or one that never varies, and each anomaly.
+    """Returns all problems: an empty split, no label or a constant one, and each anomaly.
 
     Args:
         anomalies: ExampleValidator's findings by split.
         statistics: StatisticsGen's findings by split.
-        schema: The schema both are held against.
+        schema: The schema by which the anomalies were found.
         label: Name of the label feature.
     """
     problems: list[Check] = []
     if not statistics:
-        problems.append(
-            _problem("(none)", "", "there are no splits", "there must be data", "Check --data.")
-        )
+        rule = "there must be data"
+        problems.append(_problem("(none)", "", "there are no splits", rule, "Check the data."))
     for split, datasets in statistics.items():
         if not any(dataset.num_examples for dataset in datasets.datasets):
             # An empty split breaks every other rule too; one line says it.
-            problems.append(
-                _problem(
-                    split,
-                    "",
-                    "it has no examples",
-                    "no split may be empty",
-                    "Add data, or split it in another way.",
-                )
-            )
+            remedy = "Add data, or split it in another way."
+            rule = "no split may be empty"
+            problems.append(_problem(split, "", "it has no examples", rule, remedy))
             continue
-        found = list(_anomaly_problems(split, anomalies.get(split), schema))
-        problems += found
-        if not any(problem.subject == label for problem in found):
-            problems += _label_problems(split, datasets, label)
+        of_split = list(_anomaly_problems(split, anomalies.get(split), schema))
+        if not any(problem.subject == label for problem in of_split):
+            of_split += _label_problems(split, by_name(datasets), label)
+        problems += of_split
     return problems
 
 
-def _problem(split: str, feature: str, found: str, rule: str, remedy: str) -> Check:
+def _problem(split: str, feature: str, value: str, rule: str, remedy: str) -> Check:
     where = f"split {split}" + (f", feature {feature}" if feature else "")
-    return Check(where, found, rule, False, remedy, subject=feature or None)
+    return Check(where, value, rule, False, remedy, subject=feature or None)
 
 
 def _anomaly_problems(
     split: str, anomalies: anomalies_pb2.Anomalies | None, schema: schema_pb2.Schema
 ) -> Iterator[Check]:
     if anomalies is None:
-        yield _problem(
-            split,
-            "",
-            "it was not validated",
-            "each split must be validated",
-            "Take it out of ExampleValidator's exclude_splits.",
-        )
+        remedy = "Take it out of ExampleValidator's exclude_splits."
+        yield _problem(split, "", "it was not validated", "each split must be validated", remedy)
         return
     if anomalies.HasField("dataset_anomaly_info"):
         info = anomalies.dataset_anomaly_info
@@ -122,26 +100,16 @@ def _anomaly_problems(
 
 
 def _label_problems(
-    split: str, datasets: statistics_pb2.DatasetFeatureStatisticsList, label: str
+    split: str, features: Mapping[str, statistics_pb2.FeatureNameStatistics], label: str
 ) -> Iterator[Check]:
-    features = by_name(datasets)
     if label not in features:
-        names = ", ".join(sorted(features)[:_NAMED]) + ", ..." * (len(features) > _NAMED)
-        yield _problem(
-            split,
-            label,
-            "there is no such feature",
-            "the label must be a feature of the data",
-            f"Set label to one of {names}.",
-        )
+        rule = "the label must be a feature of the data"
+        remedy = f"Set `label` to one of {listed(sorted(features))}."
+        yield _problem(split, label, "there is no such feature", rule, remedy)
     elif not _varies(features[label]):
-        yield _problem(
-            split,
-            label,
-            "every example has the same label",
-            "there must be at least two label values",
-            "Add examples of the other classes to this split.",
-        )
+        value, rule = "every example has the same label", "there must be at least two label values"
+        remedy = "Add examples of the other classes to this split."
+        yield _problem(split, label, value, rule, remedy)
 
 
 def _varies(feature: statistics_pb2.FeatureNameStatistics) -> bool:
@@ -151,14 +119,14 @@ def _varies(feature: statistics_pb2.FeatureNameStatistics) -> bool:
 
 
 def _words(info: Any) -> str:
-    """TFDV's description of an anomaly on one line, without the full stop."""
+    """Returns TFDV's description of an anomaly on one line, without the full stop."""
     reasons = [f"{r.short_description}: {r.description}" for r in info.reason]
     text = " ".join(reasons or [f"{info.short_description}: {info.description}"])
     return " ".join(text.split()).rstrip(".")
 
 
 def _rule(name: str, schema: schema_pb2.Schema) -> str:
-    """What the schema asks of a feature, in words."""
+    """Returns what the schema asks of a feature, in words."""
     feature = next((f for f in schema.feature if f.name == name), None)
     if feature is None:
         return "each feature must be in the schema"
@@ -186,6 +154,5 @@ def _rule(name: str, schema: schema_pb2.Schema) -> str:
         for value in domain.value
     ]
     if values:
-        shown = ", ".join(map(repr, values[:10]))
-        parts.append(f"one of {shown}" + (f" and {len(values) - 10} more" * (len(values) > 10)))
+        parts.append(f"one of {listed(values)}")
     return ", ".join(parts)

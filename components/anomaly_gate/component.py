@@ -1,62 +1,38 @@
-"""AnomalyGate: stops the run where ExampleValidator found something."""
+"""AnomalyGate: stops the run where ExampleValidator reports anomalies."""
 
-from typing import Any, ClassVar
-
-from tfx import types
-from tfx.dsl.components.base import base_component, executor_spec
-from tfx.types import component_spec, standard_artifacts, standard_component_specs
+from tfx.dsl.component.experimental.annotations import InputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types.standard_artifacts import ExampleAnomalies, ExampleStatistics, Schema
 
 import schemas
-from components.anomaly_gate import executor
+from components import io
+from components.anomaly_gate.anomalies import check
 
 
-class AnomalyGateSpec(component_spec.ComponentSpec):  # type: ignore[misc]
-    """Findings in, nothing out."""
-
-    PARAMETERS: ClassVar[dict[str, Any]] = {
-        executor.LABEL_KEY: component_spec.ExecutionParameter(type=str),
-    }
-    INPUTS: ClassVar[dict[str, Any]] = {
-        standard_component_specs.ANOMALIES_KEY: component_spec.ChannelParameter(
-            type=standard_artifacts.ExampleAnomalies
-        ),
-        standard_component_specs.STATISTICS_KEY: component_spec.ChannelParameter(
-            type=standard_artifacts.ExampleStatistics
-        ),
-        standard_component_specs.SCHEMA_KEY: component_spec.ChannelParameter(
-            type=standard_artifacts.Schema
-        ),
-    }
-    OUTPUTS: ClassVar[dict[str, Any]] = {}
-
-
-class AnomalyGate(base_component.BaseComponent):  # type: ignore[misc]
+@component  # type: ignore[untyped-decorator]
+def AnomalyGate(  # noqa: N802  (TFX's style of components)
+    anomalies: InputArtifact[ExampleAnomalies],
+    statistics: InputArtifact[ExampleStatistics],
+    schema: InputArtifact[Schema],
+    label: Parameter[str] = schemas.LABEL,
+) -> None:
     """Fails, with every problem in words, where the data breaks its schema.
 
-    ExampleValidator only writes down what it finds. Nodes that must not see bad data call
+    ExampleValidator only writes its findings. Nodes that must not see bad data call
     `add_upstream_node(gate)`.
+
+    Args:
+        anomalies: ExampleAnomalies of every split.
+        statistics: ExampleStatistics in which the anomalies were found.
+        schema: Schema by which they were found.
+        label: Name of the label feature, which must take at least two values in each split.
+
+    Raises:
+        GateError: The data breaks the schema, a split is empty, or the label never varies.
     """
-
-    SPEC_CLASS = AnomalyGateSpec
-    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
-
-    def __init__(
-        self,
-        anomalies: types.BaseChannel,
-        statistics: types.BaseChannel,
-        schema: types.BaseChannel,
-        label: str = schemas.LABEL,
-    ) -> None:
-        """Construct the component.
-
-        Args:
-            anomalies: ExampleAnomalies of every split.
-            statistics: ExampleStatistics the anomalies were found in.
-            schema: Schema they were held against.
-            label: Name of the label feature, which must take at least two values in each split.
-        """
-        super().__init__(
-            spec=AnomalyGateSpec(
-                anomalies=anomalies, statistics=statistics, schema=schema, label=label
-            )
-        )
+    check(
+        {split: io.anomalies(anomalies, split) for split in io.splits(anomalies)},
+        {split: io.statistics(statistics, split) for split in io.splits(statistics)},
+        io.schema(schema),
+        label,
+    )

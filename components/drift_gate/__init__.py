@@ -1,1 +1,1 @@
-"""Measures how far new data has moved from the data of the last blessed model."""
+"""TFX component that measures data drift and skew, and stops the run beyond a threshold."""

@@ -1,4 +1,4 @@
-"""Finds the statistics of the data that the last blessed model was trained on."""
+"""Resolver strategy for the statistics of the last blessed model's data."""
 
 from ml_metadata.metadata_store import MetadataStore
 from tfx import types
@@ -9,7 +9,7 @@ _RUN = "pipeline_run"
 
 
 class LatestBlessedStatistics(resolver.ResolverStrategy):  # type: ignore[misc]
-    """For a Resolver with a channel of ExampleStatistics and one of ModelBlessing.
+    """Strategy for a Resolver with a channel of ExampleStatistics and one of ModelBlessing.
 
     Resolves to the statistics and the blessing of the latest run that blessed its model; to
     nothing where there is none.
@@ -18,7 +18,7 @@ class LatestBlessedStatistics(resolver.ResolverStrategy):  # type: ignore[misc]
     def resolve_artifacts(
         self, store: MetadataStore, input_dict: dict[str, list[types.Artifact]]
     ) -> dict[str, list[types.Artifact]]:
-        """Choose among all statistics and blessings of the pipeline.
+        """Chooses among all statistics and blessings of the pipeline.
 
         Args:
             store: ML Metadata.
@@ -33,9 +33,7 @@ class LatestBlessedStatistics(resolver.ResolverStrategy):  # type: ignore[misc]
             if artifacts
         }
         nothing: dict[str, list[types.Artifact]] = {key: [] for key in input_dict}
-        if not {standard_artifacts.ModelBlessing, standard_artifacts.ExampleStatistics} <= set(
-            kinds
-        ):
+        if len(kinds) < 2:
             return nothing
         blessing_key, blessings = kinds[standard_artifacts.ModelBlessing]
         statistics_key, statistics = kinds[standard_artifacts.ExampleStatistics]
@@ -48,13 +46,13 @@ class LatestBlessedStatistics(resolver.ResolverStrategy):  # type: ignore[misc]
             # A cached artifact belongs to several runs; the first of them made it.
             same_run = {a.id for run in runs[:1] for a in store.get_artifacts_by_context(run)}
             # Those that Transform computes have no splits.
-            found = [a for a in statistics if a.id in same_run and a.split_names]
-            if found:
-                return {statistics_key: found[-1:], blessing_key: [blessing]}
+            same = [a for a in statistics if a.id in same_run and a.split_names]
+            if same:
+                return {statistics_key: same[-1:], blessing_key: [blessing]}
         return nothing
 
 
 def _runs(store: MetadataStore, artifact: int) -> list[int]:
-    """Contexts of the runs that an artifact belongs to, the first one first."""
+    """Returns contexts of the runs that an artifact belongs to, the first one first."""
     contexts = store.get_contexts_by_artifact(artifact) if artifact else ()
     return sorted(context.id for context in contexts if context.type == _RUN)

@@ -1,85 +1,61 @@
-"""DriftGate: stops the run where new data lies too far from what the last model was trained on."""
+"""DriftGate: stops the run where new data lies too far from that of the last blessed model."""
 
-from typing import Any, ClassVar
+from pathlib import Path
 
-from tfx import types
-from tfx.dsl.components.base import base_component, executor_spec
-from tfx.types import component_spec, standard_artifacts, standard_component_specs
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types.standard_artifacts import ExampleStatistics, Schema
 
+from components import io
 from components.artifacts import DataDrift
-from components.drift_gate import executor
+from components.drift_gate.distances import check, distances
+from components.drift_gate.drift import FILE_NAME, to_json
+from trainer_module.util import files
 
 
-class DriftGateSpec(component_spec.ComponentSpec):  # type: ignore[misc]
-    """Statistics now and then in, distances out."""
+@component  # type: ignore[untyped-decorator]
+def DriftGate(  # noqa: N802  (TFX's style of components)
+    statistics: InputArtifact[ExampleStatistics],
+    schema: InputArtifact[Schema],
+    drift: OutputArtifact[DataDrift],
+    baseline_statistics: InputArtifact[ExampleStatistics] = None,
+    max_drift: Parameter[float] = None,
+    max_skew: Parameter[float] = None,
+    split: Parameter[str] = "train",
+    other_split: Parameter[str] = None,
+) -> None:
+    """Measures drift from the last blessed model's data, and skew between two splits.
 
-    PARAMETERS: ClassVar[dict[str, Any]] = {
-        executor.SPLIT_KEY: component_spec.ExecutionParameter(type=str),
-        executor.OTHER_SPLIT_KEY: component_spec.ExecutionParameter(type=str, optional=True),
-        executor.MAX_DRIFT_KEY: component_spec.ExecutionParameter(type=float, optional=True),
-        executor.MAX_SKEW_KEY: component_spec.ExecutionParameter(type=float, optional=True),
-    }
-    INPUTS: ClassVar[dict[str, Any]] = {
-        standard_component_specs.STATISTICS_KEY: component_spec.ChannelParameter(
-            type=standard_artifacts.ExampleStatistics
-        ),
-        standard_component_specs.SCHEMA_KEY: component_spec.ChannelParameter(
-            type=standard_artifacts.Schema
-        ),
-        executor.BASELINE_KEY: component_spec.ChannelParameter(
-            type=standard_artifacts.ExampleStatistics, optional=True
-        ),
-    }
-    OUTPUTS: ClassVar[dict[str, Any]] = {
-        executor.DRIFT_KEY: component_spec.ChannelParameter(type=DataDrift),
-    }
+    Nodes that must not see data beyond the thresholds call `add_upstream_node(gate)`.
 
+    Args:
+        statistics: ExampleStatistics of the new data.
+        schema: Its schema.
+        drift: Output: `drift.json`, every distance with its threshold, the largest first.
+        baseline_statistics: ExampleStatistics of the last blessed run, as from a Resolver with
+            `LatestBlessedStatistics`; may be empty, and then there is no drift.
+        max_drift: Largest distance (0 to 1) of any feature from the baseline; measured only,
+            if None. Of categorical features it is TFDV's L-infinity distance, of numeric ones the
+            Kolmogorov-Smirnov distance; from both the sampling error is taken off.
+        max_skew: Largest distance (0 to 1) of any feature between the splits.
+        split: Split to compare with its baseline.
+        other_split: Split to compare it with for skew; `test` if None, or `eval` where the
+            statistics have no `test`.
 
-class DriftGate(base_component.BaseComponent):  # type: ignore[misc]
-    """Measures drift against the last blessed model's data, and skew between two splits.
-
-    Nodes that must not see data beyond the bounds call `add_upstream_node(gate)`. The output
-    `drift` holds `drift.json`: every distance with its bound, the largest first.
+    Raises:
+        GateError: A distance is beyond its threshold.
+        UserError: The statistics have no such split.
     """
-
-    SPEC_CLASS = DriftGateSpec
-    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
-
-    def __init__(
-        self,
-        statistics: types.BaseChannel,
-        schema: types.BaseChannel,
-        baseline_statistics: types.BaseChannel | None = None,
-        *,
-        max_drift: float | None = None,
-        max_skew: float | None = None,
-        split: str = "train",
-        other_split: str | None = None,
-    ) -> None:
-        """Construct the component.
-
-        Args:
-            statistics: ExampleStatistics of the new data.
-            schema: Its schema.
-            baseline_statistics: ExampleStatistics of the last blessed run, as from a Resolver with
-                `components.drift_gate.baseline`; may be empty, and then there is no drift.
-            max_drift: Largest distance (0 to 1) of any feature from the baseline; measured only,
-                if not given. Of categorical features it is TFDV's L-infinity distance, of numeric
-                ones the Kolmogorov-Smirnov distance; from both the sampling error is taken off.
-            max_skew: Largest distance (0 to 1) of any feature between the splits.
-            split: Split to compare with its baseline.
-            other_split: Split to compare it with for skew; `test` if not given, or `eval` where the
-                statistics have no `test`.
-        """
-        super().__init__(
-            spec=DriftGateSpec(
-                statistics=statistics,
-                schema=schema,
-                baseline_statistics=baseline_statistics,
-                max_drift=max_drift,
-                max_skew=max_skew,
-                split=split,
-                other_split=other_split,
-                drift=types.Channel(type=DataDrift),
-            )
-        )
+    measured = distances(
+        io.schema(schema),
+        io.statistics(statistics, split),
+        baseline=io.statistics(baseline_statistics, split) if baseline_statistics else None,
+        other_split=io.statistics(statistics, other_split or io.judged_split(statistics)),
+        max_drift=max_drift,
+        max_skew=max_skew,
+    )
+    check(measured)
+    folder = Path(drift.uri)
+    folder.mkdir(parents=True, exist_ok=True)
+    with files.whole(folder / FILE_NAME) as unfinished:
+        unfinished.write_text(to_json(measured))

@@ -1,4 +1,4 @@
-"""Distances of two sets of statistics, feature by feature.  Pure: protos in, distances out.
+"""Distances of two sets of statistics, feature by feature.
 
 Of categorical features it is the L-infinity distance, the largest difference of a value's share, by
 TensorFlow Data Validation. Of numeric features it is the Kolmogorov-Smirnov distance, the largest
@@ -19,7 +19,7 @@ from components import gate
 from components.drift_gate import quantiles
 from components.drift_gate.drift import Kind, distance, largest_first
 from components.gate import Check, GateError
-from components.statistics import by_name
+from components.io import by_name
 
 _LEVEL = 0.05
 """Share of pairs of samples of one distribution that lie further apart than by chance."""
@@ -43,7 +43,7 @@ def distances(
     max_drift: float | None = None,
     max_skew: float | None = None,
 ) -> tuple[Check, ...]:
-    """Distances of all features that have a distribution, the largest first.
+    """Returns the distances of all features that have a distribution, the largest first.
 
     Args:
         schema: Schema of the data; features it does not know are left out.
@@ -68,9 +68,9 @@ def _distances(
     kind: Kind, schema: schema_pb2.Schema, present: _List, other: _List, bound: float | None
 ) -> Iterator[Check]:
     known = {feature.name for feature in schema.feature}
-    ours, theirs = _features(present, known), _features(other, known)
+    ours, theirs = by_name(present), by_name(other)
     categorical = _l_infinity(schema, ours, present, other)
-    for name in ours.keys() & theirs.keys():
+    for name in known & ours.keys() & theirs.keys():
         counts = _count(ours[name]), _count(theirs[name])
         if min(counts) <= 0:
             continue
@@ -79,11 +79,8 @@ def _distances(
         elif name in categorical:
             value, measure = categorical[name], "L-infinity distance"
         elif ours[name].HasField("num_stats"):
-            one, another = quantiles.read(ours[name]), quantiles.read(theirs[name])
-            value, measure = (
-                quantiles.kolmogorov_smirnov(one, another),
-                "Kolmogorov-Smirnov distance",
-            )
+            both = quantiles.read(ours[name]), quantiles.read(theirs[name])
+            value, measure = quantiles.kolmogorov_smirnov(*both), "Kolmogorov-Smirnov distance"
         else:
             continue
         error = sampling_error(*counts)
@@ -94,7 +91,7 @@ def _distances(
 def _l_infinity(
     schema: schema_pb2.Schema, features: _Features, present: _List, other: _List
 ) -> dict[str, float]:
-    """The L-infinity distance of each categorical feature whose values repeat."""
+    """Returns the L-infinity distance of each categorical feature whose values repeat."""
     compared = schema_pb2.Schema()
     compared.CopyFrom(schema)
     for feature in compared.feature:
@@ -102,10 +99,10 @@ def _l_infinity(
         feature.ClearField("skew_comparator")
         if feature.name in features and _repeats(features[feature.name]):
             feature.drift_comparator.infinity_norm.threshold = _UNBOUNDED
-    found = tfdv.validate_statistics(present, compared, previous_statistics=other)
+    anomalies = tfdv.validate_statistics(present, compared, previous_statistics=other)
     return {
         ".".join(info.path.step): measurement.value
-        for info in found.drift_skew_info
+        for info in anomalies.drift_skew_info
         for measurement in info.drift_measurements
     }
 
@@ -123,31 +120,22 @@ def sampling_error(one: int, other: int) -> float:
     return math.sqrt(math.log(2 / _LEVEL) / 2 * (1 / one + 1 / other))
 
 
-def check(found: Sequence[Check]) -> None:
-    """Let data pass, or not.
-
-    Raises:
-        GateError: Listing every distance beyond its threshold.
-    """
-    failed = gate.failed(found)
+def check(measured: Sequence[Check]) -> None:
+    """Raises GateError, with every distance beyond its threshold, if there is one."""
+    failed = gate.failed(measured)
     if failed:
         raise GateError(
-            "the data has moved further than max_drift and max_skew allow",
+            "the data must be as near as `max_drift` and `max_skew` say",
             failed,
             "Find out why; if the new data is right, raise the threshold for this run.",
         )
 
 
-def _features(found: _List, known: set[str]) -> _Features:
-    """The features of a schema by name."""
-    return {n: feature for n, feature in by_name(found).items() if n in known}
-
-
 def _count(feature: statistics_pb2.FeatureNameStatistics) -> int:
-    """Number of examples that have a value other than NaN."""
+    """Returns the number of examples that have a value other than NaN."""
     stats = getattr(feature, feature.WhichOneof("stats")).common_stats
     nan = max((h.num_nan for h in feature.num_stats.histograms), default=0)
-    # A feature may be there without values, as CsvExampleGen writes an empty cell.
+    # A feature may exist without values, as CsvExampleGen writes an empty cell.
     return int(min(stats.num_non_missing, stats.tot_num_values - nan))
 
 

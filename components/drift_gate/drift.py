@@ -1,4 +1,4 @@
-"""How far data has moved, as DriftGate writes it and others read it.  Pure, and loads no TFDV."""
+"""Drift distances as DriftGate writes them and the report reads them.  Loads no TFDV."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 
 from components import gate
 from components.gate import Check
+from trainer_module.util.checks import require
 
 Kind: TypeAlias = Literal["drift", "skew"]
 
@@ -15,10 +16,10 @@ FILE_NAME = "drift.json"
 def distance(
     kind: Kind, feature: str, value: float, threshold: float | None, note: str = ""
 ) -> Check:
-    """Returns how far one feature has moved.
+    """Returns the distance of one feature as a check.
 
     Args:
-        kind: drift, against the data of the last blessed model; skew, between two splits.
+        kind: drift, from the data of the last blessed model; skew, between two splits.
         feature: Its name.
         value: The distance less its sampling error, from 0, alike, to 1, nothing in common.
         threshold: Largest distance that passes; None if it is only measured.
@@ -37,31 +38,28 @@ def distance(
 
 
 def to_json(distances: Sequence[Check]) -> str:
-    """The content of a `drift.json`."""
+    """Returns the content of a `drift.json`."""
     return json.dumps(gate.to_json(distances), indent=1) + "\n"
 
 
 def parse(content: str | bytes) -> tuple[Check, ...]:
-    """The distances, the largest first.
-
-    Args:
-        content: A `drift.json`.
+    """Returns the distances in a `drift.json`, the largest first.
 
     Raises:
         ValueError: It is no list of distances.
     """
     entries = json.loads(content)
-    if not isinstance(entries, list):
-        raise ValueError(f"it must be a list of distances, got a {type(entries).__name__}")
+    remedy = "Run DriftGate again."
+    require(isinstance(entries, list), "drift.json must be a list of distances", entries, remedy)
     checks = [gate.parse(entry) for entry in entries]
     for check in checks:
-        if check.metric not in ("drift", "skew") or isinstance(check.value, str):
-            raise ValueError(f"a distance must be a number, of drift or skew, got {check}")
+        is_distance = check.metric in ("drift", "skew") and not isinstance(check.value, str)
+        require(is_distance, "a distance must be a number, of drift or skew", str(check), remedy)
     return largest_first(checks)
 
 
 def largest_first(distances: Iterable[Check]) -> tuple[Check, ...]:
-    """The distances in the order they are written and shown in."""
+    """Returns the distances in the order in which they are written and listed."""
     return tuple(
         sorted(distances, key=lambda each: (-float(each.value), each.metric, each.subject or ""))
     )

@@ -1,4 +1,4 @@
-"""Kolmogorov-Smirnov distance of two numeric features by their quantiles.  Pure: protos in."""
+"""Kolmogorov-Smirnov distance of two numeric features by their quantiles."""
 
 from typing import NamedTuple
 
@@ -6,13 +6,14 @@ import numpy as np
 import numpy.typing as npt
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from components.statistics import feature_name
+from components.io import feature_name
+from trainer_module.util.checks import require
 
 _Values = npt.NDArray[np.float64]
 
 
 class Quantiles(NamedTuple):
-    """What a QUANTILES histogram of TFDV says of a distribution function F.
+    """Bounds of a distribution function F, as a QUANTILES histogram of TFDV gives them.
 
     Each upper end of a bucket is a value of the feature, and the buckets up to it hold exactly the
     values up to it. Between the ends F is only bounded.
@@ -32,7 +33,7 @@ class Quantiles(NamedTuple):
 
         Args:
             values: Where to look, [N].
-            known: Values that many examples have. F leaps there, so it is only interpolated
+            known: Values that many examples have. F jumps there, so it is only interpolated
                 between two ends that are none of them, and never in the tails.
         """
         ends = self.ends
@@ -54,16 +55,17 @@ def read(feature: statistics_pb2.FeatureNameStatistics) -> Quantiles:
     """Returns the quantiles of a numeric feature that has values.
 
     Raises:
-        ValueError: The statistics hold no quantiles.
+        UserError: The statistics hold no quantiles.
     """
     kind = statistics_pb2.Histogram.QUANTILES
-    found = [h for h in feature.num_stats.histograms if h.type == kind and not h.name]
-    if not found:
-        raise ValueError(
-            "statistics of a numeric feature must hold a QUANTILES histogram, got none for "
-            f"{feature_name(feature)}. Compute them with StatisticsGen."
-        )
-    buckets = found[0].buckets
+    histograms = [h for h in feature.num_stats.histograms if h.type == kind and not h.name]
+    require(
+        bool(histograms),
+        "statistics of a numeric feature must hold a QUANTILES histogram",
+        f"none for {feature_name(feature)}",
+        "Compute them with StatisticsGen.",
+    )
+    buckets = histograms[0].buckets
     counts = np.array([bucket.sample_count for bucket in buckets])
     ends = np.array([bucket.high_value for bucket in buckets])
     return Quantiles(buckets[0].low_value, ends, counts.cumsum() / counts.sum())

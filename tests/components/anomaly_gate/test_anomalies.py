@@ -48,7 +48,7 @@ def test_an_anomaly_tells_split_feature_rule_and_remedy() -> None:
             "label",
         )
     assert str(error.value) == (
-        "the data must follow its schema, found one problem:\n"
+        "the data must follow its schema, got one problem:\n"
         "  split eval, feature label: Short: Long story (rule: BYTES, in every example, one value "
         "each, one of 'cat', 'dog'). Correct the values, or add them to the feature's domain in "
         "the schema."

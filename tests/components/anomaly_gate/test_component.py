@@ -84,7 +84,7 @@ def test_missing_labels_and_a_single_one(run: Callable[[], list[str]], tmp_path:
     with pytest.raises(GateError) as error:
         run()
     message = str(error.value)
-    assert "found 2 problems" in message
+    assert "got 2 problems" in message
     assert "split train, feature label" in message
     assert "split eval, feature label: every example has the same label" in message
 

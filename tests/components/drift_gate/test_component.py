@@ -20,7 +20,6 @@ from components import io  # noqa: E402
 from components.artifacts import DataDrift  # noqa: E402
 from components.drift_gate.baseline import LatestBlessedStatistics  # noqa: E402
 from components.drift_gate.component import DriftGate  # noqa: E402
-from components.drift_gate.executor import Executor  # noqa: E402
 from components.gate import GateError  # noqa: E402
 from schemas.images import image_schema_text  # noqa: E402
 
@@ -40,37 +39,38 @@ def statistics(folder: Path, **cats: int) -> standard_artifacts.ExampleStatistic
     return artifact
 
 
-def one(kind: type, folder: Path) -> list[types.Artifact]:
+def one(kind: type, folder: Path) -> types.Artifact:
     artifact = kind()
     artifact.uri = str(folder)
-    return [artifact]
+    return artifact
 
 
 def do(
-    tmp_path: Path, baseline: list[types.Artifact], splits: tuple[str, str], **bounds: float
+    tmp_path: Path, baseline: types.Artifact | None, splits: tuple[str, str], **bounds: float
 ) -> list[dict[str, object]]:
     (tmp_path / "schema").mkdir(parents=True)
     (tmp_path / "schema/schema.pbtxt").write_text(image_schema_text(["cat", "dog"]))
-    present = statistics(tmp_path / "present", train=60, test=50)
-    given = {
-        "statistics": [present],
-        "schema": one(standard_artifacts.Schema, tmp_path / "schema"),
-        "baseline_statistics": baseline,
-    }
-    made = {"drift": one(DataDrift, tmp_path / "drift")}
-    Executor().Do(given, made, {"split": splits[0], "other_split": splits[1], **bounds})
-    found: list[dict[str, object]] = json.loads((tmp_path / "drift/drift.json").read_text())
-    return found
+    DriftGate.test_call(
+        statistics=statistics(tmp_path / "present", train=60, test=50),
+        schema=one(standard_artifacts.Schema, tmp_path / "schema"),
+        baseline_statistics=baseline,
+        drift=one(DataDrift, tmp_path / "drift"),
+        split=splits[0],
+        other_split=splits[1],
+        **bounds,
+    )
+    distances: list[dict[str, object]] = json.loads((tmp_path / "drift/drift.json").read_text())
+    return distances
 
 
 def test_without_a_blessed_model_there_is_skew_only(tmp_path: Path) -> None:
-    (skew,) = do(tmp_path, [], ("train", "test"), max_drift=0.01, max_skew=0.2)
+    (skew,) = do(tmp_path, None, ("train", "test"), max_drift=0.01, max_skew=0.2)
     assert skew["metric"] == "skew"
     assert str(skew["note"]).startswith("L-infinity distance 0.1000 less")
 
 
 def test_data_that_moved_too_far_stops_the_run_and_leaves_nothing(tmp_path: Path) -> None:
-    before = [statistics(tmp_path / "before", train=95, test=50)]
+    before = statistics(tmp_path / "before", train=95, test=50)
     with pytest.raises(GateError, match=r"drift of label is 0\.1579, must be <= 0\.1000"):
         do(tmp_path, before, ("train", "test"), max_drift=0.1)
     assert not (tmp_path / "drift").exists()
@@ -86,8 +86,8 @@ def test_the_other_split_is_test_or_eval_where_there_is_none(tmp_path: Path, jud
 
 
 def test_a_split_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"must have the split 'live', got train, test"):
-        do(tmp_path, [], ("train", "live"))
+    with pytest.raises(ValueError, match=r"must have the split 'live', got 'train, test"):
+        do(tmp_path, None, ("train", "live"))
 
 
 @pytest.fixture

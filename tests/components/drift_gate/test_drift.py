@@ -33,9 +33,9 @@ def test_margin_and_verdict(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, "must be a list of distances, got a dict"),
-        (["fare"], 'got "fare"'),
-        ([{**gate.to_json([DRIFT])[0], "metric": "moved"}], "of drift or skew, got drift of fare"),
+        ({}, "must be a list of distances, got {}"),
+        (["fare"], 'got .*"fare"'),
+        ([{**gate.to_json([DRIFT])[0], "metric": "moved"}], "of drift or skew, got .drift of fare"),
         ([{**gate.to_json([DRIFT])[0], "value": "0.1"}], "must be a number"),
     ],
     ids=["no list", "no object", "kind", "text"],

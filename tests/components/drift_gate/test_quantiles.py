@@ -116,5 +116,5 @@ def test_infinite_and_missing_values(low: float, high: float) -> None:
 def test_statistics_without_quantiles_are_refused() -> None:
     (feature,) = statistics(pd.DataFrame({"x": [1.0, 2.0]})).datasets[0].features
     del feature.num_stats.histograms[:]
-    with pytest.raises(ValueError, match="must hold a QUANTILES histogram, got none for x"):
+    with pytest.raises(ValueError, match="must hold a QUANTILES histogram, got 'none for x'"):
         quantiles.read(feature)
