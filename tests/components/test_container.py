@@ -1,3 +1,4 @@
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -6,6 +7,7 @@ import pytest
 
 from components import container as task
 from components.artifacts import ABSENT
+from trainer_module.util.checks import UserError
 
 
 def artifact(uri: str, title: str = "tfx.Model", **metadata: Any) -> dict[str, Any]:
@@ -25,7 +27,7 @@ def invocation(
     }
 
 
-def made(**artifacts: dict[str, Any]) -> dict[str, Any]:
+def result(**artifacts: dict[str, Any]) -> dict[str, Any]:
     return {"artifacts": {key: {"artifacts": [value]} for key, value in artifacts.items()}}
 
 
@@ -42,33 +44,34 @@ def uris(side: dict[str, Any]) -> dict[str, str]:
         ("/workspace/a", "/workspace/a"),
     ],
 )
-def test_artifacts_lie_where_the_launcher_puts_them(uri: str, path: str) -> None:
-    given = invocation({"model": artifact(uri)}, {"blessing": artifact(uri)})
-    local = task.staged(given)
-    assert uris(local["inputs"]) == {"model": path}
-    assert uris(local["outputs"]) == {"blessing": path}
-    assert uris(given["inputs"]) == {"model": uri}
+def test_artifacts_lie_where_the_launcher_stages_them(uri: str, path: str) -> None:
+    assert task.local_path(uri) == path
 
 
-def test_what_is_absent_is_no_input() -> None:
-    given = invocation(
-        {"model": artifact("/m"), "baseline_model": artifact("/b", **{ABSENT: 1.0})}, {}
+def test_only_what_is_absent_is_dropped_from_the_inputs() -> None:
+    absent, present = artifact("/a", **{ABSENT: 1.0}), artifact("/b", **{ABSENT: 0.0})
+    executor_input = invocation({"model": artifact("/m"), "base": absent, "baseline": present}, {})
+    task.drop_absent_inputs(executor_input)
+    assert uris(executor_input["inputs"]) == {"model": "/m", "baseline": "/b"}
+
+
+def test_outputs_that_kubeflow_adds_are_dropped() -> None:
+    logs, page = artifact("/logs", "system.Artifact"), artifact("/page", "system.HTML")
+    executor_input = invocation(
+        {}, {"model": artifact("/m"), "executor-logs": logs, "report": page}
     )
-    assert uris(task.without_absent(given)["inputs"]) == {"model": "/m"}
-
-
-def test_what_is_not_absent_stays() -> None:
-    given = invocation({"baseline_model": artifact("/b", **{ABSENT: 0.0})}, {})
-    assert task.without_absent(given) == given
+    task.drop_added_outputs(executor_input, {"system.HTML"})
+    assert uris(executor_input["outputs"]) == {"model": "/m", "report": "/page"}
 
 
 def test_an_input_has_the_type_that_the_component_declares() -> None:
-    given = invocation({"model": {"uri": "/m", "type": {"instanceSchema": ""}}}, {})
+    executor_input = invocation({"model": {"uri": "/m", "type": {"instanceSchema": ""}}}, {})
+    with pytest.raises(UserError, match=r"'model' must be in .*use_pipeline_spec_2_1=True"):
+        task.set_input_types(executor_input, {})
     spec = {"artifacts": {"model": {"artifactType": {"instanceSchema": "title: tfx.Model"}}}}
-    (typed,) = task.typed(given, spec)["inputs"]["artifacts"]["model"]["artifacts"]
+    task.set_input_types(executor_input, spec)
+    (typed,) = executor_input["inputs"]["artifacts"]["model"]["artifacts"]
     assert typed["type"] == {"instanceSchema": "title: tfx.Model"}
-    with pytest.raises(ValueError, match=r"'model' must be in .*use_pipeline_spec_2_1=True"):
-        task.typed(given, {})
 
 
 @pytest.mark.parametrize(
@@ -83,7 +86,7 @@ def test_an_input_has_the_type_that_the_component_declares() -> None:
     ],
 )
 def test_dataflow_is_told_by_beams_own_options(args: list[str], on_dataflow: bool) -> None:
-    assert task.on_dataflow(args) is on_dataflow
+    assert task.runs_on_dataflow(args) is on_dataflow
 
 
 def test_a_component_that_reads_files_has_a_driver() -> None:
@@ -93,39 +96,36 @@ def test_a_component_that_reads_files_has_a_driver() -> None:
 
 
 def test_the_drivers_properties_reach_the_executor() -> None:
-    given = invocation({}, {"examples": artifact("/e", split_names="[]")})
-    driven = made(examples=artifact("/e", span=3.0))
-    merged = task.with_driven(given, driven)
-    assert merged["outputs"]["artifacts"]["examples"]["artifacts"][0]["metadata"] == {
-        "split_names": "[]",
-        "span": 3.0,
-    }
+    executor_input = invocation({}, {"examples": artifact("/e", split_names="[]")})
+    task.add_driver_properties(executor_input, result(examples=artifact("/e", span=3.0)))
+    (examples,) = executor_input["outputs"]["artifacts"]["examples"]["artifacts"]
+    assert examples["metadata"] == {"split_names": "[]", "span": 3.0}
 
 
-def test_outputs_are_told_under_their_first_uris() -> None:
-    given = invocation({"model": artifact("gs://b/model")}, {"blessing": artifact("gs://b/out")})
-    result = task.unstaged(
-        made(blessing=artifact("/gcs/b/out", current_model="/gcs/b/model", blessed=1.0)),
-        given,
-        lambda folder: None,
+def test_outputs_have_the_uris_of_the_object_store() -> None:
+    executor_input = invocation(
+        {"model": artifact("gs://b/model")}, {"blessing": artifact("gs://b/out")}
     )
-    assert uris(result) == {"blessing": "gs://b/out"}
-    assert result["artifacts"]["blessing"]["artifacts"][0]["metadata"] == {
-        "current_model": "gs://b/model",
-        "blessed": 1.0,
-    }
+    blessing = artifact("/gcs/b/out", current_model="/gcs/b/model", blessed=1.0)
+    answer = result(blessing=blessing)
+    task.restore_uris(answer, executor_input)
+    assert uris(answer) == {"blessing": "gs://b/out"}
+    assert blessing["metadata"] == {"current_model": "gs://b/model", "blessed": 1.0}
 
 
-def test_a_page_is_told_as_the_file() -> None:
-    page, other = artifact("minio://b/page", "system.HTML"), artifact("minio://b/other")
-    result = task.unstaged(
-        made(report=artifact("/minio/b/page"), other=artifact("/minio/b/other")),
-        invocation({}, {"report": page, "other": other}),
-        lambda folder: f"of-{Path(folder).name}.html",
-    )
-    assert uris(result) == {
-        "report": "minio://b/page/of-page.html",
-        "other": "minio://b/other",
+def test_the_uri_of_a_page_is_the_file(tmp_path: Path) -> None:
+    outputs = {}
+    for name, files in (("report", ["page.html"]), ("two", ["a.html", "b.html"]), ("none", [])):
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).touch()
+        outputs[name] = artifact(str(tmp_path / name), "system.HTML")
+    answer = result(**copy.deepcopy(outputs))
+    task.restore_uris(answer, invocation({}, outputs))
+    assert uris(answer) == {
+        "report": f"{tmp_path}/report/page.html",
+        "two": f"{tmp_path}/two",
+        "none": f"{tmp_path}/none",
     }
 
 
