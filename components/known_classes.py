@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import schemas
 from components.gate import Check, GateError
+from trainer_module.config import Features, ImageFeatures
 
 _NAMED = 10
 
@@ -24,6 +25,11 @@ class Known(NamedTuple):
     kind: str
     classes: tuple[str, ...]
     label: str | None = None
+
+
+def of(features: Features, classes: tuple[str, ...]) -> Known:
+    """Returns what the export of a model with these features and classes writes."""
+    return Known("images" if isinstance(features, ImageFeatures) else "table", classes)
 
 
 def read(model: Path) -> Known | None:

@@ -24,6 +24,7 @@ from tfx.proto import example_gen_pb2, pusher_pb2, trainer_pb2
 from tfx.types import BaseChannel, Channel
 from tfx.types.standard_artifacts import ExampleStatistics, Model, ModelBlessing
 
+from components import known_classes
 from components.anomaly_gate.component import AnomalyGate
 from components.drift_gate.baseline import LatestBlessedStatistics
 from components.drift_gate.component import DriftGate
@@ -46,7 +47,6 @@ from .data.dataset import EVAL, TABLE_SPLITS, TEST, TRAIN
 from .metadata import store as metadata
 from .metadata.store import Store
 from .runners import beam
-from .runners.baseline import known
 
 Place: TypeAlias = str | RuntimeParameter
 """A folder that is known now, or named when a compiled pipeline is run."""
@@ -264,7 +264,7 @@ def _baseline(config: RunConfig, paths: PipelinePaths) -> _Baseline:
     if paths.metadata is None:
         latest = LatestBlessed(
             paths.pushed,
-            known=known(config),
+            known=known_classes.of(config.features, config.classes),
             allow_class_change=config.gates.allow_class_change,
         )
         return _Baseline((latest,), latest.outputs["model"], latest.outputs["statistics"])

@@ -1,22 +1,14 @@
-"""The models that a run compares with and replaces: may a model of these classes do so?"""
+"""Check of the classes of the models that a run is compared with and replaces."""
 
 from pathlib import Path
 
 from components import known_classes
-from components.known_classes import Known
 from components.latest_blessed import version as latest
-from trainer_module.config import ImageFeatures
 
 from ..config import RunConfig
 from ..metadata import store as metadata
 from ..metadata import versions
 from ..metadata.store import Records, Store
-
-
-def known(config: RunConfig) -> Known:
-    """Returns what the model of a run will say of itself."""
-    kind = "images" if isinstance(config.features, ImageFeatures) else "table"
-    return Known(kind, config.classes)
 
 
 def check(config: RunConfig, output: Path, store: Store) -> None:
@@ -25,7 +17,7 @@ def check(config: RunConfig, output: Path, store: Store) -> None:
     Args:
         config: The run, with `classes` filled in.
         output: Output folder.
-        store: Where the runs are recorded.
+        store: ML Metadata of the runs.
 
     Raises:
         GateError: It would, and --allow-class-change is not given.
@@ -33,9 +25,10 @@ def check(config: RunConfig, output: Path, store: Store) -> None:
     first = isinstance(store, Path) and not store.is_file()
     blessed = None if first else last_blessed(metadata.read(store))
     served = latest.newest(versions.folder_of(output)).model
+    known = known_classes.of(config.features, config.classes)
     for model in (served, blessed):
         if model is not None:
-            known_classes.check(model, known(config), allow_change=config.gates.allow_class_change)
+            known_classes.check(model, known, allow_change=config.gates.allow_class_change)
 
 
 def last_blessed(records: Records) -> Path | None:

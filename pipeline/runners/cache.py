@@ -1,4 +1,4 @@
-"""Results that are gone from the disk: no cache and no baseline for another run."""
+"""Marks of deleted artifacts, so that neither the cache nor a Resolver returns them."""
 
 import json
 import logging
@@ -15,16 +15,13 @@ _MAY_BE_EMPTY = frozenset({"TransformCache", "PushedModel"})
 
 
 def forget_lost(store: Store) -> tuple[Artifact, ...]:
-    """Mark the artifacts that were deleted from the disk as deleted in ML Metadata.
+    """Marks artifacts that were deleted from the disk as deleted in ML Metadata.
 
-    TFX itself looks no further than whether a folder is there, and hands a baseline to the
-    Evaluator without looking at all. A component whose output is marked runs again.
-
-    Args:
-        store: Where the runs are recorded. The caller holds the output folder's lock.
+    TFX itself checks only that a folder exists, and of a baseline not even that. A component whose
+    output is marked runs again. The caller holds the output folder's lock.
 
     Returns:
-        What was marked by this call.
+        The artifacts that this call marked.
 
     Raises:
         ValueError: The store cannot be opened.
@@ -51,12 +48,12 @@ def forget_lost(store: Store) -> tuple[Artifact, ...]:
 
 
 def lost(artifacts: Iterable[Artifact]) -> tuple[Artifact, ...]:
-    """The artifacts of this machine of which files are missing."""
-    return tuple(artifact for artifact in artifacts if not _whole(artifact))
+    """Returns the artifacts on this machine of which files are missing."""
+    return tuple(artifact for artifact in artifacts if not _is_complete(artifact))
 
 
-def _whole(artifact: Artifact) -> bool:
-    """Whether an artifact is where it was written, as far as names tell."""
+def _is_complete(artifact: Artifact) -> bool:
+    """Returns whether an artifact is where it was written, as far as names tell."""
     pushed = str(artifact.properties.get("pushed_destination", ""))
     if pushed and "://" not in pushed and not Path(pushed).is_dir():
         return False
@@ -70,8 +67,8 @@ def _whole(artifact: Artifact) -> bool:
 
 def _splits(artifact: Artifact) -> list[Path]:
     names = artifact.properties.get("split_names")
-    found = json.loads(names) if isinstance(names, str) and names else []
-    return [Path(artifact.uri) / f"Split-{name}" for name in found]
+    splits = json.loads(names) if isinstance(names, str) and names else []
+    return [Path(artifact.uri) / f"Split-{name}" for name in splits]
 
 
 def _holds_a_file(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""A full disk, told from whatever a library makes of it."""
+"""Detection of out-of-disk errors, whatever a library makes of them."""
 
 import contextlib
 import errno
@@ -6,6 +6,8 @@ import shutil
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+
+from trainer_module.util.checks import UserError
 
 _SQLITE = "database or disk is full"
 # As the C library says it, SQLite, and NumPy where a write came up short.
@@ -20,47 +22,31 @@ _ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NOTHING = 64 * 1024
 
 
-class DiskFullError(OSError):
-    """There is no room for what a run writes."""
+class DiskFullError(UserError):
+    """Disk without room for what a run writes."""
 
 
 def full(error: BaseException, output: Path) -> DiskFullError | None:
-    """The error in plain words if a full disk is behind it.
-
-    Args:
-        error: What was raised.
-        output: Output folder.
-    """
-    if isinstance(error, DiskFullError):
-        return error
+    """Returns the error in plain words if a full disk is behind it, else None."""
     if not (any(map(_says_so, _chain(error))) or _free(output) < _NOTHING):
         return None
     # ML Metadata quotes whole queries; the log holds them.
     text = _SQLITE if _SQLITE in str(error) else str(error)
-    said = textwrap.shorten(text, 160, placeholder=" ...") or type(error).__name__
+    reason = textwrap.shorten(text, 160, placeholder=" ...") or type(error).__name__
     return DiskFullError(
-        f"there must be room for what a run writes, but the disk of {output} is full ({said}). "
-        "Make room on it; the same command goes on from there."
+        f"there must be room for what a run writes, but the disk of {output} is full",
+        reason,
+        "Make room on it; the same command resumes from there.",
     )
 
 
 @contextlib.contextmanager
 def named(output: Path) -> Iterator[None]:
-    """Have an error within that comes of a full disk say so.
-
-    Args:
-        output: Output folder.
-
-    Raises:
-        DiskFullError: The disk is full.
-    """
+    """Raises DiskFullError in place of an OSError that comes of a full disk."""
     try:
         yield
     except OSError as error:
-        found = full(error, output)
-        if found is None or found is error:
-            raise
-        raise found from error
+        raise full(error, output) or error from error
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -77,6 +63,6 @@ def _says_so(error: BaseException) -> bool:
 
 
 def _free(output: Path) -> int:
-    """Bytes that can be written on the disk of a folder that may not be there yet."""
-    there = next((folder for folder in (output, *output.parents) if folder.exists()), output)
-    return shutil.disk_usage(there).free
+    """Returns free bytes on the disk of a folder that may not exist yet."""
+    existing = next((folder for folder in (output, *output.parents) if folder.exists()), output)
+    return shutil.disk_usage(existing).free

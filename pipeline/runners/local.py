@@ -1,4 +1,4 @@
-"""Runs the pipeline on this machine, in this process."""
+"""Local runner: the pipeline in this process."""
 
 import contextlib
 import dataclasses
@@ -17,7 +17,7 @@ from rich.console import Console
 from components.gate import GateError
 from trainer_module.distributed import cluster
 from trainer_module.util import collector, environment
-from trainer_module.util.checks import require
+from trainer_module.util.checks import UserError, require
 
 from ..config import RunConfig
 from ..data import dataset
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class RunFailedError(RuntimeError):
-    """A component, or the making of the pipeline, failed.
+    """Failure of a component, or before the first one.
 
     Attributes:
         component: The component that failed; None if none had started.
@@ -37,7 +37,6 @@ class RunFailedError(RuntimeError):
     """
 
     def __init__(self, component: str | None, cause: BaseException, log: Path) -> None:
-        """Say what failed in the cause's own words."""
         where = f"{component} failed: " if component else ""
         super().__init__(where + (str(cause) or type(cause).__name__))
         self.component = component
@@ -45,34 +44,28 @@ class RunFailedError(RuntimeError):
 
     @property
     def gate(self) -> bool:
-        """Whether nothing is broken, but a gate stopped the run."""
+        """Whether a gate stopped the run."""
         return isinstance(self.__cause__, GateError)
 
 
 @dataclass(frozen=True)
 class Session:
-    """What runs on this machine need, ready for as long as a context lasts.
-
-    Attributes:
-        config: The run, with `classes` filled in.
-        data: Where the data is.
-        output: Output folder, absolute; it is held.
-        store: Where runs are recorded.
-        log: The log file.
-    """
+    """Locked output folder, log, data and ML Metadata of runs on this machine."""
 
     config: RunConfig
+    """The run, with `classes` filled in."""
     data: dataset.Dataset
     output: Path
+    """Output folder, absolute and locked."""
     store: metadata.Store
     log: Path
 
     def failed(self, cause: Exception, where: str | None) -> RunFailedError:
-        """What to raise from a failure, whose traceback goes to the log.
+        """Logs the traceback of a failure and returns what to raise from it.
 
         Args:
-            cause: What was raised.
-            where: Component, or more, that failed; None if none had started.
+            cause: The error of a library or component.
+            where: Name of what failed; None if no component had started.
         """
         _log.error("%s", "".join(traceback.format_exception(cause)))
         plain = disk.full(cause, self.output) or metadata.plain(cause, self.store)
@@ -81,17 +74,16 @@ class Session:
 
 @contextlib.contextmanager
 def session(config: RunConfig) -> Iterator[Session]:
-    """Hold the output folder, open a log, and find data and ML Metadata.
+    """Locks the output folder, opens a log, data and ML Metadata.
 
     Args:
-        config: What the runs have in common.
+        config: Configuration that the runs share.
 
     Raises:
-        ValueError: The data cannot be used, or flags do not fit it, or the engine of Beam or the
-            database of ML Metadata is not there, or TF_CONFIG names several workers.
+        UserError: The data cannot be used, or flags do not fit it; the engine of Beam or the
+            database of ML Metadata does not answer; TF_CONFIG names several workers; the disk is
+            full; or another run is using the output folder.
         GateError: A model of other classes would be replaced.
-        disk.DiskFullError: There is no room to begin.
-        lock.OutputBusyError: Another run is using the output folder.
         RunFailedError: ML Metadata cannot be opened for writing.
     """
     place = cluster.locate(os.environ.get(cluster.TF_CONFIG, ""))
@@ -113,15 +105,15 @@ def session(config: RunConfig) -> Iterator[Session]:
             with metadata.ready(
                 database.metadata, database.metadata_password_file, output
             ) as store:
-                found = Session(config, data, output, store, log)
+                opened = Session(config, data, output, store, log)
                 try:
                     cache.forget_lost(store)
                     baseline.check(config, output, store)
                 except GateError:
                     raise
                 except Exception as cause:
-                    raise found.failed(cause, None) from cause
-                yield found
+                    raise opened.failed(cause, None) from cause
+                yield opened
 
 
 def _resolved(output: Path) -> Path:
@@ -129,14 +121,15 @@ def _resolved(output: Path) -> Path:
         return output.resolve()
     # What pathlib raises at links in a circle.
     except RuntimeError:
-        raise ValueError(
-            f"--output must be a folder or lead to one, got {output}, a link that leads in a "
-            "circle. Remove the link, or name another folder."
+        raise UserError(
+            "`output` must be a folder, and no link that leads in a circle",
+            str(output),
+            "Remove the link, or name another folder.",
         ) from None
 
 
 def run(config: RunConfig, console: Console, command: str = "") -> RunResult:
-    """Run the pipeline and read back what came of it.
+    """Runs the pipeline and returns its result.
 
     A failed run leaves earlier pushed models, artifacts and metadata as they were.
 
@@ -146,37 +139,29 @@ def run(config: RunConfig, console: Console, command: str = "") -> RunResult:
         command: Command that repeats the run, for its report.
 
     Raises:
-        ValueError: As `session`.
-        disk.DiskFullError: As `session`.
-        lock.OutputBusyError: As `session`.
+        UserError: As `session`.
+        GateError: As `session`.
         RunFailedError: A component failed.
     """
     began = time.monotonic()
-    with session(config) as here:
-        with progress.shown(console) as shown:
+    with session(config) as opened:
+        with progress.shown(console) as display:
             try:
-                run_id = execute(here.config, here.data, here.output, command)
+                run_id = execute(opened.config, opened.data, opened.output, command)
             except Exception as cause:
-                raise here.failed(cause, shown.component) from cause
+                raise opened.failed(cause, display.component) from cause
         from . import result
 
         seconds = time.monotonic() - began
-        return result.read_run(here.store, run_id, here.config, log=here.log, seconds=seconds)
+        return result.read_run(opened.store, run_id, opened.config, log=opened.log, seconds=seconds)
 
 
 def compile_pipeline(
     config: RunConfig, data: dataset.Dataset, output: Path, command: str = ""
 ) -> Any:
-    """The pipeline's intermediate representation for this machine.
+    """Returns the pipeline's intermediate representation, a pipeline_pb2.Pipeline.
 
-    Args:
-        config: The run, with `classes` filled in.
-        data: Where the data is.
-        output: Output folder, absolute.
-        command: Command that repeats the run, for its report.
-
-    Returns:
-        A tfx.proto.orchestration.pipeline_pb2.Pipeline.
+    Args: as `execute`.
     """
     from tfx.dsl.compiler.compiler import Compiler
 
@@ -201,14 +186,14 @@ def execute(
     command: str = "",
     to_nodes: Sequence[str] = (),
 ) -> str:
-    """Compile, run, and return the id of the run.
+    """Compiles and runs the pipeline, and returns the id of the run.
 
     Args:
         config: The run, with `classes` filled in.
-        data: Where the data is.
+        data: The data set.
         output: Output folder, absolute.
         command: Command that repeats the run, for its report.
-        to_nodes: Nodes to stop at; the whole pipeline if none are given.
+        to_nodes: Last nodes to run; all nodes if empty.
     """
     with collector.paused():
         from tfx.dsl.compiler import constants

@@ -1,4 +1,4 @@
-"""One run at a time in an output folder."""
+"""Lock of an output folder: one run at a time."""
 
 import os
 from collections.abc import Iterator
@@ -7,23 +7,22 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from trainer_module.util.checks import UserError
 
-class OutputBusyError(RuntimeError):
-    """Another process is running in the same output folder."""
+
+class OutputBusyError(UserError):
+    """Lock that another process holds."""
 
 
 @contextmanager
 def hold(output: Path) -> Iterator[None]:
-    """Hold the output folder for as long as the context lasts.
+    """Locks an output folder, which is created, for as long as the context lasts.
 
     The operating system frees the lock when its process ends, however it ends.
 
-    Args:
-        output: Folder; made if it is not there.
-
     Raises:
         OutputBusyError: Another process holds it.
-        ValueError: It is no folder, or cannot be written to.
+        UserError: It is no folder, or cannot be written to.
     """
     # The lock file is emptied by every attempt to take it, so the holder's name stands beside it.
     holder = output / ".lock-holder"
@@ -34,13 +33,15 @@ def hold(output: Path) -> Iterator[None]:
     except Timeout:
         pid = holder.read_text().strip() if holder.exists() else "unknown"
         raise OutputBusyError(
-            f"only one run at a time may use an output folder, and process {pid} is using "
-            f"{output}. Wait for it, or give this run another folder with --output."
+            f"only one run at a time may use an output folder, and process {pid} is using it",
+            str(output),
+            "Wait for it, or set `output` to another folder.",
         ) from None
     except OSError as error:
-        raise ValueError(
-            f"--output must be a folder that can be written to, got {output} ({error.strerror}). "
-            "Give another one, or make it writable."
+        raise UserError(
+            f"`output` must be a folder that can be written to ({error.strerror})",
+            str(output),
+            "Name another one, or make it writable.",
         ) from error
     try:
         holder.write_text(str(os.getpid()))

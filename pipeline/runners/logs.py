@@ -1,4 +1,4 @@
-"""Where the log of a run goes: a file, and the console only when asked."""
+"""Log file of a run, which leaves the console free."""
 
 import logging
 import sys
@@ -14,35 +14,30 @@ _TALKATIVE = ("absl", "apache_beam", "tensorflow", "py.warnings")
 
 
 class _LogFile(logging.FileHandler):
-    """A log file that does without the lines that a full disk has no room for.
+    """Log file that drops the lines that a full disk has no room for.
 
-    The run says what is wrong; a traceback on the console for every line would hide it.
+    The run reports the full disk; a traceback on the console for every line would hide it.
     """
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
-        """Pass over a line that cannot be written."""
+        """Drops a line that cannot be written."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
 
     def close(self) -> None:
-        """Close the file, with or without its last lines."""
+        """Closes the file, with or without its last lines."""
         with suppress(OSError):
             super().close()
 
 
 def path_for(output: Path, now: datetime) -> Path:
-    """The log file of a run that starts `now`."""
+    """Returns the log file of a run that starts `now`."""
     return output / "logs" / f"{now:%Y%m%d-%H%M%S}.log"
 
 
 @contextmanager
 def capture(path: Path, verbose: bool) -> Iterator[None]:
-    """Send Python's logs and warnings to a file, and to stderr too if `verbose`.
-
-    Args:
-        path: Log file; its folder is made.
-        verbose: Show everything on stderr as well.
-    """
+    """Sends Python's logs and warnings to a file, and to stderr too if `verbose`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
@@ -67,7 +62,7 @@ def capture(path: Path, verbose: bool) -> Iterator[None]:
 
 
 def silence_libraries() -> None:
-    """Take away the handlers that libraries installed on import; their records go to the root's."""
+    """Removes the handlers that libraries install on import; their records go to the root's."""
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.INFO)

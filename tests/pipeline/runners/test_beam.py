@@ -228,10 +228,10 @@ def test_batches_of_images_are_held_by_their_size() -> None:
 def test_dataflow_does_not_read_the_data() -> None:
     on_dataflow = config("dataflow", beam_args=DATAFLOW)
     common = beam.pipeline_args(on_dataflow, images=True)
-    assert container.on_dataflow(common)
-    assert not container.on_dataflow((*common, *beam.reading_args(on_dataflow)))
+    assert container.runs_on_dataflow(common)
+    assert not container.runs_on_dataflow((*common, *beam.reading_args(on_dataflow)))
     assert beam.reading_args(config("direct:2")) == ()
-    assert not container.on_dataflow(())
+    assert not container.runs_on_dataflow(())
 
 
 def test_what_is_there_passes(listening: str, tmp_path: Path) -> None:

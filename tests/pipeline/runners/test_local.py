@@ -17,12 +17,12 @@ from pipeline.runners import local, lock
 
 @pytest.fixture
 def config(tmp_path: Path) -> RunConfig:
-    """Pictures of two classes, one of which is no picture."""
+    """Images of two classes, one of which is no image."""
     for name in ("cat", "dog"):
         (tmp_path / "data" / name).mkdir(parents=True)
         for i in range(20):
             Image.new("L", (8, 8), i).save(tmp_path / "data" / name / f"{i}.png")
-    (tmp_path / "data" / "dog" / "7.png").write_bytes(b"no picture")
+    (tmp_path / "data" / "dog" / "7.png").write_bytes(b"no image")
     return dataclasses.replace(presets.images(), data=tmp_path / "data", output=tmp_path / "out")
 
 
@@ -60,7 +60,7 @@ def test_output_in_use_is_refused_before_anything_is_written(config: RunConfig) 
     with lock.hold(config.output):
         before = files(config.output)
         # The lock belongs to a file handle, so a second one in this process is refused as well.
-        with pytest.raises(lock.OutputBusyError, match="--output"):
+        with pytest.raises(lock.OutputBusyError, match="`output`"):
             local.run(config, Console(file=io.StringIO()))
         assert files(config.output) == before
 
@@ -87,7 +87,7 @@ def test_a_model_of_other_classes_is_not_replaced_unless_asked_for(
 def test_output_behind_links_in_a_circle_is_refused(config: RunConfig, below: str) -> None:
     config.output.symlink_to(config.output)
     config = dataclasses.replace(config, output=config.output / below)
-    with pytest.raises(ValueError, match=r"--output must be a folder .*circle\. Remove the link"):
+    with pytest.raises(ValueError, match=r"`output` must be a folder.*circle.*Remove the link"):
         local.run(config, Console(file=io.StringIO()))
 
 

@@ -42,7 +42,7 @@ def test_second_run_is_refused_and_told_by_whom(
 ) -> None:
     for _ in range(2):  # the first attempt must not disturb what the second is told
         with (
-            pytest.raises(lock.OutputBusyError, match=rf"process {holder.pid} .*--output"),
+            pytest.raises(lock.OutputBusyError, match=rf"process {holder.pid} .*`output`"),
             lock.hold(tmp_path),
         ):
             pass
@@ -59,7 +59,7 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for output in (tmp_path / "file", tmp_path / "file" / "below"):
         with (
-            pytest.raises(ValueError, match=rf"--output must be a folder .*got {output}"),
+            pytest.raises(ValueError, match=rf"`output` must be a folder .*got '{output}'"),
             lock.hold(output),
         ):
             pass
