@@ -244,6 +244,7 @@ class Cluster:
         pipeline_root: str | None = None,
         lose: Mapping[str, Loss] | None = None,
         only: set[str] | None = None,
+        cached: Run | None = None,
         at_once: int = 2,
     ) -> Run:
         """Runs a compiled pipeline.
@@ -253,7 +254,8 @@ class Cluster:
             values: Values of parameters; the file's defaults for the others.
             pipeline_root: Pipeline root of the run; None for that of the server.
             lose: Tasks that lose their first pod.
-            only: Tasks to run; None for all.
+            only: Tasks to run; None for all. The others hold up none of these.
+            cached: Earlier run whose results the other tasks have, as from the server's cache.
             at_once: Tasks that may run at the same time.
 
         Returns:
@@ -282,16 +284,20 @@ class Cluster:
                 for name, parameter in parameters.items()
             },
         )
-        waiting = dict(spec["root"]["dag"]["tasks"])
-        if only is not None:
-            waiting = {name: task for name, task in waiting.items() if name in only}
+        tasks = spec["root"]["dag"]["tasks"]
+        waiting = {name: task for name, task in tasks.items() if only is None or name in only}
+        selected = set(waiting)
+        if cached is not None:
+            run.tasks = {name: t for name, t in cached.tasks.items() if name not in selected}
         running: dict[Future[Task], str] = {}
         with ThreadPoolExecutor(at_once) as pool:
             while waiting or running:
                 done = {name for name, task in run.tasks.items() if task.succeeded}
                 # Kubeflow orders tasks by dependentTasks alone.
-                ready = [n for n, t in waiting.items() if set(t.get("dependentTasks", ())) <= done]
-                for name in ready:
+                before = {
+                    n: selected & set(t.get("dependentTasks", ())) for n, t in waiting.items()
+                }
+                for name in [n for n in waiting if before[n] <= done]:
                     pod = _Driver(context, run, name, waiting.pop(name))
                     running[pool.submit(pod.run, (lose or {}).get(name))] = name
                 if not running:
