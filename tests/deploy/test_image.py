@@ -79,15 +79,6 @@ def test_the_linter_would_find_something(tmp_path: Path) -> None:
     assert "DL3013" in hadolint(tmp_path / "Dockerfile").stdout
 
 
-def test_every_exception_from_the_linter_has_a_reason() -> None:
-    lines = DOCKERFILE.read_text().splitlines()
-    places = [i for i, line in enumerate(lines) if line.startswith("# hadolint ignore=")]
-    assert len(places) == 3
-    # Of the same kind, and the first of them says why for the one below too.
-    assert "Here and below" in lines[places[0] - 1]
-    assert lines[places[-1] - 1].startswith("# A stage")
-
-
 def test_docker_ignore_patterns_are_read_as_docker_does() -> None:
     patterns = ["*", "!a", "!deploy/x", "**/__pycache__"]
     kept = ("a/b.py", "a/c/d.py", "deploy/x")
