@@ -2,8 +2,6 @@
 
 import builtins
 import html
-import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +9,12 @@ from typing import Any
 from tfx import types
 from tfx.orchestration.experimental.interactive import visualizations
 
+from components import training_report
 from components.artifacts import HtmlReport, TrainingHistory
 from trainer_module import history
 from trainer_module.history import History
+
+_TEMPLATE = Path(__file__).parent / "page" / "plot.html"
 
 
 def register() -> None:
@@ -31,44 +32,24 @@ def register() -> None:
         visualizations.get_registry().register(visualization)
     shell = get_ipython()
     formatter = shell.display_formatter.formatters["text/html"]
-    shown: tuple[tuple[type, Callable[[Any], str]], ...] = (
+    displays: tuple[tuple[type, Callable[[Any], str]], ...] = (
         (TrainingHistory, _of_history_artifact),
         (HtmlReport, _of_report_artifact),
         (History, plot),
     )
-    for kind, show in shown:
+    for kind, show in displays:
         formatter.for_type(kind, show)
 
 
 def plot(record: History) -> str:
-    """Returns metrics, learning rate and batch size over the epochs as an HTML frame."""
-    # Plotly and the report's templates are read only where something is shown.
-    from components.training_report import figures, page
+    """Returns metric, learning rate and batch size over the epochs as an HTML frame."""
+    # Plotly and the templates are read only where something is shown.
+    from components.page import render
+    from components.training_report import figures
 
-    # The first theme of the sheet is the light one.
-    found = re.findall(r"(--[a-z-]+):\s*(#[0-9a-f]+)", page.asset("report.css"))
-    colours = dict(reversed(found))
-    figure = figures.training(record)
-    epochs = figures.axes(record)["epochs"]
-    data = [
-        {**trace, "x": [epochs[place] for place in index]}
-        for trace, index in zip(figure["data"], figure["index"], strict=True)
-    ]
-    layout = figure["layout"]
-    for place, line, number in zip(
-        figure["marks"], layout["shapes"], layout["annotations"], strict=True
-    ):
-        line |= {"x0": epochs[place], "x1": epochs[place]}
-        number["x"] = epochs[place]
-    text = json.dumps({"data": data, "layout": layout}, default=str)
-    for name, colour in colours.items():
-        text = text.replace(json.dumps(name), json.dumps(colour))
-    text = text.replace("<", "\\u003c")
-    return _frame(
-        f'<div id="plot"></div><script>{page.plotly_js()}</script>'
-        f'<script>const made = {text}; Plotly.newPlot("plot", made.data, made.layout);</script>',
-        layout["height"] + 40,
-    )
+    drawn = figures.training(record)
+    text = render.page(_TEMPLATE, {"training": drawn})
+    return _frame(text, drawn.figure.layout.height + 80)
 
 
 def _frame(document: str, height: int) -> str:
@@ -84,9 +65,7 @@ def _of_history_artifact(artifact: types.Artifact) -> str:
 
 
 def _of_report_artifact(artifact: types.Artifact) -> str:
-    from components.training_report import page
-
-    return _frame((Path(artifact.uri) / page.FILE_NAME).read_text("utf-8"), 800)
+    return _frame((Path(artifact.uri) / training_report.FILE_NAME).read_text("utf-8"), 800)
 
 
 def _display(text: str) -> None:

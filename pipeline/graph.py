@@ -227,6 +227,8 @@ def create_pipeline(
         split=TEST,
         label=label,
         title=config.name,
+        source=paths.data,
+        network=config.network.model,
         command=command,
         fingerprint=code,
         rounding=evaluation.ROUNDING,

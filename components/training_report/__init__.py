@@ -1,1 +1,3 @@
-"""A page for people about a training run."""
+"""TrainingReport: component that writes a run's report as one HTML page."""
+
+FILE_NAME = "report.html"

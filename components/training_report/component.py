@@ -1,4 +1,4 @@
-"""TrainingReport: what a person looks at after a run, as one HTML file."""
+"""TrainingReport: component that writes a run's report as one HTML page."""
 
 import json
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from components import artifacts, notebook
 from components.training_report import executor
 from components.training_report.mistakes import LOOKED_AT
 from schemas import parameter
+from trainer_module.util.checks import require
 
 _KEYS = standard_component_specs
 
@@ -22,13 +23,15 @@ def _input(kind: type[types.Artifact], optional: bool = False) -> Any:
 
 
 class TrainingReportSpec(component_spec.ComponentSpec):  # type: ignore[misc]
-    """What a run left behind in, a page out."""
+    """Specification of TrainingReport."""
 
     PARAMETERS: ClassVar[dict[str, Any]] = {
         executor.CLASSES_KEY: component_spec.ExecutionParameter(type=str),
         executor.SPLIT_KEY: component_spec.ExecutionParameter(type=str),
         executor.LABEL_KEY: component_spec.ExecutionParameter(type=str),
         executor.TITLE_KEY: component_spec.ExecutionParameter(type=str),
+        executor.SOURCE_KEY: component_spec.ExecutionParameter(type=str, optional=True),
+        executor.NETWORK_KEY: component_spec.ExecutionParameter(type=str, optional=True),
         executor.COMMAND_KEY: component_spec.ExecutionParameter(type=str),
         executor.FINGERPRINT_KEY: component_spec.ExecutionParameter(type=str),
         executor.ROUNDING_KEY: component_spec.ExecutionParameter(type=float),
@@ -80,12 +83,14 @@ class TrainingReport(base_component.BaseComponent):  # type: ignore[misc]
         split: str = "eval",
         label: str = schemas.LABEL,
         title: str = "Training run",
+        source: str | None = None,
+        network: str | None = None,
         command: str = "",
         fingerprint: str = "",
         rounding: float = 0.0,
         look_at: int = LOOKED_AT,
     ) -> None:
-        """Construct the component.
+        """Constructs the component.
 
         Args:
             evaluation: ModelEvaluation of the trained model.
@@ -97,33 +102,37 @@ class TrainingReport(base_component.BaseComponent):  # type: ignore[misc]
             anomalies: ExampleAnomalies; without it the page cannot say whether the data is fine.
             model: The trained Model. With `examples`, the page shows the mistakes it is surest of.
             examples: Examples whose split `split` the model is asked about.
-            infra_blessing: InfraBlessing, for whether the model was seen to serve; one of Servable
-                also tells what was checked, and how fast it answered.
+            infra_blessing: InfraBlessing, for whether the model can be served; one of Servable also
+                has the checks, and how fast the model answered.
             drift: DataDrift, for how far the data has moved.
             classes: Class names in the order of the label indices.
             split: Split that was evaluated.
             label: Name of the label feature.
             title: Heading of the page.
+            source: Where the data came from, such as its folder.
+            network: Name of the model, such as "cnn".
             command: Command that repeats the run.
             fingerprint: Fingerprint of the training code.
             rounding: By how much the EvalConfig's bounds were made looser to allow for rounding.
             look_at: Examples the model is asked about, at most.
 
         Raises:
-            ValueError: look_at is below 1, or classes is a text.
+            UserError: `look_at` is below 1, or `classes` is a text.
         """
-        if look_at < 1:
-            raise ValueError(
-                f"look_at must be at least 1 example, got {look_at!r}. "
-                "Leave out model and examples to look at none."
-            )
-        if isinstance(classes, str):
-            raise ValueError(
-                f"classes must be a sequence of names, got the text {classes!r}. "
-                "Give a tuple such as ('cat', 'dog')."
-            )
+        require(
+            look_at >= 1,
+            "`look_at` must be at least 1 example",
+            look_at,
+            "Leave out model and examples to look at none.",
+        )
+        require(
+            not isinstance(classes, str),
+            "`classes` must be a sequence of names",
+            classes,
+            "Give a tuple such as ('cat', 'dog').",
+        )
         is_run = history is not None and history.type is standard_artifacts.ModelRun
-        given = {
+        optional = {
             executor.MODEL_RUN_KEY if is_run else executor.HISTORY_KEY: history,
             _KEYS.ANOMALIES_KEY: anomalies,
             _KEYS.MODEL_KEY: model,
@@ -137,11 +146,13 @@ class TrainingReport(base_component.BaseComponent):  # type: ignore[misc]
                 blessing=blessing,
                 statistics=statistics,
                 schema=schema,
-                **{key: channel for key, channel in given.items() if channel is not None},
+                **{key: channel for key, channel in optional.items() if channel is not None},
                 classes=parameter.compressed(json.dumps(list(classes))),
                 split=split,
                 label=label,
                 title=title,
+                source=source,
+                network=network,
                 command=command,
                 fingerprint=fingerprint,
                 rounding=rounding,

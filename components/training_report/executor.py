@@ -1,10 +1,10 @@
-"""Collects what a run left behind and writes the page."""
+"""Executor of TrainingReport: reads the artifacts of a run and writes the page."""
 
 import json
 import math
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import metadata
@@ -26,9 +26,10 @@ from components.anomaly_gate.anomalies import find_problems
 from components.drift_gate import drift
 from components.evaluation import results
 from components.servable.verdict import FILE_NAME as SERVING_FILE
-from components.training_report import data, mistakes, page, serving
+from components.training_report import FILE_NAME, data, mistakes, serving
 from schemas import columns, parameter
 from trainer_module import history
+from trainer_module.util.checks import UserError
 
 HISTORY_KEY = "history"
 MODEL_RUN_KEY = "model_run"
@@ -39,6 +40,8 @@ CLASSES_KEY = "classes"
 SPLIT_KEY = "split"
 LABEL_KEY = "label"
 TITLE_KEY = "title"
+SOURCE_KEY = "source"
+NETWORK_KEY = "network"
 COMMAND_KEY = "command"
 FINGERPRINT_KEY = "fingerprint"
 ROUNDING_KEY = "rounding"
@@ -59,10 +62,11 @@ _LIBRARIES = (
     "apache-beam",
     "numpy",
 )
+_Inputs = Mapping[str, types.Artifact]
 
 
-class ArtifactError(ValueError):
-    """An input does not hold what it should; the message names it and says what to do."""
+class ArtifactError(UserError):
+    """An input does not hold what it should."""
 
 
 class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
@@ -74,12 +78,12 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Collect, render, write.
+        """Reads the artifacts and writes the page.
 
         Args:
             input_dict: "evaluation", "blessing", "statistics" and "schema", one artifact each;
                 "history", "model_run", "anomalies", "model", "examples", "infra_blessing" and
-                "drift" where given.
+                "drift" where there are any.
             output_dict: "report", to which report.html is written. It gets the custom property
                 "test_accuracy" where the evaluation has the metric "accuracy".
             exec_properties: The parameters of `TrainingReport`.
@@ -87,6 +91,9 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
         Raises:
             ArtifactError: An input does not hold what it should.
         """
+        # Plotly is imported only where a page is made.
+        from components.training_report import page
+
         self._log_startup(input_dict, output_dict, exec_properties)
         inputs = {
             key: artifact_utils.get_single_instance(artifacts)
@@ -94,10 +101,8 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
             if artifacts
         }
         classes = tuple(json.loads(parameter.text(exec_properties.get(CLASSES_KEY) or "[]")))
-        split = exec_properties[SPLIT_KEY]
-        label = exec_properties[LABEL_KEY]
+        split, label = exec_properties[SPLIT_KEY], exec_properties[LABEL_KEY]
 
-        trained = _history(inputs)
         with _reading(inputs, _KEYS.EVALUATION_KEY, "Run the Evaluator again"):
             evaluated = results.read(
                 inputs[_KEYS.EVALUATION_KEY].uri,
@@ -105,37 +110,29 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
                 rounding=exec_properties.get(ROUNDING_KEY) or 0.0,
             )
         with _reading(inputs, _KEYS.STATISTICS_KEY, "Run StatisticsGen again"):
-            statistics = {
-                name: io.statistics(inputs[_KEYS.STATISTICS_KEY], name)
-                for name in io.splits(inputs[_KEYS.STATISTICS_KEY])
-            }
+            artifact = inputs[_KEYS.STATISTICS_KEY]
+            statistics = {name: io.statistics(artifact, name) for name in io.splits(artifact)}
         with _reading(inputs, _KEYS.SCHEMA_KEY, "Give it a schema.pbtxt"):
             schema = io.schema(inputs[_KEYS.SCHEMA_KEY])
         anomalies = None
         if _KEYS.ANOMALIES_KEY in inputs:
             with _reading(inputs, _KEYS.ANOMALIES_KEY, "Run ExampleValidator again"):
-                found = {
-                    name: io.anomalies(inputs[_KEYS.ANOMALIES_KEY], name)
-                    for name in io.splits(inputs[_KEYS.ANOMALIES_KEY])
-                }
-            anomalies = [str(each) for each in find_problems(found, statistics, schema, label)]
+                artifact = inputs[_KEYS.ANOMALIES_KEY]
+                by_split = {name: io.anomalies(artifact, name) for name in io.splits(artifact)}
+            anomalies = [str(each) for each in find_problems(by_split, statistics, schema, label)]
 
         summary = data.summarise(statistics, schema, label, classes)
+        blessing = inputs[_KEYS.BLESSING_KEY]
+        infra = inputs.get(INFRA_BLESSING_KEY)
         report = page.Report(
             title=exec_properties[TITLE_KEY],
             written=datetime.now(timezone.utc),
-            history=trained,
+            history=_history(inputs),
             evaluation=evaluated,
             blessed=_verdict(
-                inputs[_KEYS.BLESSING_KEY],
-                constants.BLESSED_FILE_NAME,
-                constants.NOT_BLESSED_FILE_NAME,
+                blessing, constants.BLESSED_FILE_NAME, constants.NOT_BLESSED_FILE_NAME
             ),
-            servable=(
-                _verdict(inputs[INFRA_BLESSING_KEY], "INFRA_BLESSED", "INFRA_NOT_BLESSED")
-                if INFRA_BLESSING_KEY in inputs
-                else None
-            ),
+            servable=_verdict(infra, "INFRA_BLESSED", "INFRA_NOT_BLESSED") if infra else None,
             data=summary,
             split=split,
             mistakes=_mistakes(
@@ -146,6 +143,9 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
                 summary.examples.get(split, 0),
                 exec_properties.get(LOOK_AT_KEY) or mistakes.LOOKED_AT,
             ),
+            run=(self._context.pipeline_run_id if self._context else None) or "",
+            source=exec_properties.get(SOURCE_KEY) or "",
+            model=exec_properties.get(NETWORK_KEY) or "",
             anomalies=anomalies,
             drift=_drift(inputs),
             serving=_serving(inputs),
@@ -155,54 +155,55 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
             fingerprint=exec_properties.get(FINGERPRINT_KEY) or "",
         )
         written = artifact_utils.get_single_instance(output_dict[REPORT_KEY])
-        write(page.render(report), written.uri)
-        accuracy = evaluated.candidate.values.get("accuracy", math.nan)
+        write(page.page(report), written.uri)
+        accuracy = evaluated.candidate.values.get(results.ACCURACY, math.nan)
         if math.isfinite(accuracy):
             written.set_float_custom_property(TEST_ACCURACY, accuracy)
-        logging.info("The training report is %s/%s.", written.uri, page.FILE_NAME)
+        logging.info("The training report is %s/%s.", written.uri, FILE_NAME)
 
 
 def versions() -> dict[str, str]:
-    """Version of Python and of each library that bears on a run, where it is installed."""
-    found = {"Python": sys.version.split()[0]}
+    """Returns the version of Python and of each library that bears on a run, if installed."""
+    by_name = {"Python": sys.version.split()[0]}
     for name in _LIBRARIES:
         try:
-            found[name] = metadata.version(name)
+            by_name[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return by_name
 
 
 def write(text: str, folder: str) -> None:
-    """Write `report.html`, whole or not at all.
+    """Writes `report.html` atomically.
 
     Args:
         text: The page.
-        folder: Folder or URI; made if it is not there.
+        folder: Folder or URI; created if it does not exist.
     """
     fileio.makedirs(folder)
-    temporary = f"{folder}/.{page.FILE_NAME}.part"
+    temporary = f"{folder}/.{FILE_NAME}.part"
     with fileio.open(temporary, "wb") as file:
         file.write(text.encode("utf-8"))
-    fileio.rename(temporary, f"{folder}/{page.FILE_NAME}", overwrite=True)
+    fileio.rename(temporary, f"{folder}/{FILE_NAME}", overwrite=True)
 
 
 @contextmanager
-def _reading(inputs: dict[str, types.Artifact], key: str, remedy: str) -> Iterator[None]:
-    """Names the artifact and the remedy where reading it fails."""
+def _reading(inputs: _Inputs, key: str, remedy: str) -> Iterator[None]:
+    """Raises an error that names artifact and remedy where reading it fails."""
     # Reading fails in many ways: TensorFlow's errors are neither OSError nor ValueError.
     try:
         yield
     except Exception as error:
         artifact = inputs[key]
         raise ArtifactError(
-            f"input {key!r} must be a readable {artifact.TYPE_NAME}, got {artifact.uri} "
-            f"({type(error).__name__}: {error}). {remedy}, or repair the folder."
+            f"input {key!r} must be a readable {artifact.TYPE_NAME}",
+            f"{artifact.uri} ({type(error).__name__}: {error})",
+            f"{remedy}, or repair the folder.",
         ) from error
 
 
-def _history(inputs: dict[str, types.Artifact]) -> history.History | None:
-    """The record of the run; None where none is given, or TFX's Trainer wrote none."""
+def _history(inputs: _Inputs) -> history.History | None:
+    """Returns the record of the run; None where there is none, or TFX's Trainer wrote none."""
     key = HISTORY_KEY if HISTORY_KEY in inputs else MODEL_RUN_KEY
     if key not in inputs:
         return None
@@ -217,23 +218,21 @@ def _history(inputs: dict[str, types.Artifact]) -> history.History | None:
 
 
 def _verdict(artifact: types.Artifact, passed: str, failed: str) -> bool | None:
-    """What a blessing says, by its file: an imported one has lost its properties."""
+    """Returns the verdict of a blessing by its file: an imported one has lost its properties."""
     for name, verdict in ((passed, True), (failed, False)):
         if fileio.exists(f"{artifact.uri}/{name}"):
             return verdict
     return None
 
 
-def _drift(inputs: dict[str, types.Artifact]) -> tuple[gate.Check, ...] | None:
-    """How far the data has moved; None where that is not given."""
+def _drift(inputs: _Inputs) -> tuple[gate.Check, ...] | None:
     if DRIFT_KEY not in inputs:
         return None
     with _reading(inputs, DRIFT_KEY, "Run DriftGate again"):
         return drift.parse(io_utils.read_bytes_file(f"{inputs[DRIFT_KEY].uri}/{drift.FILE_NAME}"))
 
 
-def _serving(inputs: dict[str, types.Artifact]) -> serving.Serving | None:
-    """How the model served; None where that is not given, or only the verdict is."""
+def _serving(inputs: _Inputs) -> serving.Serving | None:
     if INFRA_BLESSING_KEY not in inputs:
         return None
     file = f"{inputs[INFRA_BLESSING_KEY].uri}/{SERVING_FILE}"
@@ -244,35 +243,33 @@ def _serving(inputs: dict[str, types.Artifact]) -> serving.Serving | None:
         return serving.parse(io_utils.read_bytes_file(file))
 
 
-def _columns(inputs: dict[str, types.Artifact]) -> dict[str, columns.Input]:
-    """The columns that the model takes, by input; none where it does not say."""
+def _columns(inputs: _Inputs) -> dict[str, columns.Input]:
+    """Returns the columns that the model takes, by input; none where it does not say."""
     if _KEYS.MODEL_KEY not in inputs:
         return {}
-    model = inputs[_KEYS.MODEL_KEY]
-    folder = path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model))
-    file = f"{folder}/{columns.FILE}"
+    file = f"{_saved_model(inputs[_KEYS.MODEL_KEY])}/{columns.FILE}"
     if not fileio.exists(file):
         return {}
     with _reading(inputs, _KEYS.MODEL_KEY, "Run the Trainer again"):
         return columns.parse(io_utils.read_bytes_file(file))
 
 
+def _saved_model(model: types.Artifact) -> str:
+    folder: str = path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model))
+    return folder
+
+
 def _mistakes(
-    inputs: dict[str, types.Artifact],
-    classes: tuple[str, ...],
-    split: str,
-    label: str,
-    total: int,
-    look_at: int,
+    inputs: _Inputs, classes: tuple[str, ...], split: str, label: str, total: int, look_at: int
 ) -> mistakes.Mistakes | str:
-    """The most confident mistakes, or why they cannot be told."""
+    """Returns the most confident mistakes, or why they are not known."""
     missing = [key for key in (_KEYS.MODEL_KEY, _KEYS.EXAMPLES_KEY) if key not in inputs]
     if missing:
         return (
             f"Mistakes cannot be shown: the report was given no {' and no '.join(missing)}, "
             "and it needs both to ask the model about each example."
         )
-    model, examples = inputs[_KEYS.MODEL_KEY], inputs[_KEYS.EXAMPLES_KEY]
+    examples = inputs[_KEYS.EXAMPLES_KEY]
     form = examples_utils.get_payload_format(examples)
     if form != example_gen_pb2.FORMAT_TF_EXAMPLE:
         name = example_gen_pb2.PayloadFormat.Name(form)
@@ -285,10 +282,7 @@ def _mistakes(
         records = mistakes.read_records(files, _compression(files[0]))
     try:
         with _reading(inputs, _KEYS.MODEL_KEY, "Run the Trainer again"):
-            directory = path_utils.serving_model_path(
-                model.uri, path_utils.is_old_model_artifact(model)
-            )
-            classifier = mistakes.SavedModelClassifier(directory)
+            classifier = mistakes.SavedModelClassifier(_saved_model(inputs[_KEYS.MODEL_KEY]))
         return mistakes.find(
             records, classifier, classes, label=label, total=total, look_at=look_at
         )

@@ -1,24 +1,23 @@
-"""A comparison as one self-contained HTML page, in the look of the training report.  Pure."""
+"""Comparison of strategies as one self-contained HTML page.  Pure: values in, text out."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
+import plotly.graph_objects as go  # type: ignore[import-untyped]
 
-from components.training_report import figures
-from components.training_report import page as report
-from components.training_report.figures import Figure, Key
+from components.page import plots, render
+from components.page.plots import Key, Plot
 from trainer_module.history import EpochRecord
 from trainer_module.schedule.strategy import ACTIONS, STRATEGIES
 
 from . import text as comparison_text
-from .statistics import UNITS, Comparison, Curve, Trial, Unit
+from .statistics import UNITS, Comparison, Curve, Spread, Trial, Unit
+
+_TEMPLATE = Path(__file__).parent / "comparison.html"
 
 _SYMBOLS = {"stop": "x", "rollback": "star-triangle-down"}
 _TITLES: Mapping[Unit, str] = {
@@ -28,11 +27,16 @@ _TITLES: Mapping[Unit, str] = {
 }
 _DASHES = ("solid", "dot", "dash", "longdash", "dashdot")
 _HEIGHT = 320
+_PANES: tuple[tuple[str, Callable[[EpochRecord], float]], ...] = (
+    ("learning rate", lambda record: record.learning_rate),
+    ("batch size (examples)", lambda record: float(record.batch_size)),
+    ("update noise g", lambda record: record.update_noise),
+)
 
 
 @dataclass(frozen=True)
 class Page:
-    """All that the page tells.
+    """Content of the page.
 
     Attributes:
         title: Heading.
@@ -51,14 +55,15 @@ class Page:
     cores: int
 
 
-def render(page: Page) -> str:
-    """The page: HTML that needs nothing but itself, with every text escaped."""
-    comparison = page.comparison
-    plots: dict[str, Figure] = {unit: metric_over(comparison, unit) for unit in UNITS}
-    plots |= {"accuracy": accuracies(comparison), "schedule": schedule(comparison)}
-    plots = {name: {"key": (), **plot} for name, plot in plots.items()}
-    return _template().render(
-        p=page,
+def page(content: Page) -> str:
+    """Returns the page: HTML that loads nothing, with every text escaped."""
+    comparison = content.comparison
+    drawn: dict[str, Plot] = {unit: metric_over(comparison, unit) for unit in UNITS}
+    drawn |= {"accuracy": accuracies(comparison), "schedule": schedule(comparison)}
+    return render.page(
+        _TEMPLATE,
+        drawn,
+        p=content,
         c=comparison,
         first=comparison.totals[0],
         # Jinja's groupby would sort the strategies by name.
@@ -68,165 +73,204 @@ def render(page: Page) -> str:
         units=UNITS,
         key=[Key(name, colour(name), "line") for name in comparison.strategies],
         actions=ACTIONS,
-        symbols=_SYMBOLS,
         colour=colour,
         text=comparison_text,
-        config=report.flatten(page.config),
-        plots=plots,
-        page_data=report.script_json({"axes": axes(comparison), "plots": plots}),
-        css=Markup(report.asset("report.css")),
-        script=Markup(report.asset("report.js")),
-        plotly=Markup(report.plotly_js()),
+        config=render.flatten(content.config),
     )
 
 
 def colour(strategy: str) -> str:
-    """CSS variable of a strategy."""
+    """Returns the CSS variable of a strategy."""
     return STRATEGIES[strategy].colour if strategy in STRATEGIES else "--train"
 
 
-def axes(comparison: Comparison) -> dict[str, list[float]]:
-    """What may be on the x axis of the schedule: start and epochs of each run, run after run.
-
-    The script of the report looks the places of a trace up in one list and takes the last entry
-    for the end of the axis, so the largest of all runs stands there once more.
-    """
-    found: dict[str, list[float]] = {}
-    for unit in UNITS:
-        joined = [x for trial in comparison.trials for x in (0.0, *trial.axis(unit))]
-        found[unit] = [*joined, max(joined)]
-    return found
-
-
-def metric_over(comparison: Comparison, unit: Unit) -> Figure:
-    """The metric that steered the schedule: mean and spread, each seed, and its decisions."""
-    data: list[Figure] = []
-    for found in comparison.curves(unit):
-        trials = comparison.of(found.strategy)
-        shade = colour(found.strategy)
-        if len(trials) > 1:
-            data += _band(found, shade)
-            data += [_run(trial, comparison.monitor, unit, shade) for trial in trials]
-        data += _mean(found, len(trials), shade)
-        data += _decisions(trials, comparison.monitor, unit, shade)
-    return {
-        "data": data,
-        "layout": {
-            "height": _HEIGHT,
-            "margin": {"l": 10, "r": 12, "t": 12, "b": 42},
-            "hovermode": "x unified" if unit == "epochs" else "closest",
-            "xaxis": {
-                **figures.AXIS,
-                "title": {"text": _TITLES[unit]},
-                "rangemode": "tozero",
-                "nticks": 6,
-            },
-            "yaxis": {
-                **figures.AXIS,
-                "title": {"text": figures.plain(comparison.monitor)},
-                "automargin": True,
-                "range": _window(comparison),
-            },
-        },
-    }
-
-
-def accuracies(comparison: Comparison) -> Figure:
-    """Test accuracy of each run as a dot, and mean and standard deviation of each strategy."""
-    data: list[Figure] = []
-    for place, total in enumerate(comparison.totals):
-        values, shade = total.test_accuracy.values, colour(total.strategy)
-        seeds = len(values)
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": total.strategy,
-                # Side by side, since runs are often equal.
-                "x": [place - 0.12 + 0.24 * (i + 0.5) / seeds for i in range(seeds)],
-                "y": list(values),
-                "text": [f"seed {trial.seed}" for trial in comparison.of(total.strategy)],
-                "marker": {"size": 8, "color": shade, "opacity": 0.55},
-                "hovertemplate": f"{total.strategy}, %{{text}}: %{{y:.4f}}<extra></extra>",
-            }
-        )
-        if total.test_accuracy.deviation is not None:
-            text = comparison_text.share(total.test_accuracy)
-            data.append(
-                {
-                    "type": "scatter",
-                    "mode": "markers",
-                    "name": f"{total.strategy}, mean",
-                    "x": [place + 0.24],
-                    "y": [total.test_accuracy.mean],
-                    "error_y": {
-                        "type": "data",
-                        "array": [total.test_accuracy.deviation],
-                        "color": shade,
-                        "thickness": 2,
-                        "width": 6,
-                    },
-                    "marker": {"symbol": "diamond", "size": 10, "color": shade},
-                    "hovertemplate": f"{total.strategy}, mean {text}<extra></extra>",
-                }
-            )
-    names = [total.strategy for total in comparison.totals]
-    return {
-        "data": data,
-        "layout": {
-            "height": _HEIGHT,
-            "margin": {"l": 10, "r": 12, "t": 12, "b": 42},
-            "hovermode": "closest",
-            "xaxis": {
-                **figures.AXIS,
-                "tickmode": "array",
-                "tickvals": list(range(len(names))),
-                "ticktext": [figures.plain(name) for name in names],
-                "range": [-0.5, len(names) - 0.5],
-                "showgrid": False,
-                "ticks": "",
-            },
-            "yaxis": {
-                **figures.AXIS,
-                "title": {"text": "test accuracy"},
-                "automargin": True,
-                "range": _around([t.test_accuracy for t in comparison.trials]),
-            },
-        },
-    }
-
-
-def schedule(comparison: Comparison) -> Figure:
-    """Learning rate, batch and update noise of every run as steps, one pane each."""
-    panes: tuple[tuple[str, Callable[[EpochRecord], float]], ...] = (
-        ("learning rate", lambda record: record.learning_rate),
-        ("batch", lambda record: float(record.batch_size)),
-        ("update noise", lambda record: record.update_noise),
+def metric_over(comparison: Comparison, unit: Unit) -> Plot:
+    """Draws the monitored metric: mean and spread, each seed, and its decisions."""
+    made = plots.figure(
+        _HEIGHT,
+        hovermode="x unified" if unit == "epochs" else "closest",
+        xaxis={"title": {"text": _TITLES[unit]}, "rangemode": "tozero", "nticks": 6},
+        yaxis={"title": {"text": plots.plain(comparison.monitor)}, "range": _window(comparison)},
     )
-    figure = figures.stack([title for title, _ in panes], [1.0] * len(panes))
-    for pane, (title, value) in enumerate(panes):
+    for curve in comparison.curves(unit):
+        trials = comparison.of(curve.strategy)
+        if len(trials) > 1:
+            _add_band(made, curve)
+            for trial in trials:
+                made.add_scatter(
+                    mode="lines",
+                    name=f"{trial.strategy}, seed {trial.seed}",
+                    x=list(trial.axis(unit)),
+                    y=_metric(trial, trial.history.epochs),
+                    line={"color": f"var({colour(trial.strategy)})", "width": 1},
+                    opacity=0.28,
+                    hoverinfo="skip",
+                )
+        _add_mean(made, curve, len(trials))
+        _add_decisions(made, trials, unit)
+    return Plot(made)
+
+
+def _metric(trial: Trial, records: Sequence[EpochRecord]) -> list[float | None]:
+    return [plots.finite(record.metrics.get(trial.history.monitor)) for record in records]
+
+
+def _add_band(made: go.Figure, curve: Curve) -> None:
+    """Draws the mean, one standard deviation down and up, where several runs are left."""
+    rows = [
+        (x, mean, deviation)
+        for x, mean, deviation in zip(curve.x, curve.mean, curve.deviation, strict=True)
+        if deviation is not None
+    ]
+    for sign in (-1, 1):
+        made.add_scatter(
+            mode="lines",
+            name=f"{curve.strategy}, spread",
+            x=[x for x, *_ in rows],
+            y=[mean + sign * deviation for _, mean, deviation in rows],
+            line={"color": f"var({colour(curve.strategy)})", "width": 0},
+            hoverinfo="skip",
+            fill="tonexty" if sign > 0 else None,
+            fillcolor=f"var({colour(curve.strategy)}-soft)" if sign > 0 else None,
+        )
+
+
+def _add_mean(made: go.Figure, curve: Curve, runs: int) -> None:
+    """Draws the mean: a line until the first run has ended, dotted from there."""
+    whole = sum(number == runs for number in curve.runs)
+    parts = [(0, whole, "solid")]
+    if whole < len(curve.x):
+        parts.append((max(whole - 1, 0), len(curve.x), "dot"))
+    for start, end, dash in parts:
+        labels = [
+            ""
+            if runs == 1
+            else f", {curve.runs[i]} of {runs} seeds"
+            if (deviation := curve.deviation[i]) is None
+            else f" ± {deviation:.4f}"
+            for i in range(start, end)
+        ]
+        made.add_scatter(
+            mode="lines",
+            name=curve.strategy,
+            x=list(curve.x[start:end]),
+            y=[plots.finite(value) for value in curve.mean[start:end]],
+            text=labels,
+            line={"color": f"var({colour(curve.strategy)})", "width": 2.5, "dash": dash},
+            hovertemplate=f"{curve.strategy} %{{y:.4f}}%{{text}}<extra></extra>",
+        )
+
+
+def _add_decisions(made: go.Figure, trials: Sequence[Trial], unit: Unit) -> None:
+    """Draws a mark at each decision of each seed."""
+    rows = [
+        (x, record, trial)
+        for trial in trials
+        for x, record in zip(trial.axis(unit), trial.history.epochs, strict=True)
+        if record.action != "none"
+    ]
+    if not rows:
+        return
+    strategy = trials[0].strategy
+    made.add_scatter(
+        mode="markers",
+        name=f"{strategy}, decisions",
+        x=[x for x, *_ in rows],
+        y=[value for _, record, trial in rows for value in _metric(trial, [record])],
+        text=[
+            f"{strategy}, seed {trial.seed}, epoch {record.epoch}: "
+            + ACTIONS.get(record.action, plots.plain(record.action))
+            for _, record, trial in rows
+        ],
+        marker={
+            "symbol": [_SYMBOLS.get(record.action, "circle") for _, record, _ in rows],
+            "size": 8,
+            "color": f"var({colour(strategy)})",
+            "line": {"width": 1.2, "color": "var(--card)"},
+        },
+        hovertemplate="%{text}<extra></extra>",
+    )
+
+
+def accuracies(comparison: Comparison) -> Plot:
+    """Draws each run's test accuracy, and mean and standard deviation of each strategy."""
+    names = [total.strategy for total in comparison.totals]
+    made = plots.figure(
+        _HEIGHT,
+        xaxis=plots.names_axis(names),
+        yaxis={
+            "title": {"text": "test accuracy"},
+            "range": _around([trial.test_accuracy for trial in comparison.trials]),
+        },
+    )
+    for place, total in enumerate(comparison.totals):
+        shade = f"var({colour(total.strategy)})"
+        _add_seeds(made, place, comparison.of(total.strategy), shade)
+        if total.test_accuracy.deviation is not None:
+            _add_spread(made, place, total.strategy, total.test_accuracy, shade)
+    return Plot(made)
+
+
+def _add_seeds(made: go.Figure, place: int, trials: Sequence[Trial], shade: str) -> None:
+    strategy = trials[0].strategy
+    made.add_scatter(
+        mode="markers",
+        name=strategy,
+        # Side by side, since runs are often equal.
+        x=[place - 0.12 + 0.24 * (i + 0.5) / len(trials) for i in range(len(trials))],
+        y=[trial.test_accuracy for trial in trials],
+        text=[f"seed {trial.seed}" for trial in trials],
+        marker={"size": 8, "color": shade, "opacity": 0.55},
+        hovertemplate=f"{strategy}, %{{text}}: %{{y:.4f}}<extra></extra>",
+    )
+
+
+def _add_spread(made: go.Figure, place: int, strategy: str, spread: Spread, shade: str) -> None:
+    bar = {"type": "data", "array": [spread.deviation], "color": shade, "thickness": 2, "width": 6}
+    made.add_scatter(
+        mode="markers",
+        name=f"{strategy}, mean",
+        x=[place + 0.24],
+        y=[spread.mean],
+        error_y=bar,
+        marker={"symbol": "diamond", "size": 10, "color": shade},
+        hovertemplate=f"{strategy}, mean {comparison_text.share(spread)}<extra></extra>",
+    )
+
+
+def schedule(comparison: Comparison) -> Plot:
+    """Draws learning rate, batch size and noise of every run as steps, one pane each."""
+    made = plots.panes([title for title, _ in _PANES], [1.0] * len(_PANES), 500)
+    made.update_layout(hovermode="closest")
+    for pane, (title, value) in enumerate(_PANES):
         start = 0
         drawn: list[float] = []
         for trial in comparison.trials:
             values = [value(record) for record in trial.history.epochs]
             name = f"{trial.strategy}, seed {trial.seed}"
-            figures.add_steps(figure, pane, values, name, colour(trial.strategy))
-            figure["index"][-1] = [start + place for place in figure["index"][-1]]
-            place = comparison.seeds.index(trial.seed)
-            figure["data"][-1]["line"] |= {"width": 2, "dash": _DASHES[place % len(_DASHES)]}
-            figure["data"][-1]["opacity"] = 0.85
-            figure["data"][-1]["hovertemplate"] = (
-                f"{name}: {title} %{{y:.5~g}} to %{{x:,.4~g}}<extra></extra>"
+            trace = plots.steps(values, name, colour(trial.strategy))
+            dash = _DASHES[comparison.seeds.index(trial.seed) % len(_DASHES)]
+            trace.update(
+                # The axes of all runs follow each other in one list.
+                x=[start + place for place in range(len(values) + 1)],
+                line={"width": 2, "dash": dash},
+                opacity=0.85,
+                hovertemplate=f"{name}: {title} %{{y:.5~g}} to %{{x:,.4~g}}<extra></extra>",
             )
+            plots.add(made, pane, trace)
             start += len(values) + 1
             drawn += values
-        figures.log_if_wide(figure, pane, drawn, ratio=3)
-    figure["layout"] |= {"height": 480, "hovermode": "closest"}
-    return figure
+        plots.log_if_wide(made, pane, drawn, ratio=3)
+    axes: dict[str, list[float]] = {}
+    for unit in UNITS:
+        joined = [x for trial in comparison.trials for x in (0.0, *trial.axis(unit))]
+        # The page takes the last value for the end of the axis.
+        axes[unit] = [*joined, max(joined)]
+    return Plot(made, axes=axes)
 
 
 def _window(comparison: Comparison) -> list[float] | None:
-    """Range of the axis of values; None for all of it.
+    """Returns the range of the axis of values; None for all of it.
 
     The first epochs of a run lie so far from the rest that what matters would be a flat line, so
     the first quarter of each run may lie outside.
@@ -241,116 +285,7 @@ def _window(comparison: Comparison) -> list[float] | None:
 
 
 def _around(values: Sequence[float]) -> list[float]:
-    """A range that shows values which may be equal, with room at both ends."""
+    """Returns a range that shows values which may be equal, with a margin at both ends."""
     low, high = min(values), max(values)
-    room = max(0.08 * (high - low), 0.002)
-    return [low - room, high + room]
-
-
-def _band(found: Curve, shade: str) -> list[Figure]:
-    """The mean, one standard deviation down and up, where several runs are left."""
-    rows = [
-        (x, mean, deviation)
-        for x, mean, deviation in zip(found.x, found.mean, found.deviation, strict=True)
-        if deviation is not None
-    ]
-    edges = [[mean - deviation for _, mean, deviation in rows]]
-    edges.append([mean + deviation for _, mean, deviation in rows])
-    line = {"color": shade, "width": 0}
-    common = {
-        "type": "scatter",
-        "mode": "lines",
-        "x": [x for x, *_ in rows],
-        "line": line,
-        "hoverinfo": "skip",
-        "name": f"{found.strategy}, spread",
-    }
-    low, high = ({**common, "y": edge} for edge in edges)
-    return [low, {**high, "fill": "tonexty", "fillcolor": f"{shade}-soft"}]
-
-
-def _run(trial: Trial, monitor: str, unit: Unit, shade: str) -> Figure:
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": f"{trial.strategy}, seed {trial.seed}",
-        "x": list(trial.axis(unit)),
-        "y": [figures.finite(record.metrics.get(monitor)) for record in trial.history.epochs],
-        "line": {"color": shade, "width": 1},
-        "opacity": 0.28,
-        "hoverinfo": "skip",
-    }
-
-
-def _mean(found: Curve, runs: int, shade: str) -> list[Figure]:
-    """The mean: a line while all runs go on, dotted where some have ended."""
-    whole = sum(number == runs for number in found.runs)
-    parts = [(0, whole, "solid")]
-    if whole < len(found.x):
-        parts.append((max(whole - 1, 0), len(found.x), "dot"))
-    return [
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "name": found.strategy,
-            "x": list(found.x[start:end]),
-            "y": [figures.finite(value) for value in found.mean[start:end]],
-            "text": _of(found, start, end, runs),
-            "line": {"color": shade, "width": 2.5, "dash": dash},
-            "hovertemplate": f"{found.strategy} %{{y:.4f}}%{{text}}<extra></extra>",
-        }
-        for start, end, dash in parts
-    ]
-
-
-def _of(found: Curve, start: int, end: int, runs: int) -> list[str]:
-    """What a mean is of, for its hover label."""
-    if runs == 1:
-        return [""] * (end - start)
-    return [
-        f", {number} of {runs} seeds" if deviation is None else f" ± {deviation:.4f}"
-        for number, deviation in zip(found.runs[start:end], found.deviation[start:end], strict=True)
-    ]
-
-
-def _decisions(trials: Sequence[Trial], monitor: str, unit: Unit, shade: str) -> list[Figure]:
-    """A mark at each decision of each seed."""
-    rows = [
-        (x, record, trial)
-        for trial in trials
-        for x, record in zip(trial.axis(unit), trial.history.epochs, strict=True)
-        if record.action != "none"
-    ]
-    if not rows:
-        return []
-    strategy = trials[0].strategy
-    return [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": f"{strategy}, decisions",
-            "x": [x for x, *_ in rows],
-            "y": [figures.finite(record.metrics.get(monitor)) for _, record, _ in rows],
-            "text": [
-                f"{strategy}, seed {trial.seed}, epoch {record.epoch}: "
-                + ACTIONS.get(record.action, figures.plain(record.action))
-                for _, record, trial in rows
-            ],
-            "marker": {
-                "symbol": [_SYMBOLS.get(record.action, "circle") for _, record, _ in rows],
-                "size": 8,
-                "color": shade,
-                "line": {"width": 1.2, "color": "--card"},
-            },
-            "hovertemplate": "%{text}<extra></extra>",
-        }
-    ]
-
-
-@lru_cache
-def _template() -> jinja2.Template:
-    """The page's own template among the filters and settings of the report's."""
-    environment = report.template().environment.overlay(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent)
-    )
-    return environment.get_template("page.html")
+    margin = max(0.08 * (high - low), 0.002)
+    return [low - margin, high + margin]

@@ -192,7 +192,7 @@ def write(comparison: Comparison, config: CompareConfig, command: str, folder: P
 
     title = f"{config.run.name}: {len(comparison.strategies)} strategies compared"
     settings = _settings(config)
-    page = comparison_page.Page(
+    content = comparison_page.Page(
         title=title,
         written=datetime.now().astimezone(),
         comparison=comparison,
@@ -202,7 +202,7 @@ def write(comparison: Comparison, config: CompareConfig, command: str, folder: P
     )
     record = {"command": command, "config": settings, **comparison.to_dict()}
     texts = {
-        ".html": comparison_page.render(page),
+        ".html": comparison_page.page(content),
         ".md": comparison_text.markdown(comparison, title, command),
         ".json": json.dumps(record, indent=1) + "\n",
     }

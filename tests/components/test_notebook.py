@@ -29,6 +29,7 @@ def test_decisions_are_drawn_at_their_epochs() -> None:
     actions = ("none", "batch_increase", "none", "lr_decay", "stop")
     epochs = [replace(first, epoch=n, action=a) for n, a in enumerate(actions, 1)]
     page = html.unescape(notebook.plot(History({}, "val_loss", "min", epochs)))
-    made = json.loads(re.search(r"const made = (.*); Plotly\.newPlot", page)[1])
-    for drawn, name in (("shapes", "x0"), ("shapes", "x1"), ("annotations", "x")):
-        assert [each[name] for each in made["layout"][drawn]] == [2, 4, 5]
+    data = re.search(r'id="page-data">(.*?)</script>', page)[1]
+    plot = json.loads(data)["training"]
+    shapes = plot["layout"]["shapes"]
+    assert [plot["axes"]["epochs"][shape["x0"]] for shape in shapes] == [2, 4, 5]

@@ -29,7 +29,7 @@ FLAGS = (
     "--disable-sync",
     "--window-size=1200,900",
 )
-PLOTS = ("training", "noise", "by-class", "confusion", "counts")
+PLOTS = ("training", "metrics", "noise", "by-class", "confusion", "counts")
 PATIENCE = 120
 HOSTILE = "<script>alert(1)</script>"
 
@@ -61,7 +61,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 def show(driver: webdriver.Chrome, folder: Path, report: Report, scheme: str = "light") -> str:
     """Open a report and wait until it is drawn; gives its address."""
     file = folder / "report.html"
-    file.write_text(page.render(report))
+    file.write_text(page.page(report))
     driver.execute_cdp_cmd(
         "Emulation.setEmulatedMedia",
         {"features": [{"name": "prefers-color-scheme", "value": scheme}]},
@@ -110,7 +110,7 @@ def test_plots_out_of_sight_come_later_in_their_places(
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", window)
     try:
         file = tmp_path / "report.html"
-        file.write_text(page.render(report()))
+        file.write_text(page.page(report()))
         browser.get(file.as_uri())
         # The driver may come back before the page has run its last script.
         some = "return document.querySelector('.js-plotly-plot') !== null"
@@ -177,7 +177,7 @@ def test_plots_follow_the_colour_scheme(
 ) -> None:
     colours = (
         "const plot = document.getElementById('plot-training');"
-        "return [getComputedStyle(document.body).backgroundColor, plot.layout.font.color,"
+        "return [getComputedStyle(document.body).backgroundColor, plot._fullLayout.font.color,"
         " plot.data[1].line.color]"
     )
     show(browser, tmp_path, report(), "light")

@@ -363,7 +363,7 @@ def test_it_compiles_for_kubeflow(tmp_path: Path, names: tuple[str, ...]) -> Non
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"look_at": 0}, "look_at must be at least 1"), ({"classes": "cat"}, "sequence of names")],
+    [({"look_at": 0}, "`look_at` must be at least 1"), ({"classes": "cat"}, "sequence of names")],
 )
 def test_nonsense_is_refused(arguments: dict[str, Any], message: str) -> None:
     nodes = importers(Path("/"), *REQUIRED)

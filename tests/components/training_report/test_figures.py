@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from components.evaluation.results import ConfusionMatrix, Evaluation
+from components.page import plots
+from components.page.plots import Plot
 from components.training_report import figures
 from trainer_module.history import History
 
@@ -14,12 +16,8 @@ Trained = Callable[..., History]
 Evaluated = Callable[..., Evaluation]
 
 
-def traces(figure: figures.Figure) -> dict[str, Any]:
-    return {trace["name"]: (trace, index) for trace, index in zip(*parts(figure), strict=True)}
-
-
-def parts(figure: figures.Figure) -> tuple[list[Any], list[Any]]:
-    return figure["data"], figure["index"]
+def traces(plot: Plot) -> dict[str, Any]:
+    return {trace["name"]: trace for trace in plot.to_json()["data"]}
 
 
 def test_axes_begin_at_the_start_of_the_run(trained: Trained) -> None:
@@ -39,27 +37,38 @@ def test_learning_rate_and_batch_hold_during_an_epoch(trained: Trained) -> None:
     history = trained(4)
     found = traces(figures.training(history))
     for name, before, after in (("learning rate", 0.05, 0.005), ("batch size", 64, 256)):
-        trace, index = found[name]
+        trace = found[name]
         # The first value holds from the start to the end of the first epoch.
         assert trace["y"] == [before, before, before, after, after]
-        assert index == [0, 1, 2, 3, 4]
+        assert trace["x"] == [0, 1, 2, 3, 4]
         assert trace["line"]["shape"] == "vh"
 
 
 def test_each_decision_is_marked_at_the_end_of_its_epoch(trained: Trained) -> None:
-    figure = figures.training(trained(6))
-    assert figure["marks"] == [3, 6]
-    assert len(figure["layout"]["shapes"]) == len(figure["layout"]["annotations"]) == 2
-    (_, best) = traces(figure)["best"]
-    assert best == [5]
+    plot = figures.training(trained(6))
+    layout = plot.to_json()["layout"]
+    assert [shape["x0"] for shape in layout["shapes"]] == [3, 6]
+    numbers = [each for each in layout["annotations"] if each["xref"] != "paper"]
+    assert [each["x"] for each in numbers] == [3, 6]
+    assert traces(plot)["best"]["x"] == [5]
+
+
+def test_the_first_plot_is_of_the_monitored_metric_rate_and_batch(trained: Trained) -> None:
+    history = trained(3)
+    plot = figures.training(history).to_json()
+    titles = [each["text"] for each in plot["layout"]["annotations"] if each["xref"] != "x3"]
+    assert titles == ["accuracy", "learning rate", "batch size (examples)"]
+    assert {"training loss", "validation loss"} == traces(figures.other_metrics(history)).keys()
+    alone = dataclasses.replace(history.epochs[0], metrics={"val_accuracy": 0.5})
+    assert figures.other_metrics(dataclasses.replace(history, epochs=(alone,))) is None
 
 
 def test_panes_share_one_axis_and_do_not_overlap(trained: Trained) -> None:
-    figure = figures.training(trained(3))
-    domains = [v["domain"] for k, v in figure["layout"].items() if k.startswith("yaxis")]
-    assert len(domains) == 4
+    plot = figures.training(trained(3)).to_json()
+    domains = [v["domain"] for k, v in plot["layout"].items() if k.startswith("yaxis")]
+    assert len(domains) == 3
     assert all(upper[0] > lower[1] for upper, lower in pairwise(domains))
-    assert all("xaxis" not in trace for trace in figure["data"])
+    assert {trace["xaxis"] for trace in plot["data"]} == {"x3"}
 
 
 def test_values_that_cannot_be_drawn_are_gaps(trained: Trained) -> None:
@@ -68,10 +77,12 @@ def test_values_that_cannot_be_drawn_are_gaps(trained: Trained) -> None:
         history.epochs[1], metrics={"accuracy": math.nan, "loss": math.inf}
     )
     epochs = (history.epochs[0], broken, history.epochs[2])
-    found = traces(figures.training(dataclasses.replace(history, epochs=epochs)))
+    broken_history = dataclasses.replace(history, epochs=epochs)
+    found = traces(figures.training(broken_history))
+    found |= traces(figures.other_metrics(broken_history))
     for name in ("training accuracy", "training loss", "validation accuracy"):
-        assert found[name][0]["y"][1] is None
-        assert found[name][0]["y"][0] is not None
+        assert found[name]["y"][1] is None
+        assert found[name]["y"][0] is not None
 
 
 def test_noise_that_was_not_measured_is_not_drawn(trained: Trained) -> None:
@@ -89,14 +100,14 @@ def test_noise_that_was_not_measured_is_not_drawn(trained: Trained) -> None:
     ],
 )
 def test_ticks_of_a_logarithmic_axis(low: float, high: float, ticks: list[float]) -> None:
-    assert figures._log_ticks(low, high) == pytest.approx(ticks)
+    assert plots.log_ticks(low, high) == pytest.approx(ticks)
 
 
 def test_the_worst_classes_with_bounds_and_baseline(evaluated: Evaluated) -> None:
     names = tuple(f"c{number}" for number in range(50))
     figure = figures.by_class(evaluated(names))
     assert figure is not None
-    baseline, candidate, bound = figure["data"]
+    baseline, candidate, bound = figure.to_json()["data"]
     assert len(candidate["x"]) == len(baseline["x"]) == figures.WORST_SHOWN
     assert candidate["x"] == sorted(candidate["x"])
     assert set(bound["x"]) == {0.72}
@@ -105,16 +116,16 @@ def test_the_worst_classes_with_bounds_and_baseline(evaluated: Evaluated) -> Non
 
 def test_shades_are_shares_of_the_row_and_mistakes_apart() -> None:
     matrix = ConfusionMatrix(("a", "b"), {(0, 0): 3, (0, 1): 1, (1, 1): 2})
-    right, wrong = figures.confusion(matrix, (0, 1))["data"]
+    right, wrong = figures.confusion(matrix, (0, 1)).to_json()["data"]
     assert right["z"] == [[0.75, None], [None, 1.0]]
     assert wrong["z"] == [[None, 0.25], [None, None]]
     assert wrong["text"] == [["", "1"], ["", ""]]
-    assert wrong["customdata"][0][1] == "1 of 4 a taken for b"
+    assert wrong["customdata"][0][1] == "1 of 4 a predicted as b"
 
 
 def test_markup_in_names_is_shown_as_text() -> None:
     matrix = ConfusionMatrix(("<b>x</b>", "&amp;"), {(0, 1): 1})
-    figure = figures.confusion(matrix, (0, 1))
+    figure = figures.confusion(matrix, (0, 1)).to_json()
     assert figure["layout"]["xaxis"]["ticktext"] == ["&lt;b&gt;x&lt;/b&gt;", "&amp;amp;"]
     assert "&lt;b&gt;" in figure["data"][1]["customdata"][0][1]
 
@@ -123,5 +134,5 @@ def test_too_many_classes_are_not_drawn() -> None:
     few = {"train": {"a": 1, "b": 2}, "test": {"a": 3, "b": 0}}
     figure = figures.counts(few)
     assert figure is not None
-    assert [trace["y"] for trace in figure["data"]] == [[1, 2], [3, 0]]
+    assert [trace["y"] for trace in figure.to_json()["data"]] == [[1, 2], [3, 0]]
     assert figures.counts({"train": {str(i): 1 for i in range(figures.CLASSES_SHOWN + 1)}}) is None

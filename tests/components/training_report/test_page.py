@@ -9,6 +9,7 @@ import pytest
 from components.drift_gate.drift import distance
 from components.evaluation.results import Evaluation, SliceMetrics
 from components.gate import Check
+from components.page import render
 from components.training_report import page
 from components.training_report.page import Report
 from components.training_report.serving import Serving
@@ -53,14 +54,14 @@ def page_data(text: str) -> dict[str, object]:
 
 
 def test_every_section_is_there_and_nothing_is_loaded(report: Make) -> None:
-    found = Elements(page.render(report()))
+    found = Elements(page.page(report()))
     assert found.tags.count("section") == 10
     assert "script" not in found.tags
     assert all(address.startswith(("#", "data:")) for address in found.addresses)
 
 
 def test_hostile_names_are_text(report: Make) -> None:
-    found = Elements(page.render(report()))
+    found = Elements(page.page(report()))
     # Five pictures of ours, and none of theirs.
     assert found.tags.count("img") == 5
     assert "<script>alert(1)</script>" in found.text
@@ -70,19 +71,19 @@ def test_hostile_names_are_text(report: Make) -> None:
 
 def test_names_that_change_the_direction_are_shown_as_they_are_written(report: Make) -> None:
     columns = {"x": Input("\u202egpj", "string", "")}
-    text = page.render(report(columns=columns, title="\u2066title"))
+    text = page.page(report(columns=columns, title="\u2066title"))
     assert r"\u202egpj" in text
     assert not {"\u202e", "\u2066"} & set(text)
-    assert page.script_json(["\u202e", {"a": "\n"}]) == r'["\\u202e",{"a":"\n"}]'
+    assert render.script_json(["\u202e", {"a": "\n"}]) == r'["\\u202e",{"a":"\n"}]'
 
 
 def test_data_for_the_plots_cannot_end_its_script(report: Make) -> None:
     names = ("<!--", HOSTILE, "\u2028")
-    text = page.render(report(names))
+    text = page.page(report(names))
     data = page_data(text)
-    plots = data["plots"]
-    assert isinstance(plots, dict)
-    ticks = plots["counts"]["layout"]["xaxis"]["ticktext"]
+    counts = data["counts"]
+    assert isinstance(counts, dict)
+    ticks = counts["layout"]["xaxis"]["ticktext"]
     assert ticks[0] == "&lt;!--"
     assert text.count("</script>") == 3
 
@@ -92,7 +93,7 @@ def test_values_that_are_no_number_leave_valid_json(
 ) -> None:
     history = trained(2)
     broken = dataclasses.replace(history.epochs[0], metrics={"loss": float("nan")})
-    text = page.render(report(history=dataclasses.replace(history, epochs=(broken,))))
+    text = page.page(report(history=dataclasses.replace(history, epochs=(broken,))))
     assert "NaN" not in json.dumps(page_data(text))
 
 
@@ -107,12 +108,12 @@ def test_values_that_are_no_number_leave_valid_json(
     ],
 )
 def test_verdict(report: Make, blessed: bool | None, servable: bool | None, headline: str) -> None:
-    text = page.render(report(blessed=blessed, servable=servable))
+    text = page.page(report(blessed=blessed, servable=servable))
     assert f'<strong class="headline">{headline}</strong>' in text
 
 
 def test_failed_gates_are_told_with_value_and_bound(report: Make) -> None:
-    found = Elements(page.render(report()))
+    found = Elements(page.page(report()))
     assert "1 gate failed." in found.text
     assert "accuracy - baseline's is -0.0300, must be at least -0.0200" in found.text
 
@@ -121,14 +122,14 @@ def test_failed_checks_of_serving_are_told_in_the_verdict(
     report: Make, served: Callable[..., Serving]
 ) -> None:
     failed = f"Serving, finite: {HOSTILE}: 3 of 30 (rule: no output may hold NaN)"
-    both = Elements(page.render(report(blessed=False))).text
+    both = Elements(page.page(report(blessed=False))).text
     assert "1 gate failed. It is not servable either: 1 check of serving failed." in both
     assert failed in both
-    one = Elements(page.render(report(blessed=True))).text
+    one = Elements(page.page(report(blessed=True))).text
     assert "Blessed, but not servable Every gate passed; 1 check of serving failed." in one
     assert failed in one
     passed = served(checks=served().checks[1:])
-    good = Elements(page.render(report(blessed=True, servable=True, serving=passed))).text
+    good = Elements(page.page(report(blessed=True, servable=True, serving=passed))).text
     assert "Serving, " not in good
 
 
@@ -136,7 +137,7 @@ def test_many_failed_checks_are_cut_short_in_the_verdict(
     report: Make, served: Callable[..., Serving]
 ) -> None:
     checks = tuple(dataclasses.replace(served().checks[0], rule=f"check {n}") for n in range(11))
-    text = Elements(page.render(report(serving=served(checks=checks)))).text
+    text = Elements(page.page(report(serving=served(checks=checks)))).text
     assert "Serving, check 7:" in text
     assert "Serving, check 8:" not in text
     assert "and 3 more failed checks" in text
@@ -149,7 +150,7 @@ def test_columns_are_told_with_their_inputs_and_missing_values(report: Make) -> 
         "id": Input("_id", "int64", None),
         "n": Input("n", "int64", MISSING_INTEGER),
     }
-    text = Elements(page.render(report(columns=columns))).text
+    text = Elements(page.page(report(columns=columns))).text
     for row in (
         "fat % fat float32 NaN",
         f"img {HOSTILE} string an empty string",
@@ -157,18 +158,18 @@ def test_columns_are_told_with_their_inputs_and_missing_values(report: Make) -> 
         "n n int64 -9223372036854775808",
     ):
         assert row in text
-    assert "Columns of" not in Elements(page.render(report())).text
+    assert "Columns of" not in Elements(page.page(report())).text
 
 
 def test_as_many_decisions_are_counted_as_are_listed(report: Make) -> None:
     made = report()
     assert made.history.decisions[-1].action == "stop"
-    (tile,) = (tile for tile in page._tiles(made) if tile.name == "decisions")
+    (tile,) = (tile for tile in page._tiles(made, made.history) if tile.name == "decisions")
     assert tile.value == str(len(made.history.decisions))
 
 
 def test_serving_is_told_with_checks_latency_and_size(report: Make) -> None:
-    text = Elements(page.render(report())).text
+    text = Elements(page.page(report())).text
     rows = (
         f"finite {HOSTILE}: 3 of 30 (in one batch) no output may hold NaN ✕ failed",
         "loads in 0.50 s tf.saved_model.load must load it ✓ passed",
@@ -186,7 +187,7 @@ def test_a_model_that_never_answered_has_no_latency(
     report: Make, served: Callable[..., Serving]
 ) -> None:
     dead = served(signatures=(), latency=(), examples=0, platform=())
-    text = Elements(page.render(report(serving=dead))).text
+    text = Elements(page.page(report(serving=dead))).text
     assert "was tried in a fresh process. It takes" in text
     assert "It was not measured: no signature answered." in text
 
@@ -195,14 +196,14 @@ def test_a_model_that_never_answered_has_no_latency(
     ("servable", "words"), [(True, "was seen to serve"), (False, "The test of serving it failed.")]
 )
 def test_a_verdict_on_serving_alone_is_told(report: Make, servable: bool, words: str) -> None:
-    text = Elements(page.render(report(blessed=True, servable=servable, serving=None))).text
+    text = Elements(page.page(report(blessed=True, servable=servable, serving=None))).text
     assert words in text
     assert "the InfraBlessing holds no servable.json" in text
     assert ("Every gate passed; the serving test failed." in text) is not servable
 
 
 def test_distances_are_told_with_value_bound_and_margin(report: Make) -> None:
-    text = Elements(page.render(report())).text
+    text = Elements(page.page(report())).text
     assert f"{HOSTILE} drift 0.4000 ≤ 0.3000 -0.1000 ✕ failed" in text
     assert "fare drift 0.2500 ≤ 0.3000 +0.0500 ✓ passed" in text
     assert "fare skew 0.0123 none n/a only measured" in text
@@ -211,16 +212,16 @@ def test_distances_are_told_with_value_bound_and_margin(report: Make) -> None:
 
 
 def test_without_a_baseline_there_is_no_drift(report: Make) -> None:
-    text = Elements(page.render(report(drift=(distance("skew", "fare", 0.1, 0.2),)))).text
+    text = Elements(page.page(report(drift=(distance("skew", "fare", 0.1, 0.2),)))).text
     assert "Drift was not measured: DriftGate was given no statistics" in text
     assert "fare skew 0.1000 ≤ 0.2000 +0.1000 ✓ passed" in text
-    assert "no feature has a distribution" in Elements(page.render(report(drift=()))).text
+    assert "no feature has a distribution" in Elements(page.page(report(drift=()))).text
 
 
 @pytest.mark.parametrize(("number", "folded"), [(20, ""), (25, "5 more, all smaller")])
 def test_many_distances_are_folded(report: Make, number: int, folded: str) -> None:
     distances = [distance("drift", f"f{n:02d}", 0.2 - n / 1000, 0.3) for n in range(number)]
-    text = page.render(report(drift=distances))
+    text = page.page(report(drift=distances))
     assert ("more, all smaller" in text) is bool(folded)
     assert folded in text
     assert all(each.subject in text for each in distances)
@@ -229,7 +230,7 @@ def test_many_distances_are_folded(report: Make, number: int, folded: str) -> No
 
 def test_a_failed_distance_is_not_folded_away(report: Make) -> None:
     distances = [distance("drift", f"f{n:02d}", 0.2, 0.3) for n in range(20)]
-    text = page.render(report(drift=[*distances, distance("skew", "last", 0.1, 0.05)]))
+    text = page.page(report(drift=[*distances, distance("skew", "last", 0.1, 0.05)]))
     assert "<details open><summary>1 more, all smaller" in text
 
 
@@ -241,7 +242,7 @@ def test_examples_are_counted_in_whole_numbers(
         Check("accuracy, all examples", 0.9, 0.5, True, metric="accuracy"),
     )
     made = report(blessed=True, servable=True, evaluation=evaluated(gates=gates))
-    text = Elements(page.render(made)).text
+    text = Elements(page.page(made)).text
     assert "example_count, class dog 12 ≥ 3 +9" in text
     assert "The narrowest is accuracy, all examples, by 0.4000." in text
 
@@ -264,7 +265,7 @@ def test_what_is_missing_is_said(
         versions={},
         fingerprint="",
     )
-    text = Elements(page.render(bare)).text
+    text = Elements(page.page(bare)).text
     for sentence in (
         "No epoch was finished",
         "no InfraBlessing",
@@ -285,7 +286,7 @@ def test_what_is_missing_is_said(
 
 def test_every_value_of_the_plots_is_in_a_table(report: Make) -> None:
     made = report()
-    text = Elements(page.render(made)).text
+    text = Elements(page.page(made)).text
     for record in made.history.epochs:
         for value in record.metrics.values():
             assert f"{value:.4f}" in text
@@ -299,7 +300,7 @@ def test_every_value_of_the_plots_is_in_a_table(report: Make) -> None:
 
 def test_many_classes_and_epochs_stay_below_ten_megabytes(report: Make) -> None:
     names = tuple(f"n{number:08d} a class with a rather long name" for number in range(1000))
-    text = page.render(report(names, 300))
+    text = page.page(report(names, 300))
     assert len(text.encode()) < 8_000_000
     assert "Shown are 40 of 1,000 classes" in text
     assert all(f'<th scope="row">{name}</th>' in text for name in names)
@@ -309,7 +310,7 @@ def test_many_classes_and_epochs_stay_below_ten_megabytes(report: Make) -> None:
     ("seconds", "words"), [(4.04, "4.0 s"), (119.6, "2 min 00 s"), (3700, "1 h 01 min")]
 )
 def test_durations(seconds: float, words: str) -> None:
-    assert page._duration(seconds) == words
+    assert render.duration(seconds) == words
 
 
 def test_intervals_and_classes_at_chance_are_told(
@@ -319,7 +320,7 @@ def test_intervals_and_classes_at_chance_are_told(
     gate = Check("accuracy, all examples", 0.85, 0.8, True, interval=(0.7862, 0.8972))
     classes = ((HOSTILE, weak), *evaluated().classes[1:])
     found = dataclasses.replace(evaluated(), classes=classes, gates=(gate,))
-    text = Elements(page.render(report(evaluation=found))).text
+    text = Elements(page.page(report(evaluation=found))).text
     low, high = weak.interval or (0, 0)
     assert f"[{low:.4f}, {high:.4f}]" in text
     assert "[0.7862, 0.8972] contains the threshold" in text

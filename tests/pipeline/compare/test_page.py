@@ -101,7 +101,7 @@ def data_of(text: str) -> dict[str, Any]:
 
 def test_every_number_is_in_a_table_and_nothing_is_loaded() -> None:
     made = comparison()
-    found = Elements(comparison_page.render(page(made)))
+    found = Elements(comparison_page.page(page(made)))
     assert found.tags.count("section") == 7
     assert all(address.startswith(("#", "data:")) for address in found.addresses)
     for total in made.totals:
@@ -116,7 +116,7 @@ def test_every_number_is_in_a_table_and_nothing_is_loaded() -> None:
 
 
 def test_hostile_text_is_shown_and_not_run() -> None:
-    text = comparison_page.render(page(comparison(), title=HOSTILE))
+    text = comparison_page.page(page(comparison(), title=HOSTILE))
     found = Elements(text)
     assert "img" not in found.tags
     assert found.text.count(HOSTILE) >= 3
@@ -124,7 +124,7 @@ def test_hostile_text_is_shown_and_not_run() -> None:
 
 
 def test_means_are_solid_while_all_seeds_go_on_and_dotted_after() -> None:
-    data = comparison_page.metric_over(comparison(), "epochs")["data"]
+    data = comparison_page.metric_over(comparison(), "epochs").to_json()["data"]
     lines = [trace for trace in data if trace["name"] == "lr_decay"]
     assert [trace["line"]["dash"] for trace in lines] == ["solid", "dot"]
     assert [trace["x"] for trace in lines] == [list(range(1, 9)), [8, 9]]
@@ -132,7 +132,7 @@ def test_means_are_solid_while_all_seeds_go_on_and_dotted_after() -> None:
 
 
 def test_every_decision_of_every_seed_is_marked() -> None:
-    data = comparison_page.metric_over(comparison(), "updates")["data"]
+    data = comparison_page.metric_over(comparison(), "updates").to_json()["data"]
     marks = [trace for trace in data if trace["name"].endswith(", decisions")]
     assert [trace["x"] for trace in marks] == [[400, 800, 400, 900], [400, 500, 400, 525]]
     assert marks[1]["marker"]["symbol"] == ["circle", "x", "circle", "x"]
@@ -141,24 +141,24 @@ def test_every_decision_of_every_seed_is_marked() -> None:
 
 def test_steps_of_the_schedule_are_looked_up_in_their_own_run() -> None:
     made = comparison()
-    data = data_of(comparison_page.render(page(made)))
-    schedule = data["plots"]["schedule"]
+    data = data_of(comparison_page.page(page(made)))
+    schedule = data["schedule"]
     runs = len(made.trials)
     assert len(schedule["data"]) == 3 * runs
     for unit in ("epochs", "updates"):
         for place, run in enumerate(made.trials):
-            found = [data["axes"][unit][at] for at in schedule["index"][place]]
+            found = [schedule["axes"][unit][at] for at in schedule["data"][place]["x"]]
             assert found == [0, *run.axis(unit)]
     batches = schedule["data"][2 * runs - 1]["y"]
     assert batches == [32, 32, 32, 32, 32, 128, 128, 128, 128, 128]
-    assert data["axes"]["updates"][-1] == 900
+    assert schedule["axes"]["updates"][-1] == 900
 
 
 def test_one_seed_has_no_band_and_proves_nothing() -> None:
     made = comparison(seeds=1)
-    data = comparison_page.metric_over(made, "epochs")["data"]
+    data = comparison_page.metric_over(made, "epochs").to_json()["data"]
     assert not any("fill" in trace for trace in data)
-    found = Elements(comparison_page.render(page(made)))
+    found = Elements(comparison_page.page(page(made)))
     assert "one seed cannot tell" in found.text
     assert comparison_text.verdict(made).kind == "unknown"
 
@@ -210,7 +210,7 @@ def test_costs_that_are_not_known_have_words() -> None:
     assert math.isnan(made.totals[1].ratios["seconds"].value)
     assert "an unknown part of its seconds" in comparison_text.verdict(made).sentences[0]
     for text in (
-        comparison_page.render(page(made)),
+        comparison_page.page(page(made)),
         comparison_text.markdown(made, "digits", "plateau compare"),
     ):
         assert "nan" not in Elements(text).text.split()
@@ -269,7 +269,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 @pytest.mark.component
 def test_every_plot_is_drawn_and_fits_a_phone(browser: webdriver.Chrome, tmp_path: Path) -> None:
     file = tmp_path / "comparison.html"
-    file.write_text(comparison_page.render(page(comparison(), title=HOSTILE)))
+    file.write_text(comparison_page.page(page(comparison(), title=HOSTILE)))
     phone = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
     browser.get(file.as_uri())

@@ -1,63 +1,45 @@
 "use strict";
 (() => {
-  const page = JSON.parse(document.getElementById("page-data").textContent);
+  const specs = JSON.parse(document.getElementById("page-data").textContent);
   const config = { responsive: true, displaylogo: false, displayModeBar: false };
   const titles = { epochs: "epochs", updates: "updates", seconds: "seconds of training" };
   const touch = window.matchMedia("(pointer: coarse)").matches;
   let unit = "epochs";
 
-  const colour = (name) =>
-    getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-
-  const mix = (low, high, share) => {
-    const parts = (text) => [1, 3, 5].map((at) => parseInt(text.slice(at, at + 2), 16));
-    const from = parts(low), to = parts(high);
-    return `rgb(${from.map((value, i) => Math.round(value + (to[i] - value) * share)).join(",")})`;
-  };
-
-  // Only where a colour is expected: elsewhere a text may begin with two dashes of its own.
+  // Only where a colour is expected: elsewhere a text may look like a variable.
   const resolve = (value, key) => {
-    if (key === "colorscale") {
-      return value.map(([at, low, high, share]) => [at, mix(colour(low), colour(high), share)]);
-    }
-    if (typeof value === "string" && /color$/.test(key) && value.startsWith("--")) {
-      return colour(value);
-    }
-    if (Array.isArray(value)) return value.map((each) => resolve(each, ""));
+    if (Array.isArray(value)) return value.map((each) => resolve(each, key));
     if (value && typeof value === "object") {
       return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, resolve(v, k)]));
     }
-    return value;
+    const variable = typeof value === "string" && /color(scale)?$/.test(key)
+      && value.match(/^var\((--[\w-]+)\)$/);
+    return variable
+      ? getComputedStyle(document.documentElement).getPropertyValue(variable[1]).trim() : value;
   };
 
   const build = (spec) => {
     const { data, layout } = resolve({ data: spec.data, layout: spec.layout }, "");
-    const ink = colour("--ink"), card = colour("--card"), line = colour("--line");
-    Object.assign(layout, {
-      autosize: true,
-      showlegend: false,
-      paper_bgcolor: "rgba(0,0,0,0)",
-      plot_bgcolor: "rgba(0,0,0,0)",
-      font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: ink },
-      hoverlabel: { bgcolor: card, bordercolor: line, font: { color: ink }, align: "left" },
-      dragmode: touch ? false : "zoom",
-    });
-    if (spec.index) {
-      const axis = page.axes[unit];
-      data.forEach((trace, i) => { trace.x = spec.index[i].map((at) => axis[at]); });
-      spec.marks.forEach((at, i) => {
-        Object.assign(layout.shapes[i], { x0: axis[at], x1: axis[at] });
-        layout.annotations[i].x = axis[at];
-      });
-      const last = axis[axis.length - 1];
-      layout.xaxis.title.text = titles[unit];
-      layout.xaxis.range = [0, last * 1.02 || 1];
+    layout.font = { family: getComputedStyle(document.body).fontFamily };
+    layout.dragmode = touch ? false : "zoom";
+    const axis = spec.axes[unit];
+    if (axis) {
+      for (const trace of data) trace.x = trace.x.map((at) => axis[at]);
+      for (const shape of layout.shapes ?? []) {
+        shape.x0 = axis[shape.x0];
+        shape.x1 = axis[shape.x1];
+      }
+      for (const text of layout.annotations) if (text.xref !== "paper") text.x = axis[text.x];
+      for (const name of Object.keys(layout).filter((key) => key.startsWith("xaxis"))) {
+        layout[name].title = { text: titles[unit] };
+        layout[name].range = [0, axis.at(-1) * 1.02 || 1];
+      }
     }
     return [data, layout];
   };
 
   const plots = [...document.querySelectorAll(".plot")].map(
-    (place) => ({ place, spec: page.plots[place.id.slice("plot-".length)], drawn: false }));
+    (place) => ({ place, spec: specs[place.id.slice("plot-".length)], drawn: false }));
 
   const draw = (only) => {
     for (const plot of plots.filter(only)) {
@@ -71,10 +53,11 @@
     input.addEventListener("change", () => {
       unit = input.value;
       for (const other of document.querySelectorAll(`input[value='${unit}']`)) other.checked = true;
-      draw((plot) => plot.spec.index);
+      draw((plot) => plot.spec.axes[unit]);
     });
   }
-  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw((plot) => plot.drawn));
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener(
+    "change", () => draw((plot) => plot.drawn));
   window.addEventListener("beforeprint", () => draw((plot) => !plot.drawn));
 
   // Nothing must move when a plot comes later, or an address such as #data would lead elsewhere.

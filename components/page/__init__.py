@@ -1,0 +1,1 @@
+"""Base of the HTML pages: template, style, script and plots."""
