@@ -10,7 +10,7 @@ from tensorflow_model_analysis.proto import config_pb2
 from tensorflow_model_analysis.utils.keras_lib import tf_keras
 from tensorflow_model_analysis.writers import eval_config_writer
 
-from components.evaluation import results
+from components.evaluation import reader
 from components.servable.prediction import Evaluation
 from components.servable.verdict import Evaluated
 
@@ -64,7 +64,7 @@ def read(folder: str) -> tuple[Evaluated, Evaluation | None]:
     (spec,) = specs
     if spec.example_weight_key or spec.example_weight_keys:
         return Evaluated(why_not="the evaluation gives its examples weights"), None
-    metrics = results.overall(tfma.load_metrics(folder), spec.name)
+    metrics = reader.overall(tfma.load_metrics(folder), spec.name)
     values = metrics.values if metrics else {}
     known = _metrics(config)
     accuracy, crossentropy = known.get(ACCURACY), known.get(CROSSENTROPY)

@@ -195,7 +195,9 @@ def judge(config: "config_pb2.EvalConfig", values: Values, **options: Any) -> Ev
     validation.missing_slices.extend(
         metrics_validator.get_missing_slices(validation.validation_details.slicing_details, config)
     )
-    return results.summarise(config, metrics, validation, (), CLASSES, **options)
+    from components.evaluation import reader
+
+    return reader.summarise(config, metrics, validation, (), CLASSES, **options)
 
 
 @pytest.mark.component
@@ -214,10 +216,12 @@ def test_overall_is_of_one_model_and_of_no_slice() -> None:
                 item.key.name, item.key.model_name = name, model
                 item.value.double_value.value = value
         protos.append(proto)
-    assert results.overall(protos, "candidate") == SliceMetrics(10, {"accuracy": 0.9})
-    assert results.overall(protos, "baseline") == SliceMetrics(10, {"accuracy": 0.4})
-    assert results.overall(protos[1:], "candidate") is None
-    assert results.overall(protos, "another") is None
+    from components.evaluation import reader
+
+    assert reader.overall(protos, "candidate") == SliceMetrics(10, {"accuracy": 0.9})
+    assert reader.overall(protos, "baseline") == SliceMetrics(10, {"accuracy": 0.4})
+    assert reader.overall(protos[1:], "candidate") is None
+    assert reader.overall(protos, "another") is None
 
 
 @pytest.mark.component
