@@ -49,7 +49,7 @@ component: install-dev .venv-kfp/.installed .venv-audit/.installed ## Tests on r
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m component tests $(ARGS)
 
 e2e: install-dev .venv-kfp/.installed ## Tests that run whole pipelines.
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m e2e tests $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m e2e tests $(ARGS)
 
 lint: install-dev ## Style, types and the direction of imports.
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """What the light commands import: nobody should wait for TensorFlow to read a help text."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -31,80 +32,81 @@ HEAVY = (
     "tf_keras",
     "tfx",
 )
-SPEC = """\
-components: {}
-deploymentSpec: {}
-pipelineInfo: {name: a}
-root: {dag: {tasks: {}}}
-schemaVersion: 2.1.0
-"""
 USAGE = 2
-
-
-def imported(*args: str) -> tuple[int, set[str]]:
-    """Exit status of `plateau ARGS`, and the heavy modules that it left loaded."""
-    code = (
-        "import sys\n"
-        "from pipeline.cli import main\n"
-        "status = main.main(sys.argv[1:])\n"
-        f"print('loaded', *(name for name in {HEAVY} if name in sys.modules), file=sys.stderr)\n"
-        "sys.exit(status)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *args], capture_output=True, text=True, cwd=ROOT, check=False
-    )
-    told = [line.split() for line in done.stderr.splitlines() if line.startswith("loaded")]
-    assert told, done.stderr
-    return done.returncode, set(told[-1][1:])
-
-
-@pytest.mark.parametrize(
-    "args",
-    [
-        "--help",
-        "--version",
-        "presets",
-        "plan digits",
-        "plan images --examples 1000",
-        "run --help",
-        "run digits --help",
-        "compare --help",
-        "plan --help",
-        "compile --help",
-        "submit --help",
-        "runs --help",
-        "runs show --help",
-        "rollback --help",
-        "report --help",
-    ],
+# Each command line runs in a fork of a process that has imported the command and nothing else.
+PROGRAM = f"""
+import json, os, sys
+from pipeline.cli import main
+sys.stdout.flush()
+for line in sys.stdin:
+    read, write = os.pipe()
+    if os.fork() == 0:
+        sys.stdout = sys.stderr = open(os.devnull, "w")
+        status = main.main(line.split())
+        loaded = [name for name in {HEAVY} if name in sys.modules]
+        os.write(write, json.dumps([status, loaded]).encode())
+        os._exit(0)
+    os.close(write)
+    os.wait()
+    with os.fdopen(read) as pipe:
+        print(json.dumps([line.strip(), *json.loads(pipe.read())]), flush=True)
+"""
+ANSWERED = (
+    "--help",
+    "--version",
+    "presets",
+    "plan digits",
+    "plan images --examples 1000",
+    "run --help",
+    "run digits --help",
+    "compare --help",
+    "plan --help",
+    "compile --help",
+    "submit --help",
+    "runs --help",
+    "runs show --help",
+    "rollback --help",
+    "report --help",
 )
-def test_a_command_that_answers_at_once_loads_nothing_heavy(args: str) -> None:
-    assert imported(*args.split()) == (0, set())
-
-
-@pytest.mark.parametrize(
-    "args",
-    [
-        "",
-        "nonsense",
-        "presets digits",
-        "run nonsense",
-        "run images",
-        "run digits --nonsense 1",
-        "run digits --patience x",
-        "run digits --patience 0",
-        "run digits --patience --help",
-        "run digits --beam nonsense",
-        "run digits --model no.such.module",
-        "plan digits --max-batch-size 1",
-        "compare digits --seeds 0",
-        "compile digits",
-        "submit nonsense.yaml",
-        "runs nonsense",
-    ],
+REFUSED = (
+    "",
+    "nonsense",
+    "presets digits",
+    "run nonsense",
+    "run images",
+    "run digits --nonsense 1",
+    "run digits --patience x",
+    "run digits --patience 0",
+    "run digits --patience --help",
+    "run digits --beam nonsense",
+    "run digits --model no.such.module",
+    "plan digits --max-batch-size 1",
+    "compare digits --seeds 0",
+    "compile digits",
+    "submit nonsense.yaml",
+    "runs nonsense",
 )
-def test_a_bad_command_line_is_refused_before_anything_heavy_is_loaded(args: str) -> None:
-    assert imported(*args.split()) == (USAGE, set())
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, tuple[int, list[str]]]:
+    """Exit status of each command line, and the heavy modules that it left loaded."""
+    lines = "".join(f"{line}\n" for line in (*ANSWERED, *REFUSED))
+    program = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(program, input=lines, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    rows = map(json.loads, done.stdout.splitlines())
+    return {line: (status, loaded) for line, status, loaded in rows}
+
+
+@pytest.mark.parametrize("line", ANSWERED)
+def test_a_command_that_answers_at_once_loads_nothing_heavy(line, results) -> None:
+    assert results[line] == (0, [])
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_a_bad_command_line_is_refused_before_anything_heavy_is_loaded(line, results) -> None:
+    assert results[line] == (USAGE, [])
 
 
 def test_public_names_are_listed_before_they_are_imported():

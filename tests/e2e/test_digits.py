@@ -132,17 +132,10 @@ def test_the_second_run_uses_the_cache_and_the_first_as_baseline(first, second):
     assert second.accuracy("baseline") == first.accuracy()
 
 
-def test_a_flag_of_the_schedule_trains_anew_on_cached_data(second):
-    done = plateau("run", "digits", "--patience", 1, "--actions", 0, output=second.output)
-    assert done.status in (0, 3), done.err
-    assert done.component("Transform") == "cached"
-    assert done.component("Trainer") == "run"
-
-
-def test_an_edit_of_our_code_trains_anew(second, tmp_path):
-    for room in ("components", "pipeline", "schemas", "trainer_module"):
-        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("*.pyc"))
-    edited = tmp_path / "trainer_module" / "optimizer.py"
+def test_an_edit_of_our_code_trains_again(second, tmp_path):
+    for package in ("components", "pipeline", "schemas", "trainer_module"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("*.pyc"))
+    edited = tmp_path / "trainer_module" / "training" / "optimizer.py"
     edited.write_text(edited.read_text() + "\n# Edited.\n")
     done = plateau("run", "digits", output=second.output, sources=tmp_path)
     assert done.status == 0, done.err
@@ -151,10 +144,13 @@ def test_an_edit_of_our_code_trains_anew(second, tmp_path):
     assert done.component("Trainer") == "run"
 
 
-def test_a_model_below_its_gate_is_not_pushed(second):
+def test_a_flag_of_the_schedule_trains_again_and_a_model_below_its_gate_is_not_pushed(second):
     before = second.pushed
-    done = plateau("run", "digits", "--min-accuracy", 0.9999, output=second.output)
+    flags = ("--patience", 1, "--actions", 0, "--min-accuracy", 0.9999)
+    done = plateau("run", "digits", *flags, output=second.output)
     assert done.status == 3
+    assert done.component("Transform") == "cached"
+    assert done.component("Trainer") == "run"
     assert done.pushed == before
     assert "not blessed" in done.out
     assert "0.9999" in done.out
@@ -167,3 +163,22 @@ def test_a_model_too_big_to_serve_is_not_pushed(second):
     assert done.pushed == before
     assert "blessed, but not servable" in done.out
     assert "0.01" in done.out
+
+
+def test_the_commands_of_the_readme_work_on_the_run(first):
+    """Those that need a finished run; tests/test_docs.py knows the others."""
+    text = (ROOT / "README.md").read_text()
+    lines = [line.partition("#")[0].split() for line in text.splitlines()]
+    commands = [line[1:] for line in lines if line[:1] == ["plateau"] and line[1:]]
+    served = first.pushed
+    for words in commands:
+        if words[0] in ("report", "runs"):
+            done = plateau(*words, output=first.output)
+            assert done.status == 0, (words, done.err)
+        if words[0] == "predict":
+            images = first.output / "data" / "digits" / "test"
+            done = predict(first.output, images, *words[3:])
+            assert done.status == 0, done.err
+            assert (first.output.parent / "predictions.csv").is_file()
+    assert first.pushed == served
+    assert {words[0] for words in commands} >= {"report", "runs", "predict", "rollback", "bless"}
