@@ -81,7 +81,7 @@ def make_plan(config: PlanConfig) -> Plan:
 def show(plan: Plan) -> RenderableType:
     """Returns a forecast as a table, with its sentences."""
     numbers = "learning rate", "batch", "steps/epoch", "update noise"
-    made = table(f"Plan of {plan.name}", "from", "changes", *numbers, numbers=numbers)
+    made = table(f"Plan of {plan.name}", "from", "changes", *numbers, numbers=numbers, gap=0)
     for row, stage in enumerate(plan.stages):
         made.add_row(
             f"plateau {stage.index}" if stage.index else "end of warm-up" if row else "start",

@@ -51,32 +51,32 @@ class CompareConfig:
         """Check that there is something to compare, and that only the strategies differ."""
         require(
             len(self.strategies) >= 2,
-            "strategies must be at least two",
+            "`strategies` must be at least two",
             self.strategies,
-            "Try --strategies lr_decay batch_increase.",
+            "Try `strategies=lr_decay batch_increase`.",
         )
         require(
             len(set(self.strategies)) == len(self.strategies),
-            "strategies must differ",
+            "`strategies` must differ",
             self.strategies,
             "Name each once; --seeds says how often each is trained.",
         )
-        require(self.seeds >= 1, "seeds must be at least 1", self.seeds, "Try --seeds 3.")
+        require(self.seeds >= 1, "`seeds` must be at least 1", self.seeds, "Try `seeds=3`.")
         require(
             self.run.schedule.plan is None,
-            "plan must be left out of a comparison, since it goes before any strategy",
+            "`plan` must be left out of a comparison, since it goes before any strategy",
             self.run.schedule.plan,
-            "Compare with --strategies.",
+            "Compare with `strategies`.",
         )
         require(
             not self.run.warm_start,
-            "warm_start must be left out of a comparison, whose runs begin alike",
+            "`warm_start` must be left out of a comparison, whose runs begin alike",
             self.run.warm_start,
-            "Leave out --warm-start.",
+            "Leave out `warm_start`.",
         )
         require(
             self.run.tune == 0,
-            "tune must be left out of a comparison, whose runs share their numbers",
+            "`tune` must be left out of a comparison, whose runs share their numbers",
             self.run.tune,
             "Search with `plateau run --tune` first, and compare with what it found.",
         )
