@@ -66,16 +66,16 @@ def check(config: BeamConfig) -> None:
     engine = config.engine
     require(
         engine.kind != "dataflow",
-        "beam must be another engine for a run on this machine, whose files Dataflow cannot see",
+        "`beam` must be another engine for a run on this machine, whose files Dataflow cannot see",
         config.beam,
         "Compile for Vertex AI: plateau compile --target vertex --beam dataflow.",
     )
     if config.job_server_jar is not None:
         require(
             _absolute(config.job_server_jar).is_file(),
-            "job_server_jar must be a file",
+            "`job_server_jar` must be a file",
             str(config.job_server_jar),
-            "Check --job-server-jar.",
+            "Check `job_server_jar`.",
         )
         launcher = next(
             (o.partition("=")[2] for o in config.beam_args if _name(o) == _LAUNCHER), "java"
@@ -84,15 +84,15 @@ def check(config: BeamConfig) -> None:
             shutil.which(launcher) is not None,
             f"{engine.kind} must find Java, which runs Beam's job server",
             launcher,
-            f"Put it on PATH, or try --beam-args {_LAUNCHER}=/PATH/TO/java.",
+            f"Put it on PATH, or try `beam_args={_LAUNCHER}=/PATH/TO/java`.",
         )
     for field, address in _addresses(config, engine):
         error = _refusal(address)
         require(
             error is None,
-            f"{field} must be an address at which something listens ({error})",
+            f"`{field}` must be an address at which something listens ({error})",
             address,
-            f"Start it first, or check --{field.replace('_', '-')}.",
+            f"Start it first, or check `{field}`.",
         )
 
 
@@ -112,10 +112,10 @@ def check_compiled(config: BeamConfig, target: str) -> None:
     kind = config.engine.kind
     require(
         kind == "direct" or (kind == "dataflow" and target == "vertex"),
-        "beam must be direct or direct:N in a compiled pipeline, or dataflow with --target vertex, "
+        "`beam` must be direct or direct:N in a compiled pipeline, or dataflow with --target vertex, "
         "since no other engine sees the files of a task",
         config.beam,
-        "Try --beam direct.",
+        "Try `beam=direct`.",
     )
 
 

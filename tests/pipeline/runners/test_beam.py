@@ -93,41 +93,41 @@ def test_engines_by_name(name: str, engine: Engine) -> None:
     ],
 )
 def test_other_names_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="beam must be direct, direct:N, portable://") as error:
+    with pytest.raises(ValueError, match="`beam` must be direct, direct:N, portable://") as error:
         config(name)
-    assert f"got {name!r}. Try --beam " in str(error.value)
+    assert f"got {name!r}. Try `beam=" in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"beam": "flink://local"}, "job_server_jar must be given.*--job-server-jar"),
-        ({"beam": "spark://local"}, "job_server_jar must be given.*spark://local with None"),
-        ({"job_server_jar": JAR}, "job_server_jar must be .* for no other"),
+        ({"beam": "flink://local"}, "`job_server_jar` must be given.*`job_server_jar="),
+        ({"beam": "spark://local"}, "`job_server_jar` must be given.*spark://local with None"),
+        ({"job_server_jar": JAR}, "`job_server_jar` must be .* for no other"),
         (
             {"beam": "portable://localhost:1", "job_server_jar": JAR},
-            "job_server_jar must be .* for no other",
+            "`job_server_jar` must be .* for no other",
         ),
-        ({"beam_workers": "localhost:1"}, "beam_workers must be .*, and left out"),
+        ({"beam_workers": "localhost:1"}, "`beam_workers` must be .*, and left out"),
         (
             {"beam": "portable://localhost:1", "beam_workers": "here"},
-            "beam_workers must be HOST:PORT",
+            "`beam_workers` must be HOST:PORT",
         ),
-        ({"beam": "portable://jobs:8099"}, "beam_workers must be given for an engine on another"),
+        ({"beam": "portable://jobs:8099"}, "`beam_workers` must be given for an engine on another"),
         (
             {"beam": "flink://cluster:8081", "job_server_jar": JAR},
-            "beam_workers must be given for an engine on another",
+            "`beam_workers` must be given for an engine on another",
         ),
-        ({"beam_args": ("--project=a",)}, r"beam_args must be NAME=VALUE.*'--project=a'"),
-        ({"beam_args": ("=a",)}, "beam_args must be NAME=VALUE"),
-        ({"beam_args": ("runner=PrismRunner",)}, r"what --beam itself sets, got 'runner'"),
+        ({"beam_args": ("--project=a",)}, r"`beam_args` must be NAME=VALUE.*'--project=a'"),
+        ({"beam_args": ("=a",)}, "`beam_args` must be NAME=VALUE"),
+        ({"beam_args": ("runner=PrismRunner",)}, r"what `beam` itself sets, got 'runner'"),
         (
             {"beam": "direct:2", "beam_args": ("direct_num_workers=3",)},
-            "what --beam itself sets, got 'direct_num_workers'",
+            "what `beam` itself sets, got 'direct_num_workers'",
         ),
         (
             {"beam": "dataflow", "beam_args": DATAFLOW[:3]},
-            r"sdk_container_image for dataflow.*Add sdk_container_image=\.\.\. to --beam-args",
+            r"sdk_container_image for dataflow.*Add sdk_container_image=\.\.\. to `beam_args`",
         ),
     ],
 )
@@ -257,7 +257,7 @@ def test_an_address_at_which_nobody_listens_is_refused(listening: str, silent: s
 
 def test_a_missing_jar_or_java_is_refused(tmp_path: Path) -> None:
     jar = tmp_path / "server.jar"
-    with pytest.raises(ValueError, match=r"job_server_jar must be a file, got '.*server\.jar'"):
+    with pytest.raises(ValueError, match=r"`job_server_jar` must be a file, got '.*server\.jar'"):
         beam.check(config("flink://local", job_server_jar=jar))
     jar.touch()
     java = ("job_server_java_launcher=/no/java",)
@@ -289,7 +289,7 @@ def test_engines_of_a_compiled_pipeline() -> None:
         config("portable://jobs:8099", beam_workers="localhost:50000"),
         config("flink://local", job_server_jar=JAR),
     ):
-        with pytest.raises(ValueError, match="beam must be direct or direct:N in a compiled"):
+        with pytest.raises(ValueError, match="`beam` must be direct or direct:N in a compiled"):
             beam.check_compiled(refused, "kfp")
 
 
@@ -297,7 +297,7 @@ def test_flags_reach_the_config_and_errors_name_them() -> None:
     given = ["--beam", "portable://localhost:8099", "--beam-args", "a=1", "b"]
     run = flags.parse(presets.digits(), given, "plateau", "")
     assert run.beam == config("portable://localhost:8099", beam_args=("a=1", "b"))
-    with pytest.raises(ValueError, match=r"^--beam must be direct.* with N of 1 or more"):
+    with pytest.raises(ValueError, match=r"^`beam` must be direct.* with N of 1 or more"):
         flags.parse(presets.digits(), ["--beam", "direct:0"], "plateau", "")
-    with pytest.raises(ValueError, match=r"^--job-server-jar must be given"):
+    with pytest.raises(ValueError, match=r"^`job_server_jar` must be given"):
         flags.parse(presets.digits(), ["--beam", "flink://local"], "plateau", "")
