@@ -112,7 +112,7 @@ def check_compiled(config: BeamConfig, target: str) -> None:
     kind = config.engine.kind
     require(
         kind == "direct" or (kind == "dataflow" and target == "vertex"),
-        "`beam` must be direct or direct:N in a compiled pipeline, or dataflow with --target vertex, "
+        "`beam` must be direct or direct:N in a compiled pipeline, or dataflow for Vertex AI, "
         "since no other engine sees the files of a task",
         config.beam,
         "Try `beam=direct`.",

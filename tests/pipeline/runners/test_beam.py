@@ -249,9 +249,9 @@ def test_what_is_there_passes(listening: str, tmp_path: Path) -> None:
 
 
 def test_an_address_at_which_nobody_listens_is_refused(listening: str, silent: str) -> None:
-    with pytest.raises(ValueError, match=f"^beam must be an address .*refused.*got '{silent}'"):
+    with pytest.raises(ValueError, match=f"^`beam` must be an address .*refused.*got '{silent}'"):
         beam.check(config(f"portable://{silent}"))
-    with pytest.raises(ValueError, match=f"^beam_workers must be .*got '{silent}'.*Start it"):
+    with pytest.raises(ValueError, match=f"^`beam_workers` must be .*got '{silent}'.*Start it"):
         beam.check(config(f"portable://{listening}", beam_workers=silent))
 
 
@@ -275,7 +275,7 @@ def test_a_run_looks_before_it_writes(silent: str, tmp_path: Path) -> None:
 
     output = tmp_path / "run"
     run = dataclasses.replace(presets.digits(), output=output, beam=config(f"portable://{silent}"))
-    with pytest.raises(ValueError, match="beam must be an address"):
+    with pytest.raises(ValueError, match="`beam` must be an address"):
         local.run(run, Console())
     assert not output.exists()
 
