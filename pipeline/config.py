@@ -305,21 +305,13 @@ class RunConfig:
 
         Args:
             num_examples: Training examples in an epoch.
-
-        Raises:
-            UserError: Learning rate or batch size do not fit the schedule's bounds or the data.
         """
         optimization = self.optimization
         spec = TrainingSpec(num_examples, optimization.optimizer, optimization.momentum)
         return forecast(self.schedule, spec, optimization.learning_rate, self.loop.batch_size)
 
     def train_config(self) -> TrainConfig:
-        """Returns the part that the Trainer reads.
-
-        Raises:
-            UserError: Fewer than two classes; those of images are known once the data folder has
-                been scanned (`pipeline.data.dataset.resolve`).
-        """
+        """Returns the part that the Trainer reads."""
         return TrainConfig(
             features=self.features,
             classes=self.classes,
@@ -331,11 +323,7 @@ class RunConfig:
 
 
 def parse_engine(text: str) -> Engine:
-    """Returns the engine that a value of `--beam` names.
-
-    Raises:
-        UserError: There is no such engine, or its address or number of workers is not one.
-    """
+    """Returns the engine that a value of `--beam` names."""
     parts = _ENGINE.fullmatch(text)
     address = parts and parts["address"]
     local = address == "local" and not text.startswith("portable")

@@ -1,4 +1,4 @@
-"""What the Evaluator measures, and the gates a model must pass to be pushed."""
+"""Configuration of TFMA's Evaluator, with the gates as thresholds."""
 
 import json
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ ROUNDING = 1e-6
 
 
 def slice_feature(features: Features) -> str:
-    """The feature whose values split the test examples by class.
+    """Returns the feature whose values split the test examples by class.
 
-    Pictures carry the class name itself; a table's label may be derived (a ratio of two columns,
+    Images carry the class name itself; a table's label may be derived (a ratio of two columns,
     say), so that only its index, which the model's transformation computes, tells the class.
     """
     return schemas.LABEL if isinstance(features, ImageFeatures) else LABEL_INDEX
@@ -33,16 +33,11 @@ def slice_feature(features: Features) -> str:
 def eval_config(
     features: Features, gates: GateConfig, classes: Sequence[str]
 ) -> "config_pb2.EvalConfig":
-    """The TFMA configuration for both kinds of data.
+    """Returns the TFMA configuration for both kinds of data.
 
     The exported model's `transform_labels` signature yields the label's index, so that the
     integer metrics work whatever the raw label is. A MetricConfig's plain `threshold` holds in
     every slice, where a single weak class would fail a good model; so each bound names its slice.
-
-    Args:
-        features: How raw examples become tensors.
-        gates: Bounds.
-        classes: Class names in the order of the label indices.
     """
     from tensorflow_model_analysis.proto import config_pb2
 
@@ -127,10 +122,6 @@ def eval_config(
 
 
 def failed_checks(blessing: Path) -> tuple[str, ...]:
-    """Returns the checks of serving that a model failed, in words.
-
-    Args:
-        blessing: Folder of the InfraBlessing that Servable wrote.
-    """
+    """Returns the failed checks of an InfraBlessing's folder, in words."""
     checks = json.loads((blessing / servable.FILE_NAME).read_text())["checks"]
     return tuple(map(str, gate.failed(map(gate.parse, checks))))

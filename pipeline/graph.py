@@ -1,4 +1,4 @@
-"""The pipeline: which component feeds which. Wiring only; it serves every runner."""
+"""Pipeline graph: the components and the channels between them, for every runner."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,12 +41,11 @@ from trainer_module.config import ImageFeatures, TableFeatures
 
 from . import evaluation
 from .config import RunConfig
-from .data import fingerprint
+from .data import beam, fingerprint
 from .data import statistics as counting
 from .data.dataset import EVAL, TABLE_SPLITS, TEST, TRAIN
 from .metadata import store as metadata
 from .metadata.store import Store
-from .runners import beam
 
 Place: TypeAlias = str | RuntimeParameter
 """A folder that is known now, or named when a compiled pipeline is run."""
@@ -54,33 +53,23 @@ Place: TypeAlias = str | RuntimeParameter
 
 @dataclass(frozen=True)
 class PipelinePaths:
-    """Where a pipeline reads and writes; local paths or URIs, as the runner needs.
-
-    Attributes:
-        data: Folder of pictures by class, or of CSV files.
-        artifacts: Folder under which every component writes.
-        pushed: Folder that receives a numbered subfolder for each pushed model.
-        checkpoints: Folder from which a Trainer that was ended goes on; None where there is none
-            that outlives it.
-        metadata: Where ML Metadata records the runs; None where the runner brings its own store,
-            and the last blessed model is looked up in the folder of pushed ones.
-    """
+    """Local paths or URIs that a pipeline reads and writes."""
 
     data: Place
+    """Folder of images by class, or of CSV files."""
     artifacts: str
+    """Folder under which every component writes."""
     pushed: Place
+    """Folder that receives a numbered subfolder for each pushed model."""
     checkpoints: str | None = None
+    """Folder from which an interrupted Trainer resumes; None where none outlives it."""
     metadata: Store | None = None
+    """ML Metadata; None where the runner has a store of its own, and the last blessed model is
+    looked up in the folder of pushed ones."""
 
 
 class _Baseline(NamedTuple):
-    """The last blessed model, and the nodes that find it.
-
-    Attributes:
-        nodes: The nodes.
-        model: Channel of the model; maybe empty.
-        statistics: Channel of the statistics of its data; maybe empty.
-    """
+    """Channels of the last blessed model and its statistics, with the nodes that resolve them."""
 
     nodes: tuple[BaseNode, ...]
     model: BaseChannel
@@ -88,15 +77,11 @@ class _Baseline(NamedTuple):
 
 
 def pipeline_name(config: RunConfig, store: Store | None = None) -> str:
-    """Name under which ML Metadata files the runs.
+    """Returns the name under which ML Metadata records the runs.
 
     Blessed models and cached results are looked up by it. All runs in an output folder share one,
     so that the baseline is the model that a push replaces, whatever the preset and the classes. In
     a database that several output folders share, the name has a mark of the folder.
-
-    Args:
-        config: The run.
-        store: Where the runs are recorded; None where the runner brings its own store.
     """
     return f"plateau-{config.name}" if store is None else metadata.mark("plateau", store)
 
@@ -108,7 +93,7 @@ def create_pipeline(
     command: str = "",
     runtime: Mapping[str, RuntimeParameter] | None = None,
 ) -> Pipeline:
-    """Wire the components for one run, as fresh objects on every call.
+    """Returns the pipeline of one run, as new objects on every call.
 
     Args:
         config: The run, with `classes` filled in.
@@ -116,9 +101,6 @@ def create_pipeline(
         schema: The schema of the data, as text (.pbtxt).
         command: Command that repeats the run, for the report.
         runtime: Fields of the schedule whose values a run of the compiled pipeline gives.
-
-    Raises:
-        ValueError: Classes are missing, or a dotted model path cannot be found.
     """
     train_config = config.train_config()
     code = fingerprint.of_sources(config.network.model)
@@ -300,7 +282,7 @@ def _example_gen(config: RunConfig, data: Place) -> BaseBeamComponent:
         example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=share)
         for name, share in TABLE_SPLITS.items()
     ]
-    given = {
+    arguments = {
         "input_base": data,
         # The default pattern would parse a README beside the table.
         "input_config": example_gen_pb2.Input(
@@ -311,5 +293,5 @@ def _example_gen(config: RunConfig, data: Place) -> BaseBeamComponent:
         ),
     }
     if config.on_missing_label == "skip":
-        return TableExampleGen(**given, labels=config.features.labels).with_id("CsvExampleGen")
-    return CsvExampleGen(**given)
+        return TableExampleGen(**arguments, labels=config.features.labels).with_id("CsvExampleGen")
+    return CsvExampleGen(**arguments)

@@ -139,11 +139,7 @@ class ServedModel:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Loads the model.
-
-        Raises:
-            UserError: It is none that a run of Plateau pushed.
-        """
+        """Loads the model."""
         known = known_classes.read(folder)
         if known is None:
             raise UserError(
@@ -182,9 +178,6 @@ def find(path: Path) -> Path:
 
     Args:
         path: A SavedModel, a folder of versions, or the output folder of a run.
-
-    Raises:
-        UserError: There is no model.
     """
     if (path / "saved_model.pb").is_file():
         return path
@@ -204,9 +197,6 @@ def run(config: PredictConfig, advance: Callable[[], None] = lambda: None) -> Su
     Args:
         config: Model and examples.
         advance: Called after each example.
-
-    Raises:
-        UserError: There is no such model, or nothing that it could predict.
     """
     folder = find(config.model)
     for path in config.paths:
@@ -242,9 +232,6 @@ def images(paths: Sequence[Path], classes: Sequence[str]) -> Iterator[Example | 
     """Reads images; one is labelled if its folder has the name of a class.
 
     An image is prepared as for training: what the model refuses is converted to a PNG.
-
-    Raises:
-        UserError: A path holds no image.
     """
     from components.image_example_gen.folder import IMAGE_SUFFIXES
     from components.image_example_gen.image import BadImageError, prepare
@@ -272,11 +259,7 @@ def images(paths: Sequence[Path], classes: Sequence[str]) -> Iterator[Example | 
 def rows(
     paths: Sequence[Path], inputs: Mapping[str, columns.Input], label: str | None
 ) -> Iterator[Example | Unreadable]:
-    """Reads the rows of CSV files; one is labelled if the file has the label's column.
-
-    Raises:
-        UserError: A path holds no CSV file, or one without the columns of the model.
-    """
+    """Reads the rows of CSV files; one is labelled if the file has the label's column."""
     tables = [
         table
         for path in paths

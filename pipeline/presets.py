@@ -1,4 +1,4 @@
-"""Ready-made runs: a data set, a model, a schedule and gates that belong together."""
+"""Presets: a data set, a model, a schedule and gates that belong together."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,24 +17,20 @@ from .config import GateConfig, RunConfig
 
 
 class Preset(NamedTuple):
-    """A preset as the command line offers it.
-
-    Attributes:
-        build: Makes the configuration.
-        data: What data it needs.
-    """
+    """Preset as the command line lists it."""
 
     build: Callable[[], RunConfig]
     data: str
+    """Data that it needs."""
 
     @property
     def purpose(self) -> str:
-        """What it is for: the first line of its function's docstring."""
+        """The first line of its function's docstring."""
         return (self.build.__doc__ or "").strip().splitlines()[0]
 
 
 def images() -> RunConfig:
-    """Your own pictures: one subfolder a class, resized to 64 x 64, colour."""
+    """Your own images: one subfolder a class, resized to 64 x 64, colour."""
     return RunConfig(
         name="images",
         features=ImageFeatures(height=64, width=64, channels=3, augment=("flip",)),
@@ -148,11 +144,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def get(name: str) -> Preset:
-    """The preset of that name.
-
-    Raises:
-        ValueError: There is none.
-    """
+    """Returns the preset of that name."""
     if name not in PRESETS:
         raise ValueError(
             f"unknown preset {name!r}. Choose one of {', '.join(PRESETS)}; "

@@ -44,7 +44,6 @@ class Arguments:
 
         Raises:
             UsageError: An unknown flag, or a value of the wrong type.
-            UserError: A value out of range.
         """
         description = f"{self.purpose[0].upper()}{self.purpose[1:]}."
         return self._read(default, self.words, f"plateau {self.command}", description)
@@ -58,7 +57,6 @@ class Arguments:
 
         Raises:
             UsageError: No such preset, no data, an unknown flag, or a value of the wrong type.
-            UserError: A value out of range.
         """
         from .. import presets
         from ..data import dataset, fingerprint

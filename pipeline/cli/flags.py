@@ -32,7 +32,6 @@ def parse(default: T, args: Sequence[str], prog: str, description: str) -> T:
     Raises:
         SystemExit: After --help (code 0).
         UsageError: An unknown flag, or a value of the wrong type.
-        UserError: A value out of range, or values that do not go together.
     """
     show_all = "--help-all" in args
     is_help = show_all or "--help" in args or "-h" in args

@@ -46,11 +46,7 @@ class Plan:
 
 
 def make_plan(config: PlanConfig) -> Plan:
-    """Returns what the schedule will do.
-
-    Raises:
-        UserError: Data that cannot be found or counted, or a batch larger than it.
-    """
+    """Returns what the schedule will do."""
     run, schedule = config.run, config.run.schedule
     if config.examples is None:
         size = training_size(run)

@@ -187,7 +187,6 @@ def _confirm(yes: bool, command: str) -> None:
 
     Raises:
         UsageError: There is no terminal to ask at.
-        UserError: The answer is no.
     """
     if yes:
         return

@@ -42,18 +42,10 @@ class Blessing:
 def plan(
     output: Path | None, wanted: str | None, reason: str, *, allow_class_change: bool = False
 ) -> Blessing:
-    """Returns the push by hand of a run's model.
-
-    Args:
-        output: Output folder of the run; if None, every one under ./runs is searched.
-        wanted: Beginning of the run's id or of its time; the newest run if None.
-        reason: Why the model is pushed although a gate held it back.
-        allow_class_change: Whether the model may replace one that knows other classes.
+    """Returns the push by hand of a run's model; arguments as of `lineage.find`.
 
     Raises:
-        UserError: There is no reason or no such run, or no gate held its model back, or the model
-            was deleted or is served already.
-        GateError: Another model would be replaced that knows other classes.
+        GateError: A model of other classes would be replaced, and `allow_class_change` is False.
     """
     reason = reason.strip()
     require(bool(reason), "`reason` must say why", reason, "Try `reason=checked by hand`.")
@@ -105,17 +97,7 @@ def apply(blessing: Blessing, now: Callable[[], float] = time.time) -> Version:
     """Pushes the model as the next version, and records the reason.
 
     The copy is atomic. The model counts as blessed from then on: the next run is compared with it.
-
-    Args:
-        blessing: From `plan`. The caller holds the output folder's lock.
-        now: Seconds since 1970.
-
-    Returns:
-        The new version.
-
-    Raises:
-        UserError: Another version is served by now than when the push was planned.
-        OSError: The copy cannot be written.
+    The caller holds the output folder's lock.
     """
     output, run, reason = blessing.output, blessing.run, blessing.reason
     again = plan(output, run.name, reason, allow_class_change=blessing.allow_class_change)

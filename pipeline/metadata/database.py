@@ -84,13 +84,9 @@ class Database:
 
 
 def parse(url: str) -> Database:
-    """Returns the database of a URL, mysql://USER@HOST[:PORT]/DATABASE.
-
-    Raises:
-        UserError: It has another form; the error does not repeat the URL, which may hold a
-            password.
-    """
+    """Returns the database of a URL, mysql://USER@HOST[:PORT]/DATABASE."""
     parts = _URL.fullmatch(url)
+    # The error does not repeat the URL, which may hold a password.
     port = int((parts and parts["port"]) or 3306)
     require(
         parts is not None and 0 < port < 65536,
@@ -105,11 +101,7 @@ def parse(url: str) -> Database:
 
 
 def remembered(output: Path) -> Database | None:
-    """Returns the database of an output folder's runs; None if it has none.
-
-    Raises:
-        UserError: The file that names it is damaged.
-    """
+    """Returns the database of an output folder's runs; None if it has none."""
     file = output / FILE_NAME
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
@@ -132,20 +124,7 @@ def remembered(output: Path) -> Database | None:
 def choose(
     url: str | None, password_file: Path | None, output: Path, *, has_file: bool
 ) -> Database | None:
-    """Returns the database for a run, as the flags say or as the output folder remembers.
-
-    Args:
-        url: `--metadata`.
-        password_file: `--metadata-password-file`.
-        output: Output folder.
-        has_file: Whether it has a SQLite file with runs.
-
-    Returns:
-        The database; None for the file.
-
-    Raises:
-        UserError: The runs of the folder are elsewhere, or the flags do not go together.
-    """
+    """Returns the database that the flags or the output folder name; None for a SQLite file."""
     earlier = remembered(output)
     new = parse(url) if url is not None else earlier
     if new is None:
@@ -178,12 +157,7 @@ def choose(
 def ready(database: Database, output: Path) -> Iterator[None]:
     """Checks that a database can be used, and lets TFX connect to it within the context.
 
-    Args:
-        database: The database. The caller holds the output folder's lock.
-        output: Output folder, which remembers the database from here on.
-
-    Raises:
-        UserError: The server cannot be reached, it refuses the user, or the user may not write.
+    The output folder, whose lock the caller holds, remembers the database from here on.
     """
     with _password_set(database):
         store = connect(database)
@@ -214,11 +188,7 @@ def connection(database: Database) -> "ConnectionConfig":
 
 
 def connect(database: Database) -> "MetadataStore":
-    """Opens ML Metadata.
-
-    Raises:
-        UserError: The server cannot be reached, or it refuses the user.
-    """
+    """Opens ML Metadata."""
     try:
         # The client library waits without end for a server that does not answer.
         with socket.create_connection((database.host, database.port), _CONNECT_SECONDS) as channel:
@@ -237,12 +207,7 @@ def connect(database: Database) -> "MetadataStore":
 
 
 def lost(error: BaseException, database: Database) -> ConnectionLostError | None:
-    """Returns a readable error if a connection was lost; None for any other error.
-
-    Args:
-        error: Error of a component. The lost connection may be its cause.
-        database: The database.
-    """
+    """Returns a readable error if the error, or its cause, is a lost connection; else None."""
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
@@ -275,11 +240,7 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _password_set(database: Database) -> Iterator[None]:
-    """Sets the password of the file, or else of our environment variable, for the client library.
-
-    Raises:
-        UserError: The file cannot be read.
-    """
+    """Sets the password of the file, or else of our variable, for the client library."""
     file = database.password_file
     password = os.environ.get(PASSWORD, "")
     if file is not None and (file.exists() or PASSWORD not in os.environ):
@@ -303,11 +264,7 @@ def _password_set(database: Database) -> Iterator[None]:
 
 
 def _retried(call: Callable[[], Any], database: Database) -> Any:
-    """Returns what a call returns, repeated while other runs create the tables.
-
-    Raises:
-        UserError: The server refuses the user, or what it wants to do.
-    """
+    """Returns what a call returns, repeated while other runs create the tables."""
     from ml_metadata import errors
 
     for attempt in range(_ATTEMPTS):

@@ -94,10 +94,7 @@ def find(
     Args:
         outputs: Output folders to search.
         wanted: Beginning of its id or of its time; the newest run if None.
-        is_busy: Returns True if a process holds an output folder's lock.
-
-    Raises:
-        UserError: There is no such run, or several.
+        is_busy: As of `runs.read`.
     """
     matches, searched = [], []
     for output in outputs:
@@ -127,10 +124,7 @@ def find(
 def read(
     outputs: Iterable[Path], wanted: str | None, is_busy: IsBusy = lambda output: False
 ) -> Detail:
-    """Returns all about a run.
-
-    Args and errors are those of `find`.
-    """
+    """Returns all about the run that `find` finds."""
     run, output, records = find(outputs, wanted, is_busy)
     record = records.run(run.name)
     artifacts = {artifact.type: artifact for _, artifact in reversed(record.outputs)}

@@ -77,11 +77,7 @@ IsBusy: TypeAlias = Callable[[Path], bool]
 
 
 def folders(output: Path | None) -> tuple[Path, ...]:
-    """Returns the output folders that hold runs: every one under ./runs, or the one given.
-
-    Raises:
-        UserError: `output` is no folder.
-    """
+    """Returns the output folders that hold runs: every one under ./runs, or the one given."""
     if output is None:
         # What `plateau compare` trains for itself was never to be pushed.
         paths = [p for p in sorted(Path("runs").glob("*")) if not p.name.startswith("compare-")]
@@ -97,11 +93,7 @@ def folders(output: Path | None) -> tuple[Path, ...]:
 
 
 def only_folder(output: Path | None) -> Path:
-    """Returns the output folder given, or the only one with a pushed model.
-
-    Raises:
-        UserError: None under ./runs has a pushed model, or several have, or `output` is no folder.
-    """
+    """Returns the output folder given, or the only one with a pushed model."""
     if output is not None:
         return next(iter(folders(output)), output)
     paths = [path for path in folders(None) if versions.folder_of(path).is_dir()]
@@ -115,11 +107,7 @@ def only_folder(output: Path | None) -> Path:
 
 
 def read(output: Path, is_busy: IsBusy = lambda output: False) -> Folder:
-    """Returns the runs of an output folder.
-
-    Raises:
-        UserError: It has no ML Metadata.
-    """
+    """Returns the runs of an output folder."""
     return listed(store.read(store.store_of(output)), output, is_busy)
 
 
@@ -135,11 +123,7 @@ def listed(records: Records, output: Path, is_busy: IsBusy) -> Folder:
 
 
 def newest_report(outputs: Iterable[Path]) -> Path:
-    """Returns the report of the newest run that has one.
-
-    Raises:
-        UserError: There is none.
-    """
+    """Returns the report of the newest run that has one."""
     reports = []
     outputs = list(outputs)
     for output in outputs:

@@ -114,11 +114,7 @@ def file_of(output: Path) -> Path:
 
 
 def store_of(output: Path) -> Store:
-    """Returns where the runs in an output folder are recorded.
-
-    Raises:
-        UserError: The file that names its database is damaged.
-    """
+    """Returns where the runs in an output folder are recorded."""
     return database.remembered(output) or file_of(output)
 
 
@@ -131,13 +127,7 @@ def is_there(output: Path) -> bool:
 def ready(url: str | None, password_file: Path | None, output: Path) -> Iterator[Store]:
     """Chooses where a run is recorded, and lets TFX connect to it within the context.
 
-    Args:
-        url: Database, as mysql://USER@HOST/DATABASE; None for that of earlier runs, or a file.
-        password_file: File with the database's password.
-        output: Output folder. The caller holds its lock.
-
-    Raises:
-        UserError: The database cannot be used, or the runs of the folder are elsewhere.
+    The caller holds the output folder's lock.
     """
     file = file_of(output)
     chosen = database.choose(url, password_file, output, has_file=file.exists())
@@ -169,15 +159,7 @@ def connection(store: Store, *, create: bool = True, write: bool = True) -> "Con
 
 
 def connect(store: Store, *, write: bool = False) -> "MetadataStore":
-    """Opens ML Metadata.
-
-    Args:
-        store: Where it is.
-        write: Open it for writing too. The caller holds the output folder's lock.
-
-    Raises:
-        UserError: There is no such file, it is no ML Metadata, or the database cannot be used.
-    """
+    """Opens ML Metadata; for writing, the caller holds the output folder's lock."""
     if isinstance(store, Database):
         return database.connect(store)
     from ml_metadata import errors
@@ -220,11 +202,7 @@ def artifact(proto: "mlmd.Artifact") -> Artifact:
 
 
 def read(store: Store) -> Records:
-    """Reads everything; of a database, everything of one output folder.
-
-    Raises:
-        UserError: As `connect`, or the connection was lost.
-    """
+    """Reads everything; of a database, everything of one output folder."""
     opened = connect(store)
     if not isinstance(store, Database):
         return _read(opened, lambda name: True)

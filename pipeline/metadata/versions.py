@@ -108,12 +108,7 @@ def plan(output: Path, wanted: int | None = None) -> Rollback:
 
     Args:
         output: Output folder.
-        wanted: Version to serve again; if None, the newest before the present model that holds
-            another model.
-
-    Raises:
-        UserError: No model is pushed, or there is no such version, or none before the present
-            model, or the version is damaged or is being served already.
+        wanted: Version; if None, the newest before the present model that holds another model.
     """
     folder = folder_of(output)
     listed = versions(store.read(store.store_of(output)), output)
@@ -153,18 +148,7 @@ def plan(output: Path, wanted: int | None = None) -> Rollback:
 def apply(rollback: Rollback, now: Callable[[], float] = time.time) -> Version:
     """Serves an earlier model again: copies it to a higher version, and records that.
 
-    The copy is atomic, and nothing is deleted.
-
-    Args:
-        rollback: From `plan`. The caller holds the output folder's lock.
-        now: Seconds since 1970.
-
-    Returns:
-        The new version.
-
-    Raises:
-        UserError: Another version is served by now than when the rollback was planned.
-        OSError: The copy cannot be written.
+    The copy is atomic, and nothing is deleted. The caller holds the output folder's lock.
     """
     output, target = rollback.output, rollback.target
     require(
@@ -215,12 +199,8 @@ def push_copy(
         properties: Its custom properties.
         inputs: Ids of the artifacts it reads, by key; None for one that is not known.
         sibling: Execution of the pipeline that this one belongs to.
-        blessing: Custom properties of the ModelBlessing to make, if one is to be made.
-        now: Seconds since 1970.
-
-    Returns:
-        The version's folder. Its number is the time, or the next free one where the clock is
-        behind the versions.
+        blessing: Custom properties of the ModelBlessing to make, if any.
+        now: Seconds since 1970, from which the version's number is made.
     """
     from ml_metadata.proto import metadata_store_pb2 as mlmd
 

@@ -19,8 +19,8 @@ from trainer_module.util import collector, environment, files
 from trainer_module.util.checks import check_fields, require
 
 from ..config import MetadataConfig, RunConfig
-from ..data import dataset
-from . import beam, kubeflow_checks, logs
+from ..data import beam, dataset
+from . import kubeflow_checks, logs
 from .kubeflow_checks import Compiled, Target
 
 Spec = dict[str, Any]

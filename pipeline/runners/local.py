@@ -20,9 +20,9 @@ from trainer_module.util import collector, environment
 from trainer_module.util.checks import UserError, require
 
 from ..config import RunConfig
-from ..data import dataset
+from ..data import beam, dataset
 from ..metadata import store as metadata
-from . import baseline, beam, cache, disk, lock, logs, progress
+from . import baseline, cache, disk, lock, logs, progress
 from .result import RunResult
 
 _log = logging.getLogger(__name__)

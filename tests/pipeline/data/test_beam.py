@@ -10,7 +10,8 @@ from components import container
 from pipeline import presets
 from pipeline.cli import flags
 from pipeline.config import BeamConfig, Engine, parse_engine
-from pipeline.runners import beam, local
+from pipeline.data import beam
+from pipeline.runners import local
 
 JAR = Path("/jars/job-server.jar")
 DATAFLOW = (
