@@ -154,7 +154,7 @@ def fit_and_export(
         config.loop.precision,
         build,
         lambda: make_dataset(config.loop.batch_size, 1),
-        memory=folder / "precision" if folder else None,
+        file=folder / "precision" if folder else None,
         # Trials on each machine by itself could come out differently.
         has_bfloat16=(lambda: False) if several else None,
     )
@@ -258,7 +258,7 @@ def _read(patterns: Sequence[str], transform: tft.TFTransformOutput, config: Tra
     return read_split(
         _paths(patterns),
         transform,
-        picture=isinstance(config.features, ImageFeatures),
+        is_image=isinstance(config.features, ImageFeatures),
         cache_mib=config.loop.cache_mib,
     )
 

@@ -68,11 +68,12 @@ def test_reads_the_configuration(folders):
 @pytest.mark.parametrize(
     ("changed", "complaint"),
     [
-        ({"examples": Path("nowhere")}, "--examples must be the folder of an Examples artifact"),
-        ({"transform_graph": Path("nowhere")}, "--transform-graph must be the folder"),
-        ({"config": Path("nowhere")}, "--config must be a file"),
-        ({"train_split": "training"}, r"--train-split must name a split .*Splits there: eval, tr"),
-        ({"eval_split": "val"}, "--eval-split must name a split"),
+        ({"examples": Path("nowhere")}, "`examples` must be the folder of an Examples artifact"),
+        ({"transform_graph": Path("nowhere")}, "`transform_graph` must be the folder"),
+        ({"config": Path("nowhere")}, "`config` must be a file"),
+        ({"train_split": "training"}, r"`train_split` must name a split .*splits are eval, train"),
+        ({"eval_split": "val"}, "`eval_split` must name a split"),
+        ({"wait": 0.0}, "`wait` must be above 0"),
     ],
 )
 def test_what_is_missing_is_named(folders, changed, complaint):
@@ -84,8 +85,8 @@ def test_what_is_missing_is_named(folders, changed, complaint):
     ("content", "complaint"),
     [
         (b"", "a saved config must be JSON"),
-        (b"\xff\xfe{}", "--config must be UTF-8 text, got .*train_config"),
-        (b" " * 2**21, "--config must have at most 1,048,576 bytes"),
+        (b"\xff\xfe{}", "`config` must be UTF-8 text, got .*train_config"),
+        (b" " * 2**21, "`config` must have at most 1,048,576 bytes"),
     ],
     ids=["empty", "no UTF-8", "large"],
 )
@@ -101,6 +102,8 @@ def test_bad_usage_is_told_without_a_traceback(folders, capsys, monkeypatch):
     given = [f"--{name.replace('_', '-')}={getattr(folders, name)}" for name in flags]
     assert worker.main(given) == FINAL
     assert capsys.readouterr().err.startswith("error: TF_CONFIG must be JSON")
+    assert worker.main([*given[:-2], "--config=nowhere", given[-1]]) == FINAL
+    assert capsys.readouterr().err.startswith("error: --config must be a file")
 
 
 @pytest.fixture(scope="module")
@@ -305,17 +308,20 @@ def test_workers_that_would_train_otherwise_say_in_what(tmp_path, workspace):
 
 
 @pytest.mark.e2e
-def test_a_chief_that_has_only_the_export_left_does_it_alone(tmp_path, workspace, alone):
+def test_after_an_export_that_failed_all_start_again_and_train_nothing_anew(
+    tmp_path, workspace, alone
+):
     model = tmp_path / "output/model"
     model.parent.mkdir()
     model.write_text("in the way")
-    chief, other = ended(*start_all((workspace, tmp_path), (workspace, tmp_path)))
-    assert other[0] == 0, other[2][-4000:]
-    assert chief[0] == FINAL
+    both = (workspace, tmp_path), (workspace, tmp_path)
+    chief, other = ended(*start_all(*both))
+    assert (chief[0], other[0]) == (FINAL, FINAL), other[2][-4000:]
+    assert "worker 0 (127.0.0.1:" in other[2]
     model.unlink()
-    environment = {TF_CONFIG: tf_config(free_addresses(2), 0)}
-    (out,) = finish(start(workspace, tmp_path, environment))
-    assert "the chief exports the model alone" in out
+    out, _ = finish(*start_all(*both))
+    assert "resuming after epoch" in out
+    assert "batch 8" not in out
     assert_same(tmp_path, alone)
 
 

@@ -1,8 +1,8 @@
-"""Batch normalisation as one kernel.
+"""Fused batch normalisation.
 
-Keras composes it of ten operations and more, each of which reads and writes all activations; in a
-small convolutional network that is a third of a step. TensorFlow has a kernel of the same formula
-(Ioffe & Szegedy 2015) with one for its gradient.
+Keras composes the layer of ten operations and more, each of which reads and writes all activations;
+in a small convolutional network that is a third of a step. TensorFlow has a kernel of the same
+formula (Ioffe & Szegedy 2015) with one for its gradient.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ _LEAST_EPSILON = 1.001e-5
 
 
 def replaceable(layer: keras.Layer) -> bool:
-    """Whether `Fused` computes what a built layer does."""
+    """Returns True if `Fused` computes what a built layer does."""
     return (
         type(layer) is keras.layers.BatchNormalization
         and layer.input_spec.ndim == 4
@@ -33,16 +33,16 @@ class Fused(keras.layers.Wrapper):  # type: ignore[misc]
     """Computes what the wrapped layer does, with its weights."""
 
     def __init__(self, layer: keras.layers.BatchNormalization) -> None:
-        """Wrap a layer that is `replaceable`."""
+        """Wraps a layer that is `replaceable`."""
         super().__init__(layer, name=layer.name, dtype=layer.dtype_policy)
         self.supports_masking = True
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """The inputs'."""
+        """Returns that of the inputs."""
         return input_shape
 
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask: Any = None) -> tf.Tensor:
-        """[N, H, W, C] -> the same shape; with a mask, by the layer itself."""
+        """Returns normalised inputs [N, H, W, C]; with a mask, those of the layer itself."""
         layer = self.layer
         if mask is not None:
             return layer(inputs, training=training, mask=mask)

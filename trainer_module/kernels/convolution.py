@@ -1,8 +1,8 @@
-"""The gradient of a convolution of many channels at few places, in bfloat16, as matrix products.
+"""Convolution whose gradient by the weights is made of matrix products, in bfloat16.
 
-By the weights of one offset of the kernel it is a product of two matrices: the inputs at that
-offset, and the gradient of the outputs, over all places of all pictures. oneDNN's own kernel is
-made for larger pictures: where VGG16 has 512 channels at 4 x 4 places and fewer, it takes three to
+By the weights of one offset of the kernel the gradient is a product of two matrices: the inputs at
+that offset, and the gradient of the outputs, over all places of all images. oneDNN's own kernel is
+made for larger images: where VGG16 has 512 channels at 4 x 4 places and fewer, it takes three to
 five times as long as the nine products.
 """
 
@@ -18,7 +18,7 @@ _CHANNELS_A_PLACE = 8
 
 
 def replaceable(layer: keras.Layer) -> bool:
-    """Whether `Products` computes what a layer does."""
+    """Returns True if `Products` computes what a layer does."""
     return (
         type(layer) is keras.layers.Conv2D
         and layer.compute_dtype == "bfloat16"
@@ -33,15 +33,15 @@ class Products(keras.layers.Wrapper):  # type: ignore[misc]
     """Computes what the wrapped layer does, with its weights."""
 
     def __init__(self, layer: keras.layers.Conv2D) -> None:
-        """Wrap a layer that is `replaceable`."""
+        """Wraps a layer that is `replaceable`."""
         super().__init__(layer, name=layer.name, dtype=layer.dtype_policy)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """As the layer's."""
+        """Returns that of the layer."""
         return self.layer.compute_output_shape(input_shape)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """[N, H, W, C] -> [N, H', W', D]."""
+        """Returns outputs [N, H', W', D] of inputs [N, H, W, C]."""
         layer = self.layer
         if not _pays(inputs.shape[1:3], layer.kernel.shape[2:]):
             return layer(inputs)
@@ -61,10 +61,10 @@ def _pays(places: Sequence[int | None], channels: Sequence[int]) -> bool:
 
 
 def convolve(x: tf.Tensor, kernel: tf.Tensor, padding: Literal["same", "valid"]) -> tf.Tensor:
-    """A convolution of stride 1 whose gradient by the kernel is made of products.
+    """Returns a convolution of stride 1 whose gradient by the kernel is made of products.
 
     Args:
-        x: Pictures [N, H, W, C], all but N known.
+        x: Images [N, H, W, C], all but N known.
         kernel: Kernel [h, w, C, D].
         padding: As in Keras.
 

@@ -1,4 +1,4 @@
-"""SGD with momentum as one kernel a weight.
+"""Fused SGD with momentum.
 
 Keras composes an update of five operations, each of which reads and writes the whole weight; for a
 big model that is a good part of a step. TensorFlow has a kernel of the same formula,
@@ -27,7 +27,7 @@ def apply(
     variables: Sequence[Any],
     gradients: Sequence[tf.Tensor | None],
 ) -> None:
-    """Apply gradients: by the kernel where it does the same, else by Keras.
+    """Applies gradients: by the kernel where it does the same, else by Keras.
 
     Args:
         optimizer: Built on the variables.
@@ -55,7 +55,7 @@ def _is_plain(
     variables: Sequence[Any],
     gradients: Sequence[tf.Tensor | None],
 ) -> bool:
-    """Whether an update is that of the formula and nothing else."""
+    """Returns True if an update is that of the formula and nothing else."""
     return (
         # A subclass may update by another rule.
         type(optimizer) is keras.optimizers.SGD

@@ -1,4 +1,4 @@
-"""A view of a model that computes the same by faster kernels."""
+"""View of a model that computes the same by faster kernels."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from trainer_module.kernels import batch_normalization, convolution
 
 
 def of(model: keras.Model) -> keras.Model:
-    """A view of a model in which kernels of `normalization` and `convolution` stand for layers.
+    """Returns a view of a model in which kernels replace layers.
 
     All layers, weights, random states and losses are the model's own; outputs and gradients are
     equal to float tolerance, those of training and moving averages included. A model or a layer
@@ -44,7 +44,7 @@ def _replacement(layer: keras.Layer) -> type[keras.Layer] | None:
 
 
 def _layers(model: keras.Model) -> list[keras.Layer]:
-    """The layers of a model and of the models in it."""
+    """Returns the layers of a model and of the models in it."""
     inner = [
         deeper
         for layer in model.layers
@@ -55,12 +55,12 @@ def _layers(model: keras.Model) -> list[keras.Layer]:
 
 
 def _has_graph(model: keras.Model) -> bool:
-    """Whether the model does what its graph of layers says and nothing else."""
+    """Returns True if the model does what its graph of layers says and nothing else."""
     return type(model).__module__.startswith("keras.") and bool(getattr(model, "inputs", None))
 
 
 def _ends(model: keras.Model) -> tuple[Any, Any]:
-    """Inputs and outputs in the structure of a call."""
+    """Returns inputs and outputs in the structure of a call."""
     if isinstance(model, keras.Sequential):
         return model.inputs[0], model.outputs[0]
     return model.input, model.output

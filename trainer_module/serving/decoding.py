@@ -73,12 +73,12 @@ def header(images: tf.Tensor) -> Header:
         # no application segment is expected, and at whatever has no length.
         fill = marker == 0xFF
         frame = (marker >= 0xC0) & (marker <= 0xCF) & (marker != 0xC4)
-        goes_on = (window[:, 0] == 0xFF) & (marker >= 0xC0) & ~frame & (length >= 2)
-        goes_on &= (marker < 0xD0) | (marker > 0xDA)
-        after_jpeg = tf.where(fill, place + 1, tf.where(goes_on, place + 2 + length, size))
+        continues = (window[:, 0] == 0xFF) & (marker >= 0xC0) & ~frame & (length >= 2)
+        continues &= (marker < 0xD0) | (marker > 0xDA)
+        after_jpeg = tf.where(fill, place + 1, tf.where(continues, place + 2 + length, size))
         pixels = matches(kind, b"IDAT") | matches(kind, b"IEND")
         after_png = tf.where(pixels, size, place + 12 + big_endian(window[:, :4]))
-        found_exif = tf.where(
+        exif_here = tf.where(
             png,
             tf.where(matches(kind, b"eXIf"), place + 8, nowhere),
             tf.where((marker == 0xE1) & matches(window[:, 4:10], _EXIF), place + 10, nowhere),
@@ -86,7 +86,7 @@ def header(images: tf.Tensor) -> Header:
         return (
             number + 1,
             tf.minimum(tf.where(png, after_png, after_jpeg), size),
-            tf.where(exif > 0, exif, tf.where(place < size, found_exif, nowhere)),
+            tf.where(exif > 0, exif, tf.where(place < size, exif_here, nowhere)),
             transparent | (png & matches(kind, b"tRNS")),
             adobe | (jpeg & (marker == 0xEE) & matches(window[:, 4:9], b"Adobe")),
         )
@@ -159,10 +159,10 @@ def _orientation(images: tf.Tensor, exif: tf.Tensor) -> tf.Tensor:
     count = number(ifd[:, :2], little)
     entries = tf.reshape(ifd[:, 2:], [-1, _IFD_ENTRIES, _ENTRY])
     each = little[:, None]
-    found = number(entries[..., :2], each) == _ORIENTATION
-    found &= number(entries[..., 2:4], each) == _SHORT
-    found &= tf.range(_IFD_ENTRIES, dtype=tf.int64)[None, :] < count[:, None]
-    value = tf.reduce_max(tf.where(found, number(entries[..., 8:10], each), 1), axis=1)
+    is_orientation = number(entries[..., :2], each) == _ORIENTATION
+    is_orientation &= number(entries[..., 2:4], each) == _SHORT
+    is_orientation &= tf.range(_IFD_ENTRIES, dtype=tf.int64)[None, :] < count[:, None]
+    value = tf.reduce_max(tf.where(is_orientation, number(entries[..., 8:10], each), 1), axis=1)
     value = tf.cast(tf.where((value >= 1) & (value <= 8), value, 1), tf.int32)
     return tf.tensor_scatter_nd_update(tf.ones_like(exif, tf.int32), rows, value)
 

@@ -36,7 +36,7 @@ _REFUSED = (
 def in_parts(
     answer: Callable[[Mapping[str, tf.Tensor]], tf.Tensor], request: Mapping[str, tf.Tensor]
 ) -> tf.Tensor:
-    """Answer a request part by part, so that memory does not grow with it.
+    """Answers a request part by part, so that memory does not grow with it.
 
     Args:
         answer: From tensors [n] to a float32 tensor [n, C], for n of 0 to `PART`.
@@ -114,7 +114,7 @@ def bounded(images: tf.Tensor) -> tf.Tensor:
 
 
 def _judged(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Index into `_REFUSED`, int32 [N], and cost in pixels, int64 [N], of encoded images [N]."""
+    """Returns indices into `_REFUSED`, int32 [N], and costs in pixels, int64 [N], of images [N]."""
     first = decoding.octets(images, 0, _HEADER)
     shape = _shape_of_jpeg(images, first)
     is_png = decoding.matches(first[:, :4], decoding.PNG)
@@ -133,7 +133,7 @@ def _judged(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _refused(first: tf.Tensor, ambiguous: tf.Tensor) -> tf.Tensor:
-    """Index into `_REFUSED` by the first bytes, int64 [N, 34], of each image: int32 [N]."""
+    """Returns indices into `_REFUSED`, int32 [N], by the first bytes of images, int64 [N, 34]."""
     magic, little = first[:, :4], first[:, ::-1]
 
     def number(place: int, count: int) -> tf.Tensor:
@@ -154,7 +154,7 @@ def _refused(first: tf.Tensor, ambiguous: tf.Tensor) -> tf.Tensor:
 
 
 def _shape_of_jpeg(images: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
-    """Height, width and channels, int64 [N, 3], zeros for other formats.
+    """Returns height, width and channels, int64 [N, 3], zeros for other formats.
 
     The height counts once for each scan beyond `FREE_SCANS`.
     """

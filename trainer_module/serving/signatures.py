@@ -1,4 +1,4 @@
-"""SavedModel signatures: the preprocessing graph and the model as one thing to serve."""
+"""SavedModel signatures, which take raw data: the preprocessing graph and the model together."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ EXAMPLES = "examples"
 def export(
     model: keras.Model, transform: tft.TFTransformOutput, config: TrainConfig, directory: str
 ) -> None:
-    """Write a SavedModel that takes raw data.
+    """Writes a SavedModel that takes raw data.
 
     Signatures, each returning "probabilities" and "logits" (float32 [N, C]), "class" (string
     [N, 1], the most probable one) and "classes" (string [N, C], the names in column order):
@@ -63,8 +63,8 @@ def export(
     ) -> dict[str, tf.Tensor]:
         def logits(part: Mapping[str, tf.Tensor]) -> tf.Tensor:
             x = serving(checked(parse(part)))[INPUT]
-            found = model(_not_empty(x), training=False)[: tf.shape(x)[0]]
-            return tf.cast(found, tf.float32)
+            output = model(_not_empty(x), training=False)[: tf.shape(x)[0]]
+            return tf.cast(output, tf.float32)
 
         return _outputs(in_parts(logits, request), config.classes)
 
@@ -101,26 +101,27 @@ def export(
         image = tf.TensorSpec([None], tf.string, name=schemas.IMAGE)
         endpoints["serving_images"] = from_images, image
     else:
-        given = {
-            names[column]: tf.TensorSpec([None], spec.dtype, name=names[column])
-            for column, spec in inputs.items()
-        }
-        endpoints["serving_columns"] = from_columns, given
+        endpoints["serving_columns"] = (
+            from_columns,
+            {
+                names[column]: tf.TensorSpec([None], spec.dtype, name=names[column])
+                for column, spec in inputs.items()
+            },
+        )
     signatures = {
         # AutoGraph would convert Keras's own source, for seconds and nothing.
         name: tf.function(function, input_signature=[signature], autograph=False)
         for name, (function, signature) in endpoints.items()
     }
     export_model(model, directory, signatures, resources=[serving, labelled])
-    known: dict[str, Any] = {"kind": "images", "classes": config.classes}
+    classes: dict[str, Any] = {"kind": "images", "classes": config.classes}
     if isinstance(config.features, TableFeatures):
         # A label that is made of several columns is in none of them.
         label = config.features.label if config.features.label_over is None else None
-        known |= {"kind": "table", "label": label}
-    _write(f"{directory}/{schemas.CLASSES_FILE}", json.dumps(known) + "\n")
-    if isinstance(config.features, TableFeatures):
+        classes |= {"kind": "table", "label": label}
         described = {names[column]: _described(column, spec) for column, spec in inputs.items()}
         _write(f"{directory}/{columns.FILE}", columns.to_json(described))
+    _write(f"{directory}/{schemas.CLASSES_FILE}", json.dumps(classes) + "\n")
 
 
 def _write(path: str, text: str) -> None:
@@ -141,9 +142,9 @@ def _input_names(config: TrainConfig) -> tuple[str, ...]:
 
 
 def _not_empty(x: tf.Tensor) -> tf.Tensor:
-    """The batch itself, or one example of zeros in place of none.
+    """Returns the batch itself, or one example of zeros in place of none.
 
-    On processors with AVX-512, oneDNN's convolution of no pictures has its input's shape.
+    On processors with AVX-512, oneDNN's convolution of no images has its input's shape.
     """
     missing = tf.maximum(1 - tf.shape(x)[0], 0)
     return tf.pad(x, [[0, missing], *([0, 0] for _ in x.shape[1:])])
@@ -168,7 +169,7 @@ def _mapped(function: Callable[[tf.Tensor], tf.Tensor], values: Any) -> Any:
 
 
 def _as_parsed(values: tf.Tensor, spec: Any) -> Any:
-    """A dense column [N] in the form that parsing an Example by `spec` would have given it."""
+    """Returns a dense column [N] in the form that parsing an Example by `spec` has."""
     if isinstance(spec, tf.io.FixedLenFeature):
         return tf.reshape(values, [-1, *spec.shape])
     if values.dtype == tf.string:

@@ -1,4 +1,4 @@
-"""Datasets: decoded once, cached as uint8 (pictures) or float32 (tables), shuffled by epoch."""
+"""Datasets of examples decoded once, cached as uint8 (images) or float32 (tables), shuffled."""
 
 import mmap
 import os
@@ -19,33 +19,31 @@ from trainer_module.util.checks import require
 # Records that are decoded together, and what they may have together, in bytes.
 _READ_BATCH = 256
 _READ_BYTES = 16 * 2**20
-_LOOKED_AT = 16
+_SAMPLED = 16
 # Of 32 x 32 pixels these are 4 pixels, as He et al. (2016) pad CIFAR-10.
 _CROP_PADDING = 1 / 8
 _PARALLEL_CALLS = min(os.cpu_count() or 1, 8)
 
 
 class Split(NamedTuple):
-    """One split, preprocessed.
-
-    Attributes:
-        x: Model inputs [N, ...]: uint8 pictures or float32 vectors; a memory map if large.
-        y: Label indices, int64 [N].
-    """
+    """One split, preprocessed."""
 
     x: npt.NDArray[Any]
+    """Model inputs [N, ...]: uint8 images or float32 vectors; a memory map if large."""
+
     y: npt.NDArray[np.int64]
+    """Label indices, int64 [N]."""
 
 
 def read_split(
-    files: Sequence[str], transform: tft.TFTransformOutput, *, picture: bool, cache_mib: int
+    files: Sequence[str], transform: tft.TFTransformOutput, *, is_image: bool, cache_mib: int
 ) -> Split:
-    """Run every record of a split through the preprocessing graph, once.
+    """Runs every record of a split through the preprocessing graph, once.
 
     Args:
         files: GZIP-compressed TFRecord files of tf.Examples.
         transform: The preprocessing graph.
-        picture: Whether x is pictures (kept as uint8) or vectors (float32).
+        is_image: Whether x is images (kept as uint8) or vectors (float32).
         cache_mib: Largest x kept in memory, in MiB; a larger one stays a file.
 
     Returns:
@@ -60,11 +58,11 @@ def read_split(
     def preprocess(records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         features = layer(tf.io.parse_example(records, spec))
         x = features[INPUT]
-        return tf.cast(x, tf.uint8) if picture else x, features[LABEL_INDEX][:, 0]
+        return tf.cast(x, tf.uint8) if is_image else x, features[LABEL_INDEX][:, 0]
 
     records = tf.data.TFRecordDataset(sorted(files), compression_type="GZIP")
     batches = (
-        records.batch(records_at_once(map(len, records.take(_LOOKED_AT).as_numpy_iterator())))
+        records.batch(records_at_once(map(len, records.take(_SAMPLED).as_numpy_iterator())))
         # AutoGraph would read the layer's whole source, for seconds and nothing.
         .map(
             tf.autograph.experimental.do_not_convert(preprocess),
@@ -84,7 +82,7 @@ def read_split(
 
 
 def records_at_once(sizes: Iterable[int]) -> int:
-    """How many records to decode together: many small ones, few large ones.
+    """Returns how many records to decode together: many small ones, few large ones.
 
     Args:
         sizes: Bytes of some of them.
@@ -93,7 +91,7 @@ def records_at_once(sizes: Iterable[int]) -> int:
 
 
 def _cache(batches: Iterable[tuple[npt.NDArray[Any], npt.NDArray[np.int64]]], budget: int) -> Split:
-    """Stream batches into a file, then into memory if `budget` bytes hold it."""
+    """Writes batches to a file, and loads it into memory if `budget` bytes hold it."""
     labels: list[npt.NDArray[np.int64]] = []
     shape: tuple[int, ...] = ()
     dtype: np.dtype[Any] = np.dtype(np.float32)
@@ -116,7 +114,7 @@ def _cache(batches: Iterable[tuple[npt.NDArray[Any], npt.NDArray[np.int64]]], bu
 
 
 def rows(x: npt.NDArray[Any], index: Any) -> npt.NDArray[Any]:
-    """A copy of some rows of a split's inputs.
+    """Returns a copy of some rows of a split's inputs.
 
     Args:
         x: The inputs; of a memory map, no page stays in the memory of the process.
@@ -132,7 +130,7 @@ def rows(x: npt.NDArray[Any], index: Any) -> npt.NDArray[Any]:
 
 
 def _gather(split: Split) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """A function from indices [B] to (x [B, ...], y [B]), for use inside tf.data."""
+    """Returns a function from indices [B] to (x [B, ...], y [B]), for use inside tf.data."""
     with tf.device("CPU"):
         labels = tf.constant(split.y)
         if not isinstance(split.x, np.memmap):
@@ -148,13 +146,13 @@ def _gather(split: Split) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
 
 
 def training_factory(split: Split, features: object, seed: int) -> DatasetFactory:
-    """Make the factory of training batches.
+    """Returns a factory of training batches.
 
     The order is a permutation of the whole split, fixed by (seed, epoch). What is left after the
     last whole batch is dropped, so no batch is ever smaller (a tiny one would ruin BatchNorm's
     averages); another permutation drops other examples in each epoch. A split smaller than the
     batch is one batch. Augmentation depends on (seed, epoch, example) only, not on the batch an
-    example falls into, so resumed runs and runs with another batch size see the same pictures.
+    example falls into, so resumed runs and runs with another batch size see the same images.
 
     Args:
         split: The training split.
@@ -194,7 +192,7 @@ def training_factory(split: Split, features: object, seed: int) -> DatasetFactor
 
 
 def evaluation_dataset(split: Split, batch_size: int) -> tf.data.Dataset:
-    """Every example of a split once, in order: (x [B, ...], y int64 [B])."""
+    """Returns every example of a split once, in order: (x [B, ...], y int64 [B])."""
     index = tf.data.Dataset.range(len(split.y)).batch(batch_size)
     return _in_parallel(index, _gather(split))
 

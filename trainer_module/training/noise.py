@@ -1,4 +1,4 @@
-"""The simple noise scale B_simple of McCandlish et al. 2018 (arXiv:1812.06162), along a run.
+"""Simple noise scale B_simple of McCandlish et al. 2018 (arXiv:1812.06162), measured along a run.
 
 B_simple = tr(S) / |G|^2, the variance of an example's gradient over the squared length of the true
 one, is the batch size at which noise and signal of the gradient are equal. With g_b the mean
@@ -26,19 +26,19 @@ BATCHES = 8
 
 
 class NoiseState(NamedTuple):
-    """The last measurement.
-
-    Attributes:
-        signal: Estimate of |G|^2; None before the first measurement.
-        noise: Estimate of tr(S).
-        updates: Optimizer updates so far.
-        due: Updates after which the next measurement is due.
-    """
+    """The last measurement."""
 
     signal: float | None = None
+    """Estimate of |G|^2; None before the first measurement."""
+
     noise: float = 0.0
+    """Estimate of tr(S)."""
+
     updates: int = 0
+    """Optimizer updates so far."""
+
     due: int = 0
+    """Updates after which the next measurement is due."""
 
     @property
     def b_simple(self) -> float | None:
@@ -65,7 +65,7 @@ class Measurement(NamedTuple):
 
 
 def due(state: NoiseState, updates: int) -> tuple[NoiseState, int]:
-    """How many batches to measure at the start of an epoch of `updates` updates.
+    """Returns how many batches to measure at the start of an epoch of `updates` updates.
 
     Returns:
         The state after the epoch, and the number of batches, 0 or BATCHES.
@@ -77,7 +77,7 @@ def due(state: NoiseState, updates: int) -> tuple[NoiseState, int]:
 
 
 def measured(state: NoiseState, measurements: Sequence[Measurement]) -> NoiseState:
-    """Take in the measurements of an epoch.
+    """Replaces the last measurement by the mean of those of an epoch.
 
     Signal and noise are averaged separately, since the ratio of averages is far less noisy than the
     average of ratios.

@@ -1,4 +1,4 @@
-"""The optimizer: of a config, and what the loop must know of any other."""
+"""Keras optimizers: built from a config, and described."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from trainer_module.util.checks import require
 
 
 def build(config: OptimizerConfig) -> keras.optimizers.Optimizer:
-    """Make the Keras optimizer, its learning rate a number that can be assigned."""
+    """Returns the Keras optimizer of a config."""
     if config.optimizer == "sgd":
         return keras.optimizers.SGD(
             config.learning_rate,

@@ -1,4 +1,4 @@
-"""Which arithmetic to compute in: float32, or bfloat16 with float32 weights where it is faster."""
+"""Mixed precision: float32, or bfloat16 with float32 weights where it is faster."""
 
 import contextlib
 import time
@@ -12,6 +12,7 @@ import tensorflow as tf
 from trainer_module.config import Precision
 from trainer_module.training.batch import pieces
 from trainer_module.training.step import Steps
+from trainer_module.util import files
 
 FLOAT32: Precision = "float32"
 BFLOAT16: Precision = "mixed_bfloat16"
@@ -27,44 +28,42 @@ def choose(
     build: Callable[[], tuple[keras.Model, keras.optimizers.Optimizer]],
     make_batches: Callable[[], tf.data.Dataset],
     *,
-    memory: Path | None = None,
+    file: Path | None = None,
     has_bfloat16: Callable[[], bool] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Precision:
-    """The precision to train in.
+    """Returns the precision to train in.
 
-    With "auto", a few steps are tried in both where the hardware has bfloat16. Kernels written
-    for it are what decides: a processor with AMX doubles VGG16, and slows a small net with
+    With "auto", a few steps are timed in both where the hardware has bfloat16. Kernels written
+    for it decide: a processor with AMX doubles the speed of VGG16, and slows a small net with
     BatchNorm down.
 
     Args:
         wanted: float32, mixed_bfloat16 or auto.
         build: Makes a model and its optimizer under the Keras dtype policy then in force.
-        make_batches: Makes training batches (x [B, ...], y [B]), of which the first is tried;
-            called only where there is something to try.
-        memory: File that keeps auto's choice, so that a resumed run makes the same one.
+        make_batches: Makes training batches (x [B, ...], y [B]), of which the first is timed.
+        file: File that keeps auto's choice, so that a resumed run makes the same one.
         has_bfloat16: Whether the hardware has bfloat16 arithmetic; looked up if not given.
         clock: Seconds.
     """
     if wanted != "auto":
         return wanted
-    if memory and memory.exists():
-        return BFLOAT16 if memory.read_text().strip() == BFLOAT16 else FLOAT32
+    if file and file.exists():
+        return BFLOAT16 if file.read_text().strip() == BFLOAT16 else FLOAT32
     choice = FLOAT32
     if (has_bfloat16 or hardware_has_bfloat16)():
         batches = make_batches()
         seconds = {name: _seconds(name, build, batches, clock) for name in (FLOAT32, BFLOAT16)}
         choice = BFLOAT16 if seconds[FLOAT32] >= GAIN * seconds[BFLOAT16] else FLOAT32
-    if memory:
-        temporary = memory.with_suffix(".part")
-        temporary.write_text(choice)
-        temporary.replace(memory)
+    if file:
+        with files.whole(file) as unfinished:
+            unfinished.write_text(choice)
     return choice
 
 
 @contextlib.contextmanager
 def policy(name: Precision) -> Iterator[None]:
-    """Within the context, models are built under that dtype policy of Keras."""
+    """Sets a dtype policy of Keras within the context."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:
@@ -74,7 +73,7 @@ def policy(name: Precision) -> Iterator[None]:
 
 
 def hardware_has_bfloat16() -> bool:
-    """Whether the GPU (compute capability 8.0 on) or else the processor computes in bfloat16."""
+    """Returns True if the GPU (compute capability 8.0 on), or else the processor, has bfloat16."""
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         details = tf.config.experimental.get_device_details(gpus[0])
@@ -90,7 +89,7 @@ def _seconds(
     batches: tf.data.Dataset,
     clock: Callable[[], float],
 ) -> float:
-    """Median seconds of a training step; the first, which traces, is not counted."""
+    """Returns the median seconds of a training step; the first, which traces, is left out."""
     with policy(name):
         model, optimizer = build()
     optimizer.build(model.trainable_variables)

@@ -1,4 +1,4 @@
-"""train_step and eval_step as graphs, each traced once for the whole run."""
+"""Training and evaluation steps as graphs, each traced once for the whole run."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -9,36 +9,46 @@ import numpy as np
 import tensorflow as tf
 
 from trainer_module.kernels import momentum, view
-from trainer_module.training.batch import size_of
+from trainer_module.training import probe
+from trainer_module.training.batch import check_not_empty, size_of
 from trainer_module.training.objective import Objective
 from trainer_module.util.checks import require
 
 LOSS, DATA_LOSS = "loss", "data_loss"
 """The loss that Keras shows, and the same without what regularization and `add_loss` add to it."""
 
+_TRACED = (
+    "train_step",
+    "train_steps",
+    "accumulate_step",
+    "apply_step",
+    "noise_step",
+    "eval_step",
+)
+
 
 class Call(NamedTuple):
-    """What one call of a training function did; reading a tensor of it waits for the device.
-
-    Attributes:
-        steps: Elements of the dataset trained on.
-        batches: Batches completed.
-        sums: float32 [2 + names + 1]: of the loss, of the loss of the data alone, of what the
-            objective sums, of examples.
-        squared_norms: float32 [4] where the noise was measured, a `noise.Measurement`.
-    """
+    """What one call of a training function did; reading a tensor of it waits for the device."""
 
     steps: int
+    """Elements of the dataset trained on."""
+
     batches: int
+    """Batches completed."""
+
     sums: tf.Tensor
+    """float32 [2 + names + 1]: sums of the loss, of the loss of the data alone, of what the
+    objective sums, and of examples."""
+
     squared_norms: tf.Tensor | None
+    """float32 [4] where the noise was measured, a `noise.Measurement`."""
 
 
 class Steps:
     """The computations of the loop as traced functions.
 
     The learning rate is a variable and the batch dimension is None, so neither a decayed
-    learning rate nor a grown batch traces anything anew.
+    learning rate nor a grown batch is a reason for another trace.
     """
 
     def __init__(
@@ -51,7 +61,7 @@ class Steps:
         steps_per_call: int = 8,
         strategy: tf.distribute.Strategy | None = None,
     ) -> None:
-        """Define the functions; each is traced when it is first called.
+        """Defines the functions; each is traced when it is first called.
 
         Args:
             model: Model from x to the output that loss and metrics take.
@@ -65,10 +75,11 @@ class Steps:
         """
         self._model = model
         self._view = view.of(model)
-        # On a GPU the kernel's gradient in inference mode is not deterministic.
-        self._probed = model if tf.config.list_physical_devices("GPU") else self._view
         self._optimizer = optimizer
         self._objective = objective or Objective()
+        # On a GPU the kernel's gradient in inference mode is not deterministic.
+        probed = model if tf.config.list_physical_devices("GPU") else self._view
+        self._probe = probe.Probe(probed, model.trainable_variables, optimizer, self._objective)
         self._penalized = False
         self._steps_per_call = steps_per_call
         self._strategy = strategy or tf.distribute.get_strategy()
@@ -78,14 +89,9 @@ class Steps:
         self._statistics = [
             v for v in model.non_trainable_variables if tf.as_dtype(v.dtype).is_floating
         ]
-        spec = tuple(element_spec)
-        self._functions = {
-            "eval_step": self._traced(self._body(self._evaluate, spec), spec),
-            "apply_step": self._traced(self._apply, (), tf.distribute.ReduceOp.MEAN),
-        }
-        self._average_step = tf.function(
-            lambda: self._strategy.run(self._average), input_signature=(), autograph=False
-        )
+        self._functions: dict[str, Any] = {}
+        self._define("eval_step", self._evaluate, tuple(element_spec))
+        self._define("apply_step", self._apply, (), mean=True)
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -101,7 +107,7 @@ class Steps:
         batches: int | None = None,
         micro: bool = False,
     ) -> Iterator[Call]:
-        """Train on every element of a dataset.
+        """Trains on every element of a dataset.
 
         Args:
             dataset: Elements of `batch.distributed`.
@@ -116,26 +122,25 @@ class Steps:
             What was done, call by call.
 
         Raises:
-            ValueError: The elements have another spec than those of the first epoch.
+            UserError: The elements have another spec than those of the first epoch.
         """
-        self._define(tuple(dataset.element_spec), micro=micro)
-        functions = self._functions
+        self._define_training(tuple(dataset.element_spec), micro=micro)
         self._objective.reset()
         iterator = iter(dataset)
         if micro:
             yield from self._accumulated(iterator)
             return
+        train_step, steps = self._functions["train_step"], self._steps_per_call
         probed = list(itertools.islice(iterator, probes))
         norms = self._measure(probed) if probed else None
         for element in probed:
-            yield Call(1, 1, functions["train_step"](*element), norms)
+            yield Call(1, 1, train_step(*element), norms)
             norms = None
-        steps = self._steps_per_call
         calls = ((batches or 0) - len(probed)) // steps if steps > 1 else 0
         for _ in range(calls):
-            yield Call(steps, steps, functions["train_steps"](iterator), None)
+            yield Call(steps, steps, self._functions["train_steps"](iterator), None)
         for element in iterator:
-            yield Call(1, 1, functions["train_step"](*element), None)
+            yield Call(1, 1, train_step(*element), None)
 
     def gradients_fit(self, dataset: Any, *, micro: bool) -> bool:
         """Returns True if the gradients of the first element fit in the memory of this worker.
@@ -147,7 +152,7 @@ class Steps:
             micro: Whether the elements are micro-batches.
         """
         spec = tuple(dataset.element_spec)
-        self._define(spec, micro=micro)
+        self._define_training(spec, micro=micro)
         name = "try_piece" if micro else "try_whole"
         if name not in self._functions:
 
@@ -167,51 +172,37 @@ class Steps:
     def average_statistics(self) -> None:
         """Sets moving statistics to their means over the replicas, which saw other examples."""
         if self._statistics and self._strategy.num_replicas_in_sync > 1:
-            self._average_step()
+            if "average_step" not in self._functions:
+                self._functions["average_step"] = tf.function(
+                    lambda: self._strategy.run(self._average), input_signature=(), autograph=False
+                )
+            self._functions["average_step"]()
 
     def evaluate(self, dataset: Any) -> dict[str, float]:
-        """Loss and metrics over a dataset, each example weighing the same."""
+        """Returns loss and metrics over a dataset, each example weighing the same."""
         self._objective.reset()
-        step = self._functions["eval_step"]
-        sums = [step(*element) for element in dataset]
-        require(
-            bool(sums),
-            "validation_data must give at least one batch",
-            0,
-            "Check that its split holds examples.",
-        )
+        sums = [self._functions["eval_step"](*element) for element in dataset]
+        check_not_empty(bool(sums), "validation_data")
         return self.means(sums)
 
     def means(self, sums: Sequence[tf.Tensor]) -> dict[str, float]:
-        """Means over all examples of the sums that calls returned, and Keras metrics, by name."""
+        """Returns the means of what calls summed over all examples, and Keras metrics, by name."""
         total = np.sum([np.asarray(value, np.float64) for value in sums], axis=0)
         values = dict(zip((LOSS, DATA_LOSS, *self._objective.names), total, strict=False))
         means = {name: float(values[name] / total[-1]) for name in self._summed()}
         return means | self._objective.results()
 
     def traces(self) -> dict[str, int]:
-        """How often each function has been traced so far."""
-        names = (
-            "train_step",
-            "train_steps",
-            "accumulate_step",
-            "apply_step",
-            "noise_step",
-            "eval_step",
-        )
-        return {
-            name: self._functions[name].experimental_get_tracing_count()
-            if name in self._functions
-            else 0
-            for name in names
-        }
+        """Returns how often each function has been traced so far."""
+        functions = {name: self._functions.get(name) for name in _TRACED}
+        return {k: f.experimental_get_tracing_count() if f else 0 for k, f in functions.items()}
 
     def _summed(self) -> tuple[str, ...]:
-        """Names of what is recorded as a mean of sums."""
+        """Returns the names of what is recorded as a mean of sums."""
         losses = (LOSS, DATA_LOSS) if self._penalized else (LOSS,)
         return (*losses, *self._objective.names)
 
-    def _define(self, spec: tuple[Any, ...], *, micro: bool) -> None:
+    def _define_training(self, spec: tuple[Any, ...], *, micro: bool) -> None:
         """Defines the functions of training for elements of a spec, if there are none yet."""
         batch = _batch(spec)
         self._training_spec = self._training_spec or batch
@@ -222,24 +213,47 @@ class Steps:
             "Cast and pad them alike.",
         )
         if micro:
-            if "accumulate_step" not in self._functions:
-                body = self._body(self._accumulate, spec)
-                self._functions["accumulate_step"] = self._traced(body, spec)
-        elif "train_step" not in self._functions:
-            update = self._body(self._update, spec)
-            self._functions["train_step"] = self._traced(update, spec)
-        if "noise_step" in self._functions:
+            self._define("accumulate_step", self._accumulate, spec)
+        else:
+            self._define("train_step", self._update, spec)
+        self._define("noise_step", self._probe.measure, batch, mean=True)
+        if "train_steps" not in self._functions:
+            update = self._replica_function(self._update, spec)
+            self._functions["train_steps"] = tf.function(
+                lambda iterator: tf.add_n(
+                    [self._reduced(update, next(iterator)) for _ in range(self._steps_per_call)]
+                ),
+                autograph=False,
+            )
+
+    def _define(
+        self, name: str, body: Callable[..., tf.Tensor], spec: Sequence[Any], *, mean: bool = False
+    ) -> None:
+        """Defines a function of an element, if there is none yet: a sum or mean over replicas."""
+        if name in self._functions:
             return
-        mean = tf.distribute.ReduceOp.MEAN
-        halves = self._body(self._halves, batch)
-        self._functions["noise_step"] = self._traced(halves, batch, mean)
-        update = self._body(self._update, spec)
-        self._functions["train_steps"] = tf.function(
-            lambda iterator: tf.add_n(
-                [self._reduced(update, next(iterator)) for _ in range(self._steps_per_call)]
-            ),
-            autograph=False,
-        )
+        on_replica = self._replica_function(body, spec)
+
+        def run(*element: Any) -> tf.Tensor:
+            return self._reduced(on_replica, element, mean=mean)
+
+        # AutoGraph would convert Keras's own source for nothing: seconds at start-up.
+        self._functions[name] = tf.function(run, input_signature=spec, autograph=False)
+
+    def _replica_function(self, body: Callable[..., tf.Tensor], spec: Sequence[Any]) -> Any:
+        """Returns the computation of a replica.
+
+        On one device it is a function of its own, so that unrolling it costs one trace; a strategy
+        cannot look into such a function.
+        """
+        with self._strategy.scope():
+            if tf.distribute.has_strategy():
+                return body
+        return tf.function(body, input_signature=spec, autograph=False)
+
+    def _reduced(self, body: Any, element: Any, *, mean: bool = False) -> tf.Tensor:
+        how = tf.distribute.ReduceOp.MEAN if mean else tf.distribute.ReduceOp.SUM
+        return self._strategy.reduce(how, self._strategy.run(body, args=element), axis=None)
 
     def _accumulated(self, iterator: Any) -> Iterator[Call]:
         """Trains on micro-batches, with an update after the last one of each batch."""
@@ -255,50 +269,10 @@ class Steps:
         """Measures the noise of the gradient over some elements: `Call.squared_norms`."""
         step = self._functions["noise_step"]
         mean = sum(step(*_batch(element)) for element in elements) / len(elements)
-        small, big, squared = tf.unstack(mean[:3])
-        batches = len(elements) * self._strategy.num_replicas_in_sync
-        return tf.stack([1 / small, squared, batches / big, _squared_length([mean[3:]])])
-
-    def _body(
-        self, body: Callable[..., tf.Tensor], spec: Sequence[Any]
-    ) -> Callable[..., tf.Tensor]:
-        """The computation of a replica.
-
-        On one device it is a function of its own, so that unrolling it costs one trace; a strategy
-        cannot look into such a function.
-        """
-        with self._strategy.scope():
-            if tf.distribute.has_strategy():
-                return body
-        function: Callable[..., tf.Tensor] = tf.function(
-            body, input_signature=spec, autograph=False
-        )
-        return function
-
-    def _traced(
-        self,
-        body: Callable[..., tf.Tensor],
-        spec: Sequence[Any],
-        how: tf.distribute.ReduceOp = tf.distribute.ReduceOp.SUM,
-    ) -> Any:
-        """A function of an element: what `body` returns, reduced over the replicas."""
-
-        def run(*element: Any) -> tf.Tensor:
-            return self._reduced(body, element, how)
-
-        # AutoGraph would convert Keras's own source for nothing: seconds at start-up.
-        return tf.function(run, input_signature=spec, autograph=False)
-
-    def _reduced(
-        self,
-        body: Callable[..., tf.Tensor],
-        element: Any,
-        how: tf.distribute.ReduceOp = tf.distribute.ReduceOp.SUM,
-    ) -> tf.Tensor:
-        return self._strategy.reduce(how, self._strategy.run(body, args=element), axis=None)
+        return probe.of_halves(mean, len(elements) * self._strategy.num_replicas_in_sync)
 
     def _zeros(self) -> list[tf.Variable]:
-        """A place for each replica to add up its own gradients, and `_piece` of each."""
+        """Returns variables in which each replica sums its gradients, and `probe.piece` of each."""
         with self._strategy.scope():
             return [
                 tf.Variable(
@@ -331,14 +305,14 @@ class Steps:
         for accumulator, gradient in zip(connected, dense, strict=True):
             accumulator.assign_add(gradient)
         size = tf.cast(size_of(batch), tf.float32)
-        pieces.assign_add(_piece(dense, size, self._optimizer.scale_loss(size / total)))
+        pieces.assign_add(probe.piece(dense, size, self._optimizer.scale_loss(size / total)))
         return sums
 
     def _length(self, *element: Any, piece: bool) -> tf.Tensor:
-        """A number that takes all gradients of an element to compute."""
+        """Returns a number that takes all gradients of an element to compute."""
         _, gradients = self._gradients(_batch(element), element[-2], piece=piece)
         parts = tf.nest.flatten(gradients, expand_composites=True)
-        return _squared_length([part for part in parts if part is not None])
+        return probe.squared_length([part for part in parts if part is not None])
 
     def _apply(self) -> tf.Tensor:
         """Applies the gradients of a batch, and measures its noise by its pieces."""
@@ -351,9 +325,7 @@ class Steps:
         momentum.apply(self._optimizer, self._model.trainable_variables, connected)
         with tf.control_dependencies([*gradients, pieces]):
             self._clear()
-        squared, inverse, size, weight, count = tf.unstack(pieces)
-        whole = _squared_length(gradients) / weight**2
-        return tf.stack([count / inverse, squared / count, size, whole])
+        return probe.of_pieces(pieces, gradients)
 
     def _average(self) -> None:
         context = tf.distribute.get_replica_context()
@@ -371,80 +343,32 @@ class Steps:
         for accumulator in self._accumulators:
             accumulator.assign(tf.zeros(accumulator.shape, accumulator.dtype))
 
-    def _halves(self, *batch: Any) -> tf.Tensor:
-        """Measures the gradients of the halves of a batch.
-
-        Returns:
-            float32 [3 + weights]: 1 / examples in a half, 1 / examples in both, the mean squared
-            length of the gradients of the halves, and the mean of these gradients.
-        """
-        size = size_of(batch)
-        # A batch of one has no halves: it is taken for both.
-        half = tf.maximum(size // 2, 1)
-        start = tf.minimum(half, size - half)
-        # Recurrent dropout draws in inference mode too.
-        states = _random_states(self._probed)
-        before = [tf.identity(state) for state in states]
-        first = self._gradient(_rows(batch, 0, half))
-        second = self._gradient(_rows(batch, start, start + half))
-        squared = _squared_length([first, second]) / 2
-        mean = (first + second) / 2
-        with tf.control_dependencies([squared, mean]):
-            for state, value in zip(states, before, strict=True):
-                state.assign(value)
-        inverses = [1 / tf.cast(examples, tf.float32) for examples in (half, start + half)]
-        return tf.concat([[*inverses, squared], mean], axis=0)
-
-    def _gradient(self, batch: Any) -> tf.Tensor:
-        """Gradient of the loss of the data, in inference mode: float32 [weights]."""
-        x, *labels = batch
-        with tf.GradientTape() as tape:
-            loss = self._mean_loss(labels, self._probed(x, training=False))
-            scale = self._optimizer.scale_loss(tf.ones_like(loss))
-            loss = self._optimizer.scale_loss(loss)
-        # An embedding's gradients are sparse, and there is none by a weight without influence.
-        dense = [tf.convert_to_tensor(g) for g in self._of_weights(tape, loss) if g is not None]
-        flat = tf.concat([tf.reshape(tf.cast(g, tf.float32), [-1]) for g in dense], axis=0)
-        return flat / tf.cast(scale, tf.float32)
-
     def _evaluate(self, *element: Any) -> tf.Tensor:
         batch = _batch(element)
-        x, *labels = batch
-        output = self._view(x, training=False)
-        loss = self._mean_loss(labels, output)
-        size = tf.cast(size_of(batch), tf.float32)
-        recorded = data = loss * size
-        if (penalty := self._penalty()) is not None:
-            recorded = data + penalty * size
-        return self._sums(labels, output, recorded, data, size)
+        output = self._view(batch[0], training=False)
+        return self._sums(batch, output, self._mean_loss(batch, output), self._penalty())
 
     def _gradients(
         self, batch: Any, total: tf.Tensor | None, *, piece: bool = False
     ) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
-        """Sums over the piece, and its share of the gradient of the loss of the batch.
+        """Returns sums over the piece, and its share of the gradient of the loss of the batch.
 
         Without `total`, the piece is the whole batch.
         """
-        x, *labels = batch
-        size = tf.cast(size_of(batch), tf.float32)
         with tf.GradientTape() as tape:
-            output = self._view(x, training=True)
-            data_loss = self._mean_loss(labels, output, piece=piece)
-            loss, recorded = data_loss, data_loss * size
-            data = recorded
+            output = self._view(batch[0], training=True)
+            data_loss = self._mean_loss(batch, output, piece=piece)
+            penalty = self._penalty(piece=piece)
             # Without penalties and pieces, no operation is added to the step.
-            if (penalty := self._penalty(piece=piece)) is not None:
-                loss = data_loss + penalty
-                recorded = loss * size
+            loss = data_loss if penalty is None else data_loss + penalty
             if total is not None:
-                loss *= size / total
+                loss *= tf.cast(size_of(batch), tf.float32) / total
             # `apply` divides the gradients by the same scale.
             loss = self._optimizer.scale_loss(loss)
-        sums = self._sums(labels, output, recorded, data, size)
-        return sums, self._of_weights(tape, loss)
+        return self._sums(batch, output, data_loss, penalty), self._of_weights(tape, loss)
 
-    def _mean_loss(self, labels: Sequence[Any], output: Any, *, piece: bool = False) -> tf.Tensor:
-        y, *weights = labels
+    def _mean_loss(self, batch: Any, output: Any, *, piece: bool = False) -> tf.Tensor:
+        _, y, *weights = batch
         return self._objective.loss(y, output, *weights, piece=piece)
 
     def _penalty(self, *, piece: bool = False) -> tf.Tensor | None:
@@ -471,32 +395,28 @@ class Steps:
         return tf.add_n(losses)
 
     def _of_weights(self, tape: tf.GradientTape, loss: tf.Tensor) -> list[tf.Tensor | None]:
-        """The gradient by each weight; None by one that the loss does not depend on."""
+        """Returns the gradient by each weight; None by one that the loss does not depend on."""
         gradients: list[tf.Tensor | None] = tape.gradient(
             loss, [v.value for v in self._model.trainable_variables]
         )
         return gradients
 
     def _sums(
-        self,
-        labels: Sequence[Any],
-        output: Any,
-        loss: tf.Tensor,
-        data_loss: tf.Tensor,
-        size: tf.Tensor,
+        self, batch: Any, output: Any, data_loss: tf.Tensor, penalty: tf.Tensor | None
     ) -> tf.Tensor:
-        """The sums of a call, with Keras's metrics brought up to date."""
-        self._objective.update(labels[0], output, *labels[1:])
-        return tf.stack([loss, data_loss, *self._objective.sums(labels[0], output, size), size])
+        """Returns the sums of a call, and updates Keras's metrics."""
+        _, y, *weights = batch
+        size = tf.cast(size_of(batch), tf.float32)
+        data = loss = data_loss * size
+        if penalty is not None:
+            loss = data + penalty * size
+        self._objective.update(y, output, *weights)
+        return tf.stack([loss, data, *self._objective.sums(y, output, size), size])
 
 
 def _batch(element: tuple[Any, ...]) -> tuple[Any, ...]:
-    """(x, y) or (x, y, sample_weight) of an element that may end in (total, last)."""
+    """Returns (x, y) or (x, y, sample_weight) of an element that may end in (total, last)."""
     return element[:-2] if len(element) > 3 else element
-
-
-def _rows(batch: Any, start: tf.Tensor | int, end: tf.Tensor) -> Any:
-    return tf.nest.map_structure(lambda part: part[start:end], batch)
 
 
 def _are_means_over_examples(model: keras.Model) -> bool:
@@ -512,30 +432,3 @@ def _are_means_over_examples(model: keras.Model) -> bool:
         for layer in model._flatten_layers()
         if layer._get_own_losses()
     )
-
-
-def _random_states(model: keras.Model) -> list[tf.Variable]:
-    """The states of a model's generators of random numbers."""
-    weights = {id(v) for v in model.weights}
-    return [v.value for v in model.variables if id(v) not in weights]
-
-
-def _squared_length(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    """The squared length of tensors taken together: float32."""
-    return tf.add_n([tf.reduce_sum(tf.square(tf.cast(t, tf.float32))) for t in tensors])
-
-
-def _piece(gradients: Sequence[tf.Tensor], size: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-    """What is added up over the pieces of a batch to measure its noise.
-
-    Args:
-        gradients: The piece's part of the gradient of the batch.
-        size: Examples in the piece.
-        weight: What its own mean gradient was multiplied by: its share of the batch, and the scale
-            of the loss.
-
-    Returns:
-        float32 [5]: squared length of its own mean gradient, 1 / size, size, weight, 1.
-    """
-    squared = _squared_length(gradients) / weight**2
-    return tf.stack([squared, 1 / size, size, weight, tf.ones_like(size)])

@@ -15,12 +15,12 @@ Train = Callable[[Mapping[str, Any]], float]
 
 
 def space(config: TrainConfig, num_examples: int) -> keras_tuner.HyperParameters:
-    """What to search, around a config whose own values are the defaults.
+    """Returns the search space around a config, whose own values are the defaults.
 
     Args:
         config: Config to start from.
         num_examples: Training examples; the first batch stays below a tenth of them, the cap that
-            growth is held to.
+            growth is bounded by.
 
     Returns:
         learning_rate, a tenth to ten times; batch_size, half to four times; patience and
@@ -48,15 +48,15 @@ def space(config: TrainConfig, num_examples: int) -> keras_tuner.HyperParameters
 
 
 class _FromDefaults(keras_tuner.oracles.RandomSearchOracle):  # type: ignore[misc]
-    """Random search that tries the defaults first, so that what it finds is no worse."""
+    """Random search that tries the defaults first, so that the best trial is no worse."""
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         if not self.start_order:
             values = {p.name: p.default for p in self.hyperparameters.space}
             self._tried_so_far.add(self._compute_values_hash(values))
             return {"status": TrialStatus.RUNNING, "values": values}
-        found: dict[str, Any] = super().populate_space(trial_id)
-        return found
+        space: dict[str, Any] = super().populate_space(trial_id)
+        return space
 
 
 class LoopTuner(keras_tuner.Tuner):  # type: ignore[misc]
@@ -68,7 +68,7 @@ class LoopTuner(keras_tuner.Tuner):  # type: ignore[misc]
     def __init__(
         self, config: TrainConfig, num_examples: int, train: Train, *, trials: int, directory: str
     ) -> None:
-        """Plan the search.
+        """Prepares the search.
 
         Args:
             config: Config to start from; its monitor is the objective, its seed the search's.
@@ -98,21 +98,21 @@ class LoopTuner(keras_tuner.Tuner):  # type: ignore[misc]
         )
 
     def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Train with the trial's hyperparameters."""
+        """Trains with the trial's hyperparameters."""
         values = trial.hyperparameters.values
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        values_text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         number = len(self.oracle.end_order) + 1
-        start = f"    trial {number:>2}/{self._trials}  {shown}"
+        start = f"    trial {number:>2}/{self._trials}  {values_text}"
         try:
-            reached = self._train(values)
+            value_reached = self._train(values)
         except NonFiniteError as error:
             self._console.print(f"{start}  failed: {error}")
             raise keras_tuner.errors.FailedTrialError(str(error)) from error
-        self._console.print(f"{start}  {self._monitor} {reached:.4f}")
-        return {self._monitor: reached}
+        self._console.print(f"{start}  {self._monitor} {value_reached:.4f}")
+        return {self._monitor: value_reached}
 
     def search_space_summary(self, extended: bool = False) -> None:
-        """Nothing: each trial is told as it ends."""
+        """Prints nothing: each trial is printed as it ends."""
 
     def results_summary(self, num_trials: int = 10) -> None:
-        """Nothing: each trial has been told."""
+        """Prints nothing: each trial has been printed."""

@@ -32,7 +32,7 @@ def epoch_of(factory, batch_size, epoch):
 @pytest.mark.parametrize("cache_mib", [1, 1024])
 def test_reads_every_record_once_in_order(tmp_path, image_records, image_transform, cache_mib):
     path = write_records(tmp_path / "a.gz", image_records)
-    split = read_split([path], image_transform, picture=True, cache_mib=cache_mib)
+    split = read_split([path], image_transform, is_image=True, cache_mib=cache_mib)
     assert split.x.shape == (40, 8, 8, 3)
     assert split.x.dtype == np.uint8
     assert split.y.tolist() == [0, 1] * 20
@@ -69,13 +69,13 @@ def test_an_unknown_label_is_counted_and_refused(tmp_path, image_transform):
     ]
     path = write_records(tmp_path / "a.gz", records)
     with pytest.raises(ValueError, match="1 of 2 examples with another label"):
-        read_split([path], image_transform, picture=True, cache_mib=1)
+        read_split([path], image_transform, is_image=True, cache_mib=1)
 
 
 def test_an_empty_split_is_refused(tmp_path, image_transform):
     path = write_records(tmp_path / "a.gz", [])
     with pytest.raises(ValueError, match="at least one example"):
-        read_split([path], image_transform, picture=True, cache_mib=1)
+        read_split([path], image_transform, is_image=True, cache_mib=1)
 
 
 def test_batches_are_whole_and_the_rest_differs_by_epoch():

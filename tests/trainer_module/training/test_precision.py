@@ -66,18 +66,18 @@ def test_takes_bfloat16_where_it_pays(seconds, expected):
 
 
 def test_a_resumed_run_makes_the_same_choice(tmp_path):
-    memory = tmp_path / "precision"
+    file = tmp_path / "precision"
     fast = itertools.chain(stopwatch(1.0, 0.5))
     first = choose(
         "auto",
         Builder(),
         make_batches,
-        memory=memory,
+        file=file,
         has_bfloat16=lambda: True,
         clock=fast.__next__,
     )
     build = Builder()
-    again = choose("auto", build, make_batches, memory=memory, has_bfloat16=lambda: False)
+    again = choose("auto", build, make_batches, file=file, has_bfloat16=lambda: False)
     assert first == again == "mixed_bfloat16"
     assert build.policies == []
 
