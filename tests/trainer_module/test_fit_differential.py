@@ -266,10 +266,8 @@ def test_keras_metrics_by_name_and_as_objects():
             model(1, "sigmoid"), MOMENTUM, metrics=metrics, micro_batch=micro_batch, **options
         )
         assert_equal(ours, theirs)
-    mapping = {"auc": keras.metrics.AUC(), "accuracy": keras.metrics.BinaryAccuracy()}
-    ours = loop(model(1, "sigmoid"), MOMENTUM, metrics=mapping, **options)
-    del theirs[1]["mae"], theirs[1]["val_mae"]
-    assert_equal(ours, theirs)
+    with pytest.raises(ValueError, match="metric auc must be a function"):
+        loop(model(1, "sigmoid"), MOMENTUM, metrics={"auc": keras.metrics.AUC()}, **options)
 
 
 @pytest.mark.parametrize("micro_batch", [None, 3])
@@ -292,7 +290,7 @@ REFUSED = {
     "a sum": (model(1), BINARY, keras.losses.MeanSquaredError("sum"), "reduction 'sum'"),
     "one-hot labels": (model(3), ONE_HOT, None, "class indices"),
     "one logit": (model(1), BINARY, None, "class indices"),
-    "other shapes": (model(3), X[:, :2], lambda y, out: y - out, "got an error"),
+    "other shapes": (model(3), X[:, :2], lambda y, out: y - out, "an error from y"),
 }
 
 

@@ -304,7 +304,7 @@ def per_example(function: PerExample, y: Any, output: Any, name: str) -> tf.Tens
         raise UserError(rule, f"an error {arguments}: {error}", remedy) from error
     known = [(size, shape) for size, shape in zip(_SIZES, shapes, strict=True) if shape]
     is_pairs = len({tuple(shape[1:]) for _, shape in known}) > 1
-    kind = "a value for each pair of examples, [B, B]," if is_pairs else f"shape {values.shape}"
+    kind = "a value for each pair of examples, [B, B]," if is_pairs else f"shape {_shapes(values)}"
     require(
         bool(values.shape.rank)
         and not is_pairs
@@ -385,4 +385,7 @@ def _warn_of_probabilities(loss: Any, output: Any) -> None:
 
 
 def _shapes(values: Any) -> str:
-    return str(tf.nest.map_structure(lambda leaf: leaf.shape.as_list(), values))
+    def shape(leaf: tf.Tensor) -> list[int | None] | None:
+        return None if leaf.shape.rank is None else leaf.shape.as_list()
+
+    return str(tf.nest.map_structure(shape, values))
