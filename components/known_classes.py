@@ -1,19 +1,18 @@
-"""The classes that an exported model knows, and the gate on a push over a model of other ones."""
+"""Classes of an exported model, and the gate on replacing a model of other classes."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import schemas
 from components.gate import Check, GateError
 from trainer_module.config import Features, ImageFeatures
-
-_NAMED = 10
+from trainer_module.util.checks import UserError
+from trainer_module.util.text import listed
 
 
 class Known(NamedTuple):
-    """What an exported model says of itself.
+    """Classes that an exported model knows.
 
     Attributes:
         kind: Kind of its data: "images" or "table".
@@ -39,31 +38,30 @@ def read(model: Path) -> Known | None:
         model: Folder of a SavedModel.
 
     Raises:
-        ValueError: The file is damaged.
+        UserError: The file is damaged.
     """
     file = model / schemas.CLASSES_FILE
     if not file.is_file():
         return None
     try:
-        found = json.loads(file.read_text("utf-8"))
-        label = found.get("label")
-        return Known(str(found["kind"]), tuple(map(str, found["classes"])), label)
+        content = json.loads(file.read_text("utf-8"))
+        return Known(
+            str(content["kind"]), tuple(map(str, content["classes"])), content.get("label")
+        )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(
-            f"the classes of a model must be a readable {schemas.CLASSES_FILE}, got {file} "
-            f"({type(error).__name__}: {error}). Push the model again, or remove the file."
-        ) from error
+        rule = f"the classes of a model must be a readable {schemas.CLASSES_FILE} ({error})"
+        raise UserError(rule, str(file), "Push the model again, or remove the file.") from error
 
 
 def check(model: Path, new: Known, *, allow_change: bool) -> None:
-    """Refuses to let a model take the place of one that knows other classes.
+    """Checks that a model may replace one that is pushed.
 
     Two tables must have the same classes in the same order: where the label is derived, its order
     says what a class means, and the evaluation knows the classes of a table by their index alone.
 
     Args:
         model: Folder of the SavedModel that would be replaced or compared with.
-        new: The model to come.
+        new: Classes of the new model.
         allow_change: Whether a model of images may have other classes, and whether a model that
             recorded none may be replaced.
 
@@ -78,20 +76,13 @@ def check(model: Path, new: Known, *, allow_change: bool) -> None:
     may_change = images or old is None
     if may_change and allow_change:
         return
-    remedy = "To keep both models, push to another folder (--output, or the parameter pushed)."
+    remedy = "To keep both models, push to another folder (`output`, or the parameter pushed)."
     if may_change:
-        remedy = f"To replace it, add --allow-class-change. {remedy}"
+        remedy = f"To replace it, set `allow_class_change=True`. {remedy}"
     failed = Check(
         f"classes of {model}",
-        "not recorded" if old is None else f"{old.kind}, {_listed(old.classes)}",
-        f"{new.kind}, {_listed(new.classes)}",
+        "not recorded" if old is None else f"{old.kind}, {listed(old.classes)}",
+        f"{new.kind}, {listed(new.classes)}",
         passed=False,
     )
-    raise GateError(
-        "a model may only take the place of one that knows the same classes", [failed], remedy
-    )
-
-
-def _listed(classes: Sequence[str]) -> str:
-    more = f" and {len(classes) - _NAMED} more" if len(classes) > _NAMED else ""
-    return f"{', '.join(classes[:_NAMED])}{more}"
+    raise GateError("a model may only replace one that knows the same classes", [failed], remedy)

@@ -1,4 +1,4 @@
-"""LatestBlessed: the last blessed model where no ML Metadata can be asked."""
+"""LatestBlessed: the last blessed model where no ML Metadata can be queried."""
 
 import json
 from typing import Any, ClassVar
@@ -50,13 +50,13 @@ class LatestBlessed(base_component.BaseComponent):  # type: ignore[misc]
         known: Known | None = None,
         allow_class_change: bool = False,
     ) -> None:
-        """Construct the component.
+        """Constructs the component.
 
         Args:
             pushed: Folder of pushed models.
-            known: What the model to come will know; if given, the component fails where the last
+            known: Classes of the new model; if not None, the component fails where the last
                 blessed model knows other classes.
-            allow_class_change: Let a model of images have other classes.
+            allow_class_change: Whether a model of images may have other classes.
         """
         gate = {}
         if known is not None:

@@ -1,4 +1,4 @@
-"""Copies the last blessed model and its statistics, or says that there are none."""
+"""Executor of LatestBlessed: copies the last blessed model and its statistics."""
 
 import errno
 import json
@@ -14,7 +14,7 @@ from tfx.utils import path_utils
 
 from components import known_classes
 from components.artifacts import ABSENT
-from components.latest_blessed import version
+from components.serving_pusher import versions
 from schemas import parameter
 
 FOLDER_KEY = "pushed"
@@ -23,7 +23,7 @@ MODEL_KEY, STATISTICS_KEY = "model", "statistics"
 
 
 class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
-    """From the folder of pushed models to artifacts."""
+    """Copies the newest pushed model, or marks its outputs as absent."""
 
     def Do(  # noqa: N802  (TFX's name)
         self,
@@ -31,7 +31,7 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Look, and copy what there is.
+        """Copies the newest pushed model and its statistics.
 
         Args:
             input_dict: Empty.
@@ -48,22 +48,23 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
         self._log_startup(input_dict, output_dict, exec_properties)
         folder = Path(exec_properties[FOLDER_KEY])
         _check_writable(folder)
-        found = version.newest(folder)
-        if found.model is not None and exec_properties.get(KIND_KEY):
+        source = versions.latest(folder)
+        if source is not None and exec_properties.get(KIND_KEY):
             classes = tuple(json.loads(parameter.text(exec_properties[CLASSES_KEY])))
             known_classes.check(
-                found.model,
+                source,
                 known_classes.Known(exec_properties[KIND_KEY], classes),
                 allow_change=bool(exec_properties.get(ALLOW_KEY)),
             )
+        kept = versions.statistics_of(source) if source is not None else None
+        if kept is not None and not kept.is_dir():
+            kept = None
         model = artifact_utils.get_single_instance(output_dict[MODEL_KEY])
-        _fill(model, found.model, Path(path_utils.serving_model_dir(model.uri)))
+        _fill(model, source, Path(path_utils.serving_model_dir(model.uri)))
         statistics = artifact_utils.get_single_instance(output_dict[STATISTICS_KEY])
-        _fill(statistics, found.statistics, Path(statistics.uri))
-        if found.statistics:
-            splits = sorted(
-                path.name.removeprefix("Split-") for path in found.statistics.glob("Split-*")
-            )
+        _fill(statistics, kept, Path(statistics.uri))
+        if kept is not None:
+            splits = sorted(path.name.removeprefix("Split-") for path in kept.glob("Split-*"))
             statistics.split_names = artifact_utils.encode_split_names(splits)
 
 

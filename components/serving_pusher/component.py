@@ -1,4 +1,4 @@
-"""ServingPusher: TFX's Pusher with whole, monotonic versions and no second push of a model."""
+"""ServingPusher: TFX's Pusher with atomic, rising versions and no second push of a model."""
 
 from typing import Any, ClassVar
 
@@ -31,9 +31,8 @@ class ServingPusherSpec(component_spec.ComponentSpec):  # type: ignore[misc]
 class ServingPusher(base_component.BaseComponent):  # type: ignore[misc]
     """Pushes a blessed model as TFX's Pusher does, to a folder that TensorFlow Serving watches.
 
-    In a local folder a new version appears under its name only when it is complete, its number is
-    higher than all that are there whatever the clock says, and a model that is served already is
-    not pushed again.
+    In a local folder a new version appears atomically, its number is higher than all others
+    whatever the clock says, and a model that is served already is not pushed again.
     """
 
     SPEC_CLASS = ServingPusherSpec
@@ -48,7 +47,7 @@ class ServingPusher(base_component.BaseComponent):  # type: ignore[misc]
         infra_blessing: types.BaseChannel | None = None,
         statistics: types.BaseChannel | None = None,
     ) -> None:
-        """Construct the component.
+        """Constructs the component.
 
         Args:
             model: Model to push.
@@ -58,7 +57,7 @@ class ServingPusher(base_component.BaseComponent):  # type: ignore[misc]
             statistics: ExampleStatistics of the data it was trained on, kept beside the versions
                 for `components.latest_blessed`; a local folder only.
         """
-        given = {
+        optional = {
             _KEYS.MODEL_BLESSING_KEY: model_blessing,
             _KEYS.INFRA_BLESSING_KEY: infra_blessing,
             _KEYS.STATISTICS_KEY: statistics,
@@ -67,7 +66,7 @@ class ServingPusher(base_component.BaseComponent):  # type: ignore[misc]
             spec=ServingPusherSpec(
                 model=model,
                 push_destination=push_destination,
-                **{key: channel for key, channel in given.items() if channel is not None},
+                **{key: channel for key, channel in optional.items() if channel is not None},
                 pushed_model=types.Channel(type=standard_artifacts.PushedModel),
             )
         )

@@ -1,4 +1,4 @@
-"""Pushes a blessed model as a new version, whole or not at all."""
+"""Executor of ServingPusher: pushes a blessed model atomically as a new version."""
 
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,13 @@ class Executor(pusher.Executor):  # type: ignore[misc]
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Push the model if it is blessed.
+        """Pushes the model if it is blessed.
 
         Args:
             input_dict: "model" and the blessings; "statistics" if they are to be kept.
             output_dict: "pushed_model".
-            exec_properties: "push_destination": a PushDestination as JSON or, as a person gives
-                it to a run of a compiled pipeline, a folder.
+            exec_properties: "push_destination": a PushDestination as JSON or, as in a run of a
+                compiled pipeline, a folder.
 
         Raises:
             OSError: The destination cannot be written; it is as it was.
@@ -36,12 +36,9 @@ class Executor(pusher.Executor):  # type: ignore[misc]
         folder = destination.filesystem.base_directory
         if not folder or "://" in folder:
             # Renaming is not atomic on object stores; there, TFX copies saved_model.pb last.
-            given = {
-                standard_component_specs.PUSH_DESTINATION_KEY: proto_utils.proto_to_json(
-                    destination
-                )
-            }
-            super().Do(input_dict, output_dict, {**exec_properties, **given})
+            text = proto_utils.proto_to_json(destination)
+            properties = {**exec_properties, standard_component_specs.PUSH_DESTINATION_KEY: text}
+            super().Do(input_dict, output_dict, properties)
             return
         self._log_startup(input_dict, output_dict, exec_properties)
         pushed = artifact_utils.get_single_instance(
@@ -51,17 +48,17 @@ class Executor(pusher.Executor):  # type: ignore[misc]
             self._MarkNotPushed(pushed)
             return
         model = self.GetModelPath(input_dict)
-        kept = input_dict.get(standard_component_specs.STATISTICS_KEY)
-        statistics = Path(artifact_utils.get_single_uri(kept)) if kept else None
+        optional = input_dict.get(standard_component_specs.STATISTICS_KEY)
+        statistics = Path(artifact_utils.get_single_uri(optional)) if optional else None
         version = versions.push(Path(model), Path(folder), statistics=statistics)
         io_utils.copy_dir(model, pushed.uri)
         self._MarkPushed(pushed, pushed_destination=str(version), pushed_version=version.name)
 
 
-def _destination(given: str) -> pusher_pb2.PushDestination:
+def _destination(value: str) -> pusher_pb2.PushDestination:
     destination = pusher_pb2.PushDestination()
-    if given.lstrip().startswith("{"):
-        proto_utils.json_to_proto(given, destination)
+    if value.lstrip().startswith("{"):
+        proto_utils.json_to_proto(value, destination)
     else:
-        destination.filesystem.base_directory = given
+        destination.filesystem.base_directory = value
     return destination

@@ -7,11 +7,12 @@ import filecmp
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 _TEMPORARY = ".copying-"
 _STATISTICS = ".statistics"
+_GRAPH = "saved_model.pb"
 
 
 def push(
@@ -20,7 +21,7 @@ def push(
     now: Callable[[], float] = time.time,
     statistics: Path | None = None,
 ) -> Path:
-    """Make a model the one that is served, unless it is so already.
+    """Pushes a model as a new version, unless it is served already.
 
     Args:
         source: Folder of the SavedModel.
@@ -31,10 +32,10 @@ def push(
     Returns:
         The version that is served: a new one, or the present one if it holds the same model.
     """
-    there = versions(folder)
-    if there and same(source, there[max(there)]):
-        return there[max(there)]
-    destination = folder / str(next_version(there, now))
+    present = versions(folder)
+    if present and same(source, present[max(present)]):
+        return present[max(present)]
+    destination = folder / str(next_version(present, now))
     if statistics is not None:
         # First, so that no version is ever without; what a killed push left is replaced.
         kept = statistics_of(destination)
@@ -45,12 +46,12 @@ def push(
 
 
 def statistics_of(version: Path) -> Path:
-    """Where the statistics of a version's data are kept: a name TensorFlow Serving ignores."""
+    """Returns the folder of a version's statistics, whose name TensorFlow Serving ignores."""
     return version.parent / _STATISTICS / version.name
 
 
 def versions(folder: Path) -> dict[int, Path]:
-    """The folders that TensorFlow Serving looks at, by version."""
+    """Returns the folders that TensorFlow Serving looks at, by version."""
     return {
         int(path.name): path
         for path in (folder.iterdir() if folder.is_dir() else ())
@@ -58,13 +59,19 @@ def versions(folder: Path) -> dict[int, Path]:
     }
 
 
-def next_version(there: dict[int, Path], now: Callable[[], float] = time.time) -> int:
-    """The time in seconds, or the next free number where the clock is behind the versions."""
-    return max([*there, int(now()) - 1]) + 1
+def latest(folder: Path) -> Path | None:
+    """Returns the highest version that holds a SavedModel; None where there is none."""
+    complete = {n: path for n, path in versions(folder).items() if (path / _GRAPH).is_file()}
+    return complete[max(complete)] if complete else None
+
+
+def next_version(present: Iterable[int], now: Callable[[], float] = time.time) -> int:
+    """Returns the time in seconds, or the next free number where the clock is behind."""
+    return max([*present, int(now()) - 1]) + 1
 
 
 def same(one: Path, other: Path) -> bool:
-    """Whether two folders hold the same files, byte by byte."""
+    """Returns whether two folders hold the same files, byte by byte."""
     files = [sorted(p.relative_to(root) for p in root.rglob("*")) for root in (one, other)]
     return files[0] == files[1] and all(
         filecmp.cmp(one / path, other / path, shallow=False)
@@ -74,7 +81,7 @@ def same(one: Path, other: Path) -> bool:
 
 
 def copy(source: Path, destination: Path) -> None:
-    """Copy a folder to a name that appears only when everything is on the disk.
+    """Copies a folder atomically: its name appears only when everything is on the disk.
 
     Args:
         source: Folder.
@@ -100,7 +107,7 @@ def copy(source: Path, destination: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Make sure that a file, or the names in a folder, survive a loss of power."""
+    """Makes a file, or the names in a folder, survive a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

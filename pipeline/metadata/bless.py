@@ -7,7 +7,6 @@ from datetime import datetime
 from pathlib import Path
 
 from components import known_classes
-from components.latest_blessed import version as latest
 from components.serving_pusher import versions as serving
 from trainer_module.util import files
 from trainer_module.util.checks import require
@@ -75,7 +74,7 @@ def plan(
         "`plateau runs` lists the runs.",
     )
     known = known_classes.read(source)
-    present = latest.newest(versions.folder_of(output)).model
+    present = serving.latest(versions.folder_of(output))
     if known is not None and present is not None:
         known_classes.check(present, known, allow_change=allow_class_change)
     trainer = runs.trainer(records, record)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from components import known_classes
-from components.latest_blessed import version as latest
+from components.serving_pusher import versions as serving
 
 from ..config import RunConfig
 from ..metadata import store as metadata
@@ -24,7 +24,7 @@ def check(config: RunConfig, output: Path, store: Store) -> None:
     """
     first = isinstance(store, Path) and not store.is_file()
     blessed = None if first else last_blessed(metadata.read(store))
-    served = latest.newest(versions.folder_of(output)).model
+    served = serving.latest(versions.folder_of(output))
     known = known_classes.of(config.features, config.classes)
     for model in (served, blessed):
         if model is not None:

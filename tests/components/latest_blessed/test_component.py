@@ -59,7 +59,7 @@ def test_a_model_of_other_classes_stops_the_run_unless_it_may_change(tmp_path: P
     known = {"kind": "images", "classes": '["car", "bus"]'}
     look(tmp_path / "none", **known, allow_class_change=0)
     serving.push(source, tmp_path / "pushed")
-    with pytest.raises(GateError, match="images, cat, dog"):
+    with pytest.raises(GateError, match="images, 'cat', 'dog'"):
         look(tmp_path, **known, allow_class_change=0)
     look(tmp_path, **known, allow_class_change=1)
     look(tmp_path, kind="images", classes='["dog", "cat"]', allow_class_change=0)

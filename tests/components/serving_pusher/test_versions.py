@@ -85,3 +85,12 @@ def test_statistics_of_a_push_that_was_killed_are_replaced(tmp_path: Path) -> No
         model(tmp_path / "a", "1"), pushed, now=lambda: 1000.0, statistics=statistics
     )
     assert names(versions.statistics_of(version)) == []
+
+
+def test_the_latest_is_the_highest_version_with_a_model(tmp_path: Path) -> None:
+    assert versions.latest(tmp_path / "none") is versions.latest(tmp_path) is None
+    for number in ("9", "10"):
+        model(tmp_path / number, number)
+    (tmp_path / "11").mkdir()
+    (tmp_path / "12.tmp").mkdir()
+    assert versions.latest(tmp_path) == tmp_path / "10"

@@ -162,7 +162,7 @@ def test_a_model_of_other_classes_needs_the_flag(archive: Any) -> None:
     record.write_text('{"kind": "images", "classes": ["cat", "dog"]}')
     archive.run("second", cached=RETRAINED, blessed=False)
     give_model(archive, "the second model", ("car", "bus"))
-    with pytest.raises(GateError, match="--allow-class-change"):
+    with pytest.raises(GateError, match="allow_class_change"):
         do(archive)
     assert do(archive, allow_class_change=True).number == 1000
 

@@ -74,7 +74,7 @@ def test_a_model_of_other_classes_is_not_replaced_unless_asked_for(
     earlier.write_bytes(b"a model")
     if classes:
         record(earlier.parent, *classes)
-    with pytest.raises(GateError, match="--allow-class-change") as stopped:
+    with pytest.raises(GateError, match="allow_class_change") as stopped:
         local.run(config, Console(file=io.StringIO()))
     assert str(earlier.parent) in str(stopped.value)
     assert not (config.output / "artifacts").exists()
