@@ -1,6 +1,6 @@
 """Pipeline graph: the components and the channels between them, for every runner."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -41,7 +41,7 @@ from trainer_module.config import ImageFeatures, TableFeatures
 
 from . import evaluation
 from .config import RunConfig
-from .data import beam, fingerprint
+from .data import fingerprint
 from .data import statistics as counting
 from .data.dataset import EVAL, TABLE_SPLITS, TEST, TRAIN
 from .metadata import store as metadata
@@ -92,6 +92,7 @@ def create_pipeline(
     schema: str,
     command: str = "",
     runtime: Mapping[str, RuntimeParameter] | None = None,
+    beam_args: Sequence[str] = (),
 ) -> Pipeline:
     """Returns the pipeline of one run, as new objects on every call.
 
@@ -101,13 +102,19 @@ def create_pipeline(
         schema: The schema of the data, as text (.pbtxt).
         command: Command that repeats the run, for the report.
         runtime: Fields of the schedule whose values a run of the compiled pipeline gives.
+        beam_args: Beam's options, which `config.beam` stands for (`runners.beam`).
+
+    Raises:
+        ValueError: Classes are missing, or a dotted model path cannot be found.
     """
     train_config = config.train_config()
     code = fingerprint.of_sources(config.network.model)
     label = config.features.label if isinstance(config.features, TableFeatures) else LABEL
 
     examples = _example_gen(config, paths.data)
-    examples.with_beam_pipeline_args(beam.reading_args(config.beam))
+    if config.beam.engine.kind == "dataflow":
+        # The data may lie in a folder that is mounted for this task alone.
+        examples.with_beam_pipeline_args(["--runner=DirectRunner"])
     statistics = StatisticsGen(
         examples=examples.outputs["examples"], stats_options=counting.options(config.features)
     )
@@ -235,9 +242,7 @@ def create_pipeline(
             pusher,
         ],
         enable_cache=True,
-        beam_pipeline_args=list(
-            beam.pipeline_args(config.beam, images=isinstance(config.features, ImageFeatures))
-        ),
+        beam_pipeline_args=list(beam_args),
         metadata_connection_config=(
             metadata.connection(paths.metadata) if paths.metadata else None
         ),

@@ -19,8 +19,8 @@ from trainer_module.util import collector, environment, files
 from trainer_module.util.checks import check_fields, require
 
 from ..config import MetadataConfig, RunConfig
-from ..data import beam, dataset
-from . import kubeflow_checks, logs
+from ..data import dataset
+from . import beam, kubeflow_checks, logs
 from .kubeflow_checks import Compiled, Target
 
 Spec = dict[str, Any]
@@ -279,6 +279,7 @@ def compile_spec(config: CompileConfig, command: str = "") -> Spec:
             dataset.schema_text(config.run, config.run.classes),
             command if len(command) <= _LONGEST_COMMAND else f"{command[:_LONGEST_COMMAND]} ...",
             {name: parameters[name] for name in RUNTIME},
+            beam.pipeline_args(config.run),
         )
         runner = KubeflowV2DagRunner(
             KubeflowV2DagRunnerConfig(

@@ -20,9 +20,9 @@ from trainer_module.util import collector, environment
 from trainer_module.util.checks import UserError, require
 
 from ..config import RunConfig
-from ..data import beam, dataset
+from ..data import dataset
 from ..metadata import store as metadata
-from . import baseline, cache, disk, lock, logs, progress
+from . import baseline, beam, cache, disk, lock, logs, progress
 from .result import RunResult
 
 _log = logging.getLogger(__name__)
@@ -176,7 +176,10 @@ def compile_pipeline(
         checkpoints=str(artifacts / "checkpoints"),
         metadata=metadata.store_of(output),
     )
-    return Compiler().compile(graph.create_pipeline(config, paths, data.schema, command))
+    beam_args = beam.pipeline_args(config)
+    return Compiler().compile(
+        graph.create_pipeline(config, paths, data.schema, command, beam_args=beam_args)
+    )
 
 
 def execute(

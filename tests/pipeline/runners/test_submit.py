@@ -14,6 +14,7 @@ from kfp_server import KfpServer
 from rich.console import Console
 
 from pipeline.cli import flags
+from pipeline.cli.arguments import UsageError
 from pipeline.runners import kfp_client, submit
 from pipeline.runners.submit import SubmitConfig, Submitted
 from trainer_module.schedule.schedule import ScheduleConfig
@@ -643,7 +644,7 @@ def test_flags_make_the_config() -> None:
         Path("a.yaml"), "http://a", wait=True, timeout=5, max_epochs=3
     )
     for missing in (["a.yaml"], ["--host", "http://a"]):
-        with pytest.raises(SystemExit):
+        with pytest.raises(UsageError):
             parse(*missing)
 
 

@@ -1,4 +1,4 @@
-"""Engine of Apache Beam for the data steps: a name becomes Beam's options."""
+"""Translation of a BeamConfig to Apache Beam's options."""
 
 import shutil
 import socket
@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from trainer_module.config import ImageFeatures
 from trainer_module.util.checks import require
 
-from ..config import BeamConfig, Engine
+from ..config import BeamConfig, Engine, RunConfig
 
 _LAUNCHER = "job_server_java_launcher"
 _CONNECT_SECONDS = 3.0
@@ -27,40 +28,25 @@ _IN_PROCESS = "--runner=DirectRunner"
 _ON_DATAFLOW = "--runner=DataflowRunner"
 
 
-def pipeline_args(config: BeamConfig, images: bool) -> tuple[str, ...]:
-    """Returns Beam's options for a run: `beam_pipeline_args` of the pipeline.
-
-    Args:
-        config: The engine.
-        images: Whether the examples hold images, of which few fill the memory.
-
-    Returns:
-        The options; none for this process itself, which needs none.
-    """
+def pipeline_args(run: RunConfig) -> tuple[str, ...]:
+    """Returns Beam's options for a run; none for this process itself, which needs none."""
+    config = run.beam
     engine = config.engine
     if engine.kind == "direct" and engine.workers == 1 and not config.beam_args:
         return ()
     args = [*_engine_args(config, engine), *(f"--{option}" for option in config.beam_args)]
     if not any(_name(arg) == "sdk_container_image" for arg in args):
         args += [_NO_SDIST, _NO_LIST]
-    if images:
+    if isinstance(run.features, ImageFeatures):
         args.append(_BATCHES_BY_SIZE)
     return tuple(args)
 
 
-def reading_args(config: BeamConfig) -> tuple[str, ...]:
-    """Returns what the component that reads the data adds to the options of the pipeline.
-
-    The data may lie in a folder that is mounted for the task alone, so Dataflow is not for it.
-    """
-    return (_IN_PROCESS,) if config.engine.kind == "dataflow" else ()
-
-
 def check(config: BeamConfig) -> None:
-    """Checks, before a run on this machine starts, that what it needs is there.
+    """Checks the engine before a run on this machine.
 
     Raises:
-        ValueError: The engine cannot see local files, nobody listens at an address, or the job
+        UserError: The engine cannot see local files, nothing listens at an address, or the job
             server or the Java that runs it is missing.
     """
     engine = config.engine
@@ -68,14 +54,14 @@ def check(config: BeamConfig) -> None:
         engine.kind != "dataflow",
         "`beam` must be another engine for a run on this machine, whose files Dataflow cannot see",
         config.beam,
-        "Compile for Vertex AI: plateau compile --target vertex --beam dataflow.",
+        "Compile for Vertex AI: `plateau compile --target vertex --beam dataflow`.",
     )
     if config.job_server_jar is not None:
         require(
             _absolute(config.job_server_jar).is_file(),
             "`job_server_jar` must be a file",
             str(config.job_server_jar),
-            "Check `job_server_jar`.",
+            "Check the path.",
         )
         launcher = next(
             (o.partition("=")[2] for o in config.beam_args if _name(o) == _LAUNCHER), "java"
@@ -97,23 +83,16 @@ def check(config: BeamConfig) -> None:
 
 
 def check_compiled(config: BeamConfig, target: str) -> None:
-    """Checks that the tasks of a compiled pipeline can work with an engine.
+    """Raises UserError unless the tasks of a compiled pipeline can work with the engine.
 
     The files of a task lie in its own pod, where no worker of a cluster sees them. On Dataflow,
     the workers read and write Cloud Storage themselves.
-
-    Args:
-        config: The engine.
-        target: kfp or vertex.
-
-    Raises:
-        ValueError: They cannot.
     """
     kind = config.engine.kind
     require(
         kind == "direct" or (kind == "dataflow" and target == "vertex"),
-        "`beam` must be direct or direct:N in a compiled pipeline, or dataflow for Vertex AI, "
-        "since no other engine sees the files of a task",
+        "`beam` must be direct or direct:N in a compiled pipeline, or dataflow with "
+        "`target=vertex`, since no other engine sees the files of a task",
         config.beam,
         "Try `beam=direct`.",
     )
