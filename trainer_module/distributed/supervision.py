@@ -28,9 +28,6 @@ def guarded(party: Party) -> Iterator[None]:
     """Ends this process if another worker is gone within the context; leaves the party after it.
 
     For a process that cannot be forked. A worker leaves after the chief, whose model it may need.
-
-    Args:
-        party: Connections to the other workers.
     """
     over = threading.Event()
 
@@ -63,14 +60,7 @@ def supervise(party: Party, train: Callable[[], int]) -> int:
     """Trains in a forked process, and ends it on SIGTERM or when another worker is gone.
 
     A worker that has trained waits for the chief, which exports the model: if that fails, all are
-    to be started again.
-
-    Args:
-        party: Connections to the other workers.
-        train: Trains and returns the exit status.
-
-    Returns:
-        The exit status.
+    to be started again. Returns the exit status, as `train` does.
     """
     signals = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)

@@ -23,12 +23,7 @@ class DatasetFactory(Protocol):
 def as_factory(
     data: tf.data.Dataset | DatasetFactory, class_weight: Mapping[int, float] | None = None
 ) -> DatasetFactory:
-    """Returns a factory of checked batches.
-
-    Args:
-        data: One epoch of batches, or a factory of them.
-        class_weight: As in `fit`.
-    """
+    """Returns a factory of checked batches of a dataset of one epoch, or of a factory."""
     is_dataset = isinstance(data, tf.data.Dataset)
     make: Any = data
     require(
@@ -51,12 +46,7 @@ def as_factory(
 
 
 def check_epoch(dataset: tf.data.Dataset, name: str) -> None:
-    """Raises UserError unless a dataset holds batches: at least one, and not without end.
-
-    Args:
-        dataset: Batches (x, y) or (x, y, sample_weight).
-        name: What the dataset is called in the error.
-    """
+    """Raises UserError, with the name, unless a dataset holds batches, and not without end."""
     check_batches(dataset)
     count = int(dataset.cardinality().numpy())
     require(
@@ -194,9 +184,6 @@ def distributed(
         dataset: Global batches, as for `pieces`.
         strategy: Strategy to distribute by.
         micro_batch: Largest piece, in examples; a replica's whole share if not given.
-
-    Returns:
-        A dataset of pieces, or with several replicas a distributed dataset of them.
     """
     replicas = strategy.num_replicas_in_sync
     if replicas == 1:

@@ -88,12 +88,7 @@ class Checkpoints:
     """The checkpoints of one run in one folder."""
 
     def __init__(self, directory: Path, fingerprint: str) -> None:
-        """Opens a folder, making it if need be.
-
-        Args:
-            directory: Folder of the files.
-            fingerprint: Text that two runs share only if one may be resumed from the other's files.
-        """
+        """Opens or makes a folder; `fingerprint` is the same only for runs that may share it."""
         self.directory = directory
         self._fingerprint = hashlib.sha256(fingerprint.encode()).hexdigest()
         directory.mkdir(parents=True, exist_ok=True)
@@ -101,13 +96,7 @@ class Checkpoints:
             leftover.unlink(missing_ok=True)
 
     def save(self, latest: Snapshot, best: Snapshot, state: Mapping[str, Any]) -> None:
-        """Writes the state after an epoch; then removes what no kept checkpoint needs.
-
-        Args:
-            latest: Variables now.
-            best: Variables of the best epoch.
-            state: Whatever else the loop needs, as JSON.
-        """
+        """Writes the state after an epoch, JSON; then removes what no kept checkpoint needs."""
         best_path = self._path("best", best.epoch)
         if not best_path.exists():
             self._write(best_path, best, {})
@@ -121,10 +110,10 @@ class Checkpoints:
                 path.unlink()
 
     def load(self, epoch: int | None = None) -> tuple[Snapshot, Snapshot, dict[str, Any]] | None:
-        """Returns the newest readable checkpoint: latest and best variables, state; None for none.
+        """Returns latest and best variables and state of the newest readable checkpoint, or None.
 
         Args:
-            epoch: Epoch of the checkpoint, if it must be that one.
+            epoch: Epoch of the checkpoint; the newest if not given.
 
         Raises:
             OtherRunError: The files are of a run with another config.
@@ -208,13 +197,7 @@ def from_chief(
 
 
 def claim(root: Path, name: str, kept: int = KEPT_RUNS) -> Path:
-    """Returns the folder of a run among those of others, and removes those used longest ago.
-
-    Args:
-        root: Folder of all runs' folders.
-        name: Name of this run's.
-        kept: Runs whose checkpoints stay, this one included.
-    """
+    """Returns the folder of a run below `root`, and removes all but the `kept` used last."""
     folder = root / name
     folder.mkdir(parents=True, exist_ok=True)
     os.utime(folder)

@@ -44,17 +44,7 @@ class EpochTrainer:
         micro_batch: int | None,
         num_examples: int | None,
     ) -> None:
-        """Takes what is trained.
-
-        Args:
-            model: Model.
-            optimizer: Built optimizer.
-            steps: Their training step.
-            strategy: Strategy under which they were made.
-            callbacks: Notified of steps and of a smaller micro-batch.
-            micro_batch: Largest batch that a replica computes at once.
-            num_examples: Training examples in an epoch, to check; None if they were counted.
-        """
+        """Takes what is trained; `num_examples` is checked unless it is None."""
         self.micro_batch = micro_batch
         self.noise = noise.NoiseState()
         self._model = model
@@ -66,11 +56,7 @@ class EpochTrainer:
         self._fitting_batch = 0
 
     def train(self, batches: tf.data.Dataset, batch_size: int) -> Epoch:
-        """Trains on all batches, on micro-batches if a new batch size does not fit in memory.
-
-        Args:
-            batches: Global batches of the epoch.
-            batch_size: Their size, in examples.
+        """Trains on all global batches, on micro-batches if a new size does not fit in memory.
 
         Raises:
             UserError: The batches have other sizes, or cannot be cut although they must be.

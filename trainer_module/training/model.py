@@ -10,12 +10,7 @@ from trainer_module.util.checks import require
 
 
 def check_model(model: keras.Model, x: Any) -> None:
-    """Raises UserError where a model cannot be trained by the loop.
-
-    Args:
-        model: Any object.
-        x: Element spec of the inputs.
-    """
+    """Raises UserError where a model cannot be trained by the loop on inputs of the spec `x`."""
     check_keras(model, keras.Model, "model")
     own = [
         name

@@ -101,13 +101,7 @@ class Objective:
 
     @classmethod
     def of_model(cls, model: keras.Model, loss: Any, **arguments: Any) -> "Objective":
-        """Returns the objective to train a model by.
-
-        Args:
-            model: Model, whose own loss and metrics, if it was compiled, are used without a loss.
-            loss: As in `Objective`.
-            arguments: Those of `Objective`; None where not given.
-        """
+        """Returns the objective of the arguments; without a loss, that of the compiled model."""
         if loss is None and model.compiled and model._compile_loss is not None:
             loss, metrics = model._compile_loss._user_loss, model._compile_metrics
             compiled = {
@@ -115,8 +109,8 @@ class Objective:
                 "metrics": metrics and metrics._user_metrics,
                 "weighted_metrics": metrics and metrics._user_weighted_metrics,
             }
-            given = {name: value for name, value in arguments.items() if value is not None}
-            arguments = {**compiled, **given}
+            own = {name: value for name, value in arguments.items() if value is not None}
+            arguments = {**compiled, **own}
         return cls(loss, output_names=getattr(model, "output_names", None), **arguments)
 
     @property
@@ -131,26 +125,16 @@ class Objective:
         return (*losses, *self.functions)
 
     def build(self, y: Any, output: Any) -> None:
-        """Makes the variables of the metrics, which replicas cannot make while they are traced.
-
-        Args:
-            y: Labels of some batch.
-            output: What the model returned for it.
-        """
+        """Makes the variables of the metrics, which replicas cannot make while they are traced."""
         if self._metrics:
             self._metrics.build(y, output)
 
     def loss(self, y: Any, output: Any, weights: Any = None, *, piece: bool = False) -> tf.Tensor:
         """Returns the loss of a batch as Keras reduces it, without regularization: float32.
 
-        Args:
-            y: Labels.
-            output: What the model returned.
-            weights: Sample weights, if there are any.
-            piece: Whether this is one of several micro-batches, whose mean is that of the batch.
-
         Raises:
-            UserError: The loss of a piece is no mean over its examples.
+            UserError: It is no mean over examples, and this is a piece: one of several
+                micro-batches, whose mean must be that of the batch.
         """
         self._parts.clear()
         value = self._loss(y, output, weights)
@@ -166,14 +150,9 @@ class Objective:
         return _times_replicas(value)
 
     def sums(self, y: Any, output: Any, size: tf.Tensor) -> list[tf.Tensor]:
-        """Returns sums over the examples that `loss` has just seen, in the order of `names`.
+        """Returns sums over the `size` examples that `loss` has just seen, as `names` lists them.
 
         They are of the loss of each of several outputs, and of each of `functions`.
-
-        Args:
-            y: Labels.
-            output: What the model returned.
-            size: Number of examples: float32.
         """
         several = len(self._loss.names) > 1
         sums = [_times_replicas(part.value) * size for part in self._parts if several]
@@ -279,12 +258,6 @@ class _OutputLoss(keras.losses.Loss):  # type: ignore[misc]
 
 def per_example(function: PerExample, y: Any, output: Any, name: str) -> tf.Tensor:
     """Calls a function of the user's own and checks, while tracing, that it returns [B, ...].
-
-    Args:
-        function: (y, output) -> values.
-        y: Labels.
-        output: What the model returned.
-        name: What the function is, for the error.
 
     Raises:
         UserError: It returns one value for the batch, or a value for each pair of examples.
