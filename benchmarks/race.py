@@ -43,7 +43,7 @@ def race(
     """Seconds of each epoch after the first, for our loop and its rivals in turns.
 
     Args:
-        train: Runs our loop for as many epochs as wanted, with the given writer.
+        train: Runs our loop for as many epochs as wanted, with the given callback.
         rivals: The others, by name.
     """
     turns = _Turns(rivals)

@@ -152,7 +152,7 @@ def keras_callbacks(task: Task, model: keras.Model, seed: int) -> History:
 def with_actions(history: History) -> History:
     """A record of `fit` with what the callbacks did after each epoch, seen from the rates."""
     rates = [record.learning_rate for record in history.epochs]
-    actions = ["decay_lr" if b < a else "none" for a, b in itertools.pairwise(rates)]
+    actions = ["lr_decay" if b < a else "none" for a, b in itertools.pairwise(rates)]
     epochs = [
         replace(record, action=action, reason="" if action == "none" else f"no better {_MONITOR}")
         for record, action in zip(history.epochs, [*actions, "stop"], strict=True)
@@ -235,9 +235,9 @@ def rows(comparison: Comparison, own: str, other: str, targets: Mapping[str, flo
     change = statistics.difference(a, b)
     what, note = f"test accuracy that {own} lacks", f"{a.mean:.4f} against {b.mean:.4f}"
     if change.by_chance is None:
-        return [*found, Row(what, other, (-change.value,), "at most", note=note)]
+        return [*found, Row(what, other, (0.0 - change.value,), "at most", note=note)]
     lag = change.deviations if change.deviations is not None else math.inf if change.value else 0.0
-    values = (math.copysign(lag, -change.value),)
+    values = (math.copysign(lag, 0.0 - change.value),)
     what += ", in standard deviations over seeds"
     return [*found, Row(what, other, values, "at most", bounds.get("accuracy"), note)]
 

@@ -70,7 +70,7 @@ def test_commands_are_understood(words, tmp_path):
         # tests/pipeline/test_kubeflow_runner.py compiles.
         default = kubeflow.default(presets.get(words[2]).build())
         config = flags.parse(default, words[3:], "plateau", "")
-        assert len(kubeflow.classes(config.run)) >= 2
+        assert len(dataset.class_names(config.run)) >= 2
         return
     assert words[1] in ("run", "compare")
     named = len(words) > 2 and not words[2].startswith("-")

@@ -15,11 +15,11 @@ def test_rivals_run_between_our_epochs_and_warmup_is_left_out():
 
         return run
 
-    def train(writer):
-        writer.start(None)
+    def train(callback):
+        callback.on_train_begin(None)
         for epoch in (1, 2, 3):
             order.append(f"own{epoch}")
-            writer.epoch(SimpleNamespace(epoch=epoch))
+            callback.on_epoch_end(SimpleNamespace(epoch=epoch))
 
     seconds = race.race(train, {"a": rival("a", 1.0), "b": rival("b", 2.0)})
     assert order == ["own1", "a1", "b1", "own2", "a2", "b2", "own3", "a3", "b3"]
@@ -35,11 +35,11 @@ def test_our_time_holds_our_epoch_and_not_the_rivals(monkeypatch):
         now[0] += 100
         return 100.0
 
-    def train(writer):
-        writer.start(None)
+    def train(callback):
+        callback.on_train_begin(None)
         for epoch in (1, 2, 3):
             now[0] += epoch
-            writer.epoch(SimpleNamespace(epoch=epoch))
+            callback.on_epoch_end(SimpleNamespace(epoch=epoch))
 
     assert race.race(train, {"a": rival})[race.OWN] == [2.0, 3.0]
 

@@ -19,7 +19,7 @@ from trainer_module.training.precision import BFLOAT16, FLOAT32
 SETTINGS = {"images": 100}
 
 
-def trial(name, seed, steps=10, accuracy=0.8, actions=("none", "decay_lr", "stop")):
+def trial(name, seed, steps=10, accuracy=0.8, actions=("none", "lr_decay", "stop")):
     """A run of `steps` updates and steps / 10 seconds an epoch."""
     records = tuple(
         EpochRecord(
@@ -27,8 +27,8 @@ def trial(name, seed, steps=10, accuracy=0.8, actions=("none", "decay_lr", "stop
             metrics={"val_accuracy": 0.5 + i / 10},
             learning_rate=0.1,
             batch_size=32,
-            noise_scale=1.0,
-            gradient_noise=None,
+            update_noise=1.0,
+            simple_noise_scale=None,
             updates=i * steps,
             examples=i * steps * 32,
             seconds=i * steps / 10,
@@ -93,7 +93,7 @@ def test_what_the_callbacks_of_keras_did_is_seen_from_the_rates():
         for record, rate in zip(records.epochs, (0.1, 0.1, 0.02), strict=True)
     ]
     history = schedules.with_actions(replace(records, epochs=tuple(epochs)))
-    assert [record.action for record in history.epochs] == ["none", "decay_lr", "stop"]
+    assert [record.action for record in history.epochs] == ["none", "lr_decay", "stop"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
