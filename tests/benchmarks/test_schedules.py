@@ -116,6 +116,7 @@ def images(monkeypatch):
     monkeypatch.setattr("benchmarks.cifar.load", lambda path: data)
 
 
+@pytest.mark.component
 def test_both_precisions_run_the_same_task_once(images, tmp_path, monkeypatch):
     policies = []
 

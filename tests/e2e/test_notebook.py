@@ -131,7 +131,12 @@ def through_our_gates(name, examples, module, label, spec, metric):
     anomalies = run(theirs.ExampleValidator(statistics, schema))["anomalies"]
     run(AnomalyGate(anomalies, statistics, schema, label=label))
     drift = run(DriftGate(statistics, schema, max_skew=0.1))["drift"]
-    transform = theirs.Transform(examples, schema, preprocessing_fn=f"{module}.preprocessing_fn")
+    transform = theirs.Transform(
+        examples,
+        schema,
+        preprocessing_fn=f"{module}.preprocessing_fn",
+        disable_statistics=True,
+    )
     transformed = run(transform)
     trained = run(
         theirs.Trainer(
