@@ -144,7 +144,7 @@ class ConsoleProgress(Callback):
                 f"{self._max_epochs}"
             )
         self._seconds = record.seconds
-        self._progress.reset(self._task, epoch=record.epoch + 1)
+        self._progress.reset(self._task, epoch=record.epoch + 1, doing="steps")
 
     def on_message(self, text: str) -> None:
         """Prints a line."""

@@ -100,3 +100,13 @@ def test_progress_is_compiling_until_the_first_steps_are_done():
     callback.on_train_end(HISTORY)
     assert "compiling" not in out.getvalue()
     assert "8/10" in out.getvalue()
+
+
+def test_progress_redraws_its_bar_after_an_epoch():
+    out = io.StringIO()
+    callback = ConsoleProgress(Console(file=out, width=200, force_terminal=True), max_epochs=100)
+    callback.on_train_begin(dataclasses.replace(HISTORY, epochs=()))
+    callback.on_epoch_end(HISTORY.epochs[0])
+    callback._progress.refresh()
+    callback.on_train_end(HISTORY)
+    assert "epoch 2" in out.getvalue()
