@@ -86,14 +86,16 @@ def spell(text: str, config: Any) -> str:
 
 
 def message(error: BaseException, config: Any) -> str:
-    """Returns an error in words, with fields of the config as flags in rule and remedy.
+    """Returns an error in words, with fields of the config as flags.
 
-    The value that was received is left as it is.
+    The value that a UserError received is left as it is.
     """
     text = str(error) or type(error).__name__
-    for part in (error, error.__cause__):
-        if config is not None and isinstance(part, UserError):
-            before = str(part)
-            part.rule, part.remedy = spell(part.rule, config), spell(part.remedy, config)
-            text = text.replace(before, str(part))
-    return text
+    if config is None:
+        return text
+    parts = [part for part in (error, error.__cause__) if isinstance(part, UserError)]
+    for part in parts:
+        before = str(part)
+        part.rule, part.remedy = spell(part.rule, config), spell(part.remedy, config)
+        text = text.replace(before, str(part))
+    return text if parts else spell(text, config)

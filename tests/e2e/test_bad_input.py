@@ -27,7 +27,7 @@ def test_a_bad_picture_is_named_or_counted_and_spares_earlier_models(tmp_path):
 
     first = plateau(*run, "--on-bad-image", "skip", output=output)
     assert first.status == 0, first.out + first.err
-    assert "2 bad pictures left out" in first.out
+    assert "2 bad images left out" in first.out
     pushed = files(output / "pushed")
 
     failed = plateau(*run, output=output)
@@ -44,7 +44,7 @@ def test_a_bad_picture_is_named_or_counted_and_spares_earlier_models(tmp_path):
     assert again.status == 0, again.out + again.err
     assert again.component("Trainer") == "cached"
     assert again.accuracy("baseline") == first.accuracy()
-    assert "2 bad pictures left out" in again.out
+    assert "2 bad images left out" in again.out
     # It is the model that is served already.
     assert again.pushed == first.pushed
 

@@ -47,6 +47,12 @@ def test_the_cause_of_an_error_is_spelled_within_it() -> None:
     assert flags.message(wrapper, RUN) == message
 
 
+def test_an_error_without_parts_is_spelled_whole() -> None:
+    error = RuntimeError("Trainer failed: the disk is full. Set `output` to another folder.")
+    message = "Trainer failed: the disk is full. Set --output to another folder."
+    assert flags.message(error, RUN) == message
+
+
 def test_every_given_flag_reaches_its_field() -> None:
     args = ["--patience", "7", "--batch-size", "16", "--width", "9", "--min-accuracy", "0.4"]
     run = flags.parse(RUN, args, "plateau", "")
