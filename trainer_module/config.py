@@ -216,7 +216,7 @@ class TrainConfig:
                 _WRITE_AGAIN,
             ) from error
         # Pydantic fills in what is missing, and a default may have another meaning than then.
-        saved, parsed = _flat(json.loads(text)), _flat(json.loads(config.to_json()))
+        saved, parsed = flat(json.loads(text)), flat(json.loads(config.to_json()))
         other = sorted(name for name in saved | parsed if saved.get(name) != parsed.get(name))
         require(
             not other,
@@ -231,12 +231,12 @@ _EXCERPT, _LISTED = 500, 3
 _WRITE_AGAIN = "Write it again, as `plateau compile` does."
 
 
-def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns the values by dotted path."""
     values: dict[str, Any] = {}
     for name, value in fields.items():
         path = f"{prefix}{name}"
-        values |= _flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
+        values |= flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
     return values
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import trainer_module
-from trainer_module.config import TrainConfig
+from trainer_module.config import TrainConfig, flat
 
 _CHUNK = 2**20
 _LONGEST = 60
@@ -33,7 +33,10 @@ def facts(
         open_file: Opens a path for reading bytes; that of a local file if not given.
     """
     return {
-        **{f"config {name}": _short(value) for name, value in _leaves("", config.to_json())},
+        **{
+            f"config {name}": _short(json.dumps(value))
+            for name, value in flat(json.loads(config.to_json())).items()
+        },
         **{name: _digest(paths, open_file) for name, paths in files.items()},
         "the code (--code)": _short(code or ""),
         _SOURCES: _digest(map(str, Path(trainer_module.__path__[0]).rglob("*.py"))),
@@ -51,15 +54,6 @@ def run_name(facts: Mapping[str, str]) -> str:
     """
     kept = {k: v for k, v in facts.items() if k not in (_SOURCES, _MODEL, _VERSIONS)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _leaves(prefix: str, text: str) -> Iterable[tuple[str, str]]:
-    """Yields every value of a JSON object, with its path."""
-    for key, value in json.loads(text).items():
-        if isinstance(value, dict):
-            yield from _leaves(f"{prefix}{key}.", json.dumps(value))
-        else:
-            yield f"{prefix}{key}", json.dumps(value)
 
 
 def _short(value: str) -> str:

@@ -91,6 +91,8 @@ class Checkpoints:
         """Opens or makes a folder; `fingerprint` is the same only for runs that may share it."""
         self.directory = directory
         self._fingerprint = hashlib.sha256(fingerprint.encode()).hexdigest()
+        # Another best file of the same epoch may be a damaged one that was fallen back over.
+        self._readable_best: int | None = None
         directory.mkdir(parents=True, exist_ok=True)
         for leftover in files.unfinished(directory):
             leftover.unlink(missing_ok=True)
@@ -98,8 +100,9 @@ class Checkpoints:
     def save(self, latest: Snapshot, best: Snapshot, state: Mapping[str, Any]) -> None:
         """Writes the state after an epoch, JSON; then removes what no kept checkpoint needs."""
         best_path = self._path("best", best.epoch)
-        if not best_path.exists():
+        if best.epoch != self._readable_best:
             self._write(best_path, best, {})
+            self._readable_best = best.epoch
         self._write(self._path("epoch", latest.epoch), latest, {**state, "best": best.epoch})
         epochs = self._epochs()
         for epoch in epochs[:-KEPT]:
@@ -129,6 +132,7 @@ class Checkpoints:
             # Zip, NumPy and JSON show damage by nearly any error.
             except Exception:  # noqa: S112
                 continue
+            self._readable_best = best.epoch
             return latest, best, state
         return None
 

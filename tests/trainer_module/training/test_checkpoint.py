@@ -60,8 +60,13 @@ def test_falls_back_over_a_damaged_file(tmp_path, damage, file):
     # A byte in the middle of the stored weights, which the archive's checksum covers.
     data[data.index(np.float32(3.0).tobytes() * 6) + 5] ^= 255
     path.write_bytes({"cut": bytes(data[: len(data) // 2]), "flip": data, "empty": b""}[damage])
-    latest, best, _ = checkpoints.load()
+    resumed = Checkpoints(tmp_path, "a")
+    latest, best, _ = resumed.load()
     assert (latest.epoch, best.epoch) == (2, 2)
+    # The epoch is trained again, and replaces what is damaged.
+    save(resumed, 3, 3)
+    latest, best, _ = Checkpoints(tmp_path, "a").load()
+    assert (latest.epoch, best.epoch) == (3, 3)
 
 
 def test_no_damage_is_an_error(tmp_path):

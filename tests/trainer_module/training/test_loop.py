@@ -274,7 +274,6 @@ def test_restores_at_a_stall(restore):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: keras.optimizers.Adam(0.01),
         lambda: keras.optimizers.Adagrad(0.01, initial_accumulator_value=0.3),
         lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.05, momentum=0.9)),
     ],
