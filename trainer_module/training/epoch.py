@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import keras
 import tensorflow as tf
 
 from trainer_module.distributed import strategies
@@ -35,10 +34,7 @@ class EpochTrainer:
 
     def __init__(
         self,
-        model: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
         steps: Steps,
-        strategy: tf.distribute.Strategy,
         callbacks: Callbacks,
         *,
         micro_batch: int | None,
@@ -47,10 +43,9 @@ class EpochTrainer:
         """Takes what is trained; `num_examples` is checked unless it is None."""
         self.micro_batch = micro_batch
         self.noise = noise.NoiseState()
-        self._model = model
-        self._optimizer = optimizer
         self._steps = steps
-        self._strategy = strategy
+        self._model, self._optimizer = steps.model, steps.optimizer
+        self._strategy = steps.strategy
         self._callbacks = callbacks
         self._num_examples = num_examples
         self._fitting_batch = 0

@@ -130,19 +130,24 @@ def train(
     if not objective.has_metrics and config.plateau.monitor == PlateauConfig().monitor:
         config = replace(config, plateau=replace(config.plateau, monitor="val_loss", mode="min"))
     is_chief = strategy.extended.should_checkpoint
-    loop = TrainingLoop(
+    evaluation = distributed(validation_data, strategy)
+    steps = Steps(
         model,
         optimizer,
-        objective,
+        evaluation.element_spec,
+        objective=objective,
+        steps_per_call=steps_per_call,
+        strategy=strategy,
+    )
+    loop = TrainingLoop(
+        steps,
         make_dataset,
-        validation_data,
+        evaluation,
         config,
         num_examples=num_examples,
         check_num_examples=not is_counted,
         batch_size=batch_size,
         micro_batch=micro_batch,
-        steps_per_call=steps_per_call,
-        strategy=strategy,
         callbacks=[*_progress(verbose, config), *callbacks] if is_chief else [],
         clock=clock,
         description={
@@ -168,52 +173,39 @@ class TrainingLoop:
 
     def __init__(
         self,
-        model: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
-        objective: Objective,
+        steps: Steps,
         make_dataset: DatasetFactory,
-        validation_data: tf.data.Dataset,
+        evaluation: Any,
         config: ScheduleConfig,
         *,
         num_examples: int,
         check_num_examples: bool,
         batch_size: int,
         micro_batch: int | None,
-        steps_per_call: int,
-        strategy: tf.distribute.Strategy,
         callbacks: Sequence[Callback],
         clock: Callable[[], float],
         description: Mapping[str, Any],
     ) -> None:
-        """Takes the prepared arguments of `train`."""
-        self._validation = distributed(validation_data, strategy)
-        self._steps = Steps(
-            model,
-            optimizer,
-            self._validation.element_spec,
-            objective=objective,
-            steps_per_call=steps_per_call,
-            strategy=strategy,
-        )
-        names = [f"{prefix}{name}" for prefix in ("", "val_") for name in self._steps.metric_names]
+        """Takes what `train` has prepared; `evaluation` is of `batch.distributed`."""
+        self._steps, self._evaluation = steps, evaluation
+        self._model, self._optimizer = model, optimizer = steps.model, steps.optimizer
+        self._strategy = steps.strategy
+        names = [f"{prefix}{name}" for prefix in ("", "val_") for name in steps.metric_names]
         require(
             config.plateau.monitor in names,
             f"`monitor` must be one of {', '.join(names)}",
             config.plateau.monitor,
             'Try `monitor="val_loss"`, `mode="min"`.',
         )
-        replicas = strategy.num_replicas_in_sync
+        replicas = int(steps.strategy.num_replicas_in_sync)
         require(
             batch_size >= replicas,
             f"`batch_size` must be at least one example for each of the {replicas} replicas",
             batch_size,
             f"Try `batch_size={replicas}`.",
         )
-        self._model = model
-        self._optimizer = optimizer
         self._make_dataset = make_dataset
         self._config = config
-        self._strategy = strategy
         self._callbacks = Callbacks(callbacks)
         self._clock = clock
         momentum = float(getattr(inner(optimizer), "momentum", 0.0))
@@ -225,10 +217,7 @@ class TrainingLoop:
             config, self._spec, self._state.learning_rate, batch_size
         )
         self._trainer = EpochTrainer(
-            model,
-            optimizer,
-            self._steps,
-            strategy,
+            steps,
             self._callbacks,
             micro_batch=micro_batch,
             num_examples=num_examples if check_num_examples else None,
@@ -304,7 +293,7 @@ class TrainingLoop:
 
     def evaluate(self) -> dict[str, float]:
         """Returns loss and metrics of the validation data, named val_*."""
-        metrics = self._steps.evaluate(self._validation)
+        metrics = self._steps.evaluate(self._evaluation)
         return {f"val_{name}": value for name, value in metrics.items()}
 
     def decide(self, metrics: Mapping[str, float], seconds: float) -> Decision:

@@ -49,6 +49,11 @@ class Steps:
 
     The learning rate is a variable and the batch dimension is None, so neither a decayed
     learning rate nor a grown batch is a reason for another trace.
+
+    Attributes:
+        model: Model that is trained.
+        optimizer: Its optimizer.
+        strategy: Strategy under which both were made.
     """
 
     def __init__(
@@ -73,16 +78,16 @@ class Steps:
             steps_per_call: Steps unrolled in one call.
             strategy: Strategy under which model and optimizer were made.
         """
-        self._model = model
+        self.model = model
         self._view = view.of(model)
-        self._optimizer = optimizer
+        self.optimizer = optimizer
         self._objective = objective or Objective()
         # On a GPU the kernel's gradient in inference mode is not deterministic.
         probed = model if tf.config.list_physical_devices("GPU") else self._view
         self._probe = probe.Probe(probed, model.trainable_variables, optimizer, self._objective)
         self._penalized = False
         self._steps_per_call = steps_per_call
-        self._strategy = strategy or tf.distribute.get_strategy()
+        self.strategy = strategy or tf.distribute.get_strategy()
         self._accumulators: list[tf.Variable] = []
         self._connected: list[bool] = []
         self._training_spec: Any = None
@@ -157,8 +162,8 @@ class Steps:
         if name not in self._functions:
 
             def run(*element: Any) -> Any:
-                lengths = self._strategy.run(self._length, args=element, kwargs={"piece": micro})
-                return self._strategy.experimental_local_results(lengths)
+                lengths = self.strategy.run(self._length, args=element, kwargs={"piece": micro})
+                return self.strategy.experimental_local_results(lengths)
 
             self._functions[name] = tf.function(run, input_signature=spec, autograph=False)
         try:
@@ -171,10 +176,10 @@ class Steps:
 
     def average_statistics(self) -> None:
         """Sets moving statistics to their means over the replicas, which saw other examples."""
-        if self._statistics and self._strategy.num_replicas_in_sync > 1:
+        if self._statistics and self.strategy.num_replicas_in_sync > 1:
             if "average_step" not in self._functions:
                 self._functions["average_step"] = tf.function(
-                    lambda: self._strategy.run(self._average), input_signature=(), autograph=False
+                    lambda: self.strategy.run(self._average), input_signature=(), autograph=False
                 )
             self._functions["average_step"]()
 
@@ -246,14 +251,14 @@ class Steps:
         On one device it is a function of its own, so that unrolling it costs one trace; a strategy
         cannot look into such a function.
         """
-        with self._strategy.scope():
+        with self.strategy.scope():
             if tf.distribute.has_strategy():
                 return body
         return tf.function(body, input_signature=spec, autograph=False)
 
     def _reduced(self, body: Any, element: Any, *, mean: bool = False) -> tf.Tensor:
         how = tf.distribute.ReduceOp.MEAN if mean else tf.distribute.ReduceOp.SUM
-        return self._strategy.reduce(how, self._strategy.run(body, args=element), axis=None)
+        return self.strategy.reduce(how, self.strategy.run(body, args=element), axis=None)
 
     def _accumulated(self, iterator: Any) -> Iterator[Call]:
         """Trains on micro-batches, with an update after the last one of each batch."""
@@ -262,18 +267,18 @@ class Steps:
         self._clear()
         for element in iterator:
             sums = self._functions["accumulate_step"](*element)
-            last = bool(self._strategy.experimental_local_results(element[-1])[0])
+            last = bool(self.strategy.experimental_local_results(element[-1])[0])
             yield Call(1, int(last), sums, self._functions["apply_step"]() if last else None)
 
     def _measure(self, elements: Sequence[Any]) -> tf.Tensor:
         """Measures the noise of the gradient over some elements: `Call.squared_norms`."""
         step = self._functions["noise_step"]
         mean = sum(step(*_batch(element)) for element in elements) / len(elements)
-        return probe.of_halves(mean, len(elements) * self._strategy.num_replicas_in_sync)
+        return probe.of_halves(mean, len(elements) * self.strategy.num_replicas_in_sync)
 
     def _zeros(self) -> list[tf.Variable]:
         """Returns variables in which each replica sums its gradients, and `probe.piece` of each."""
-        with self._strategy.scope():
+        with self.strategy.scope():
             return [
                 tf.Variable(
                     zeros,
@@ -282,7 +287,7 @@ class Steps:
                     aggregation=tf.VariableAggregation.SUM,
                 )
                 for zeros in (
-                    *(tf.zeros(v.shape, v.dtype) for v in self._model.trainable_variables),
+                    *(tf.zeros(v.shape, v.dtype) for v in self.model.trainable_variables),
                     tf.zeros(5),
                 )
             ]
@@ -291,7 +296,7 @@ class Steps:
         # Every piece is a replica's whole share here.
         total = element[-2] if len(element) > len(_batch(element)) else None
         sums, gradients = self._gradients(_batch(element), total)
-        momentum.apply(self._optimizer, self._model.trainable_variables, gradients)
+        momentum.apply(self.optimizer, self.model.trainable_variables, gradients)
         return sums
 
     def _accumulate(self, *element: Any) -> tf.Tensor:
@@ -305,7 +310,7 @@ class Steps:
         for accumulator, gradient in zip(connected, dense, strict=True):
             accumulator.assign_add(gradient)
         size = tf.cast(size_of(batch), tf.float32)
-        pieces.assign_add(probe.piece(dense, size, self._optimizer.scale_loss(size / total)))
+        pieces.assign_add(probe.piece(dense, size, self.optimizer.scale_loss(size / total)))
         return sums
 
     def _length(self, *element: Any, piece: bool) -> tf.Tensor:
@@ -322,7 +327,7 @@ class Steps:
             gradient if is_connected else None
             for gradient, is_connected in zip(gradients, self._connected, strict=True)
         ]
-        momentum.apply(self._optimizer, self._model.trainable_variables, connected)
+        momentum.apply(self.optimizer, self.model.trainable_variables, connected)
         with tf.control_dependencies([*gradients, pieces]):
             self._clear()
         return probe.of_pieces(pieces, gradients)
@@ -364,7 +369,7 @@ class Steps:
             if total is not None:
                 loss *= tf.cast(size_of(batch), tf.float32) / total
             # `apply` divides the gradients by the same scale.
-            loss = self._optimizer.scale_loss(loss)
+            loss = self.optimizer.scale_loss(loss)
         return self._sums(batch, output, data_loss, penalty), self._of_weights(tape, loss)
 
     def _mean_loss(self, batch: Any, output: Any, *, piece: bool = False) -> tf.Tensor:
@@ -397,7 +402,7 @@ class Steps:
     def _of_weights(self, tape: tf.GradientTape, loss: tf.Tensor) -> list[tf.Tensor | None]:
         """Returns the gradient by each weight; None by one that the loss does not depend on."""
         gradients: list[tf.Tensor | None] = tape.gradient(
-            loss, [v.value for v in self._model.trainable_variables]
+            loss, [v.value for v in self.model.trainable_variables]
         )
         return gradients
 
