@@ -8,7 +8,8 @@ from tfx.components.util import udf_utils
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.orchestration import data_types
 from tfx.proto import trainer_pb2
-from tfx.types import component_spec, standard_artifacts, standard_component_specs
+from tfx.types import component_spec, standard_artifacts
+from tfx.types import standard_component_specs as specs
 from tfx.utils import json_utils, proto_utils
 
 from components import notebook
@@ -26,13 +27,12 @@ from trainer_module.schedule.parameters import (
 from trainer_module.schedule.schedule import ScheduleConfig
 from trainer_module.util.checks import require
 
-_TRAINER = standard_component_specs.TrainerSpec
 _INPUTS = (
-    standard_component_specs.EXAMPLES_KEY,
-    standard_component_specs.TRANSFORM_GRAPH_KEY,
-    standard_component_specs.SCHEMA_KEY,
-    standard_component_specs.BASE_MODEL_KEY,
-    standard_component_specs.HYPERPARAMETERS_KEY,
+    specs.EXAMPLES_KEY,
+    specs.TRANSFORM_GRAPH_KEY,
+    specs.SCHEMA_KEY,
+    specs.BASE_MODEL_KEY,
+    specs.HYPERPARAMETERS_KEY,
 )
 
 
@@ -44,16 +44,16 @@ class PlateauTrainerSpec(component_spec.ComponentSpec):  # type: ignore[misc]
             name: component_spec.ExecutionParameter(type=str, optional=True)
             for name in executor.TEXTS
         },
-        standard_component_specs.TRAIN_ARGS_KEY: component_spec.ExecutionParameter(type=str),
-        standard_component_specs.EVAL_ARGS_KEY: component_spec.ExecutionParameter(type=str),
+        specs.TRAIN_ARGS_KEY: component_spec.ExecutionParameter(type=str),
+        specs.EVAL_ARGS_KEY: component_spec.ExecutionParameter(type=str),
         **{
             name: component_spec.ExecutionParameter(type=kind, optional=optional)
             for name, (kind, optional) in parameter_types().items()
         },
     }
-    INPUTS: ClassVar[dict[str, Any]] = {name: _TRAINER.INPUTS[name] for name in _INPUTS}
+    INPUTS: ClassVar[dict[str, Any]] = {name: specs.TrainerSpec.INPUTS[name] for name in _INPUTS}
     OUTPUTS: ClassVar[dict[str, Any]] = {
-        **_TRAINER.OUTPUTS,
+        **specs.TrainerSpec.OUTPUTS,
         executor.TRAINING_HISTORY_KEY: component_spec.ChannelParameter(type=TrainingHistory),
     }
 
@@ -94,7 +94,7 @@ class PlateauTrainer(base_component.BaseComponent):  # type: ignore[misc]
         code: str | None = None,
         checkpoints: str | None = None,
     ) -> None:
-        """Construct the component.
+        """Constructs the component.
 
         Args:
             examples: Examples, raw or transformed.
@@ -124,26 +124,26 @@ class PlateauTrainer(base_component.BaseComponent):  # type: ignore[misc]
                 executions.
 
         Raises:
-            ValueError: None or several of `config`, `module_file` and `run_fn`, an argument that
+            UserError: None or several of `config`, `module_file` and `run_fn`, an argument that
                 would have no effect, or a field of `runtime` that the schedule does not have.
         """
-        given = {"config": config, "module_file": module_file, "run_fn": run_fn}
+        sources = {"config": config, "module_file": module_file, "run_fn": run_fn}
         require(
-            sum(value is not None for value in given.values()) == 1,
-            "exactly one of config, module_file and run_fn must be given",
-            [name for name, value in given.items() if value is not None],
-            "Pass the file of your run_fn as module_file.",
+            sum(value is not None for value in sources.values()) == 1,
+            "exactly one of `config`, `module_file` and `run_fn` must be given",
+            [name for name, value in sources.items() if value is not None],
+            "Pass the file of your run_fn as `module_file`.",
         )
         if config is not None:
             require(
                 transform_graph is not None,
-                "transform_graph must be given with config",
+                "`transform_graph` must be given with `config`",
                 None,
                 'Pass transform.outputs["transform_graph"].',
             )
             require(
                 schedule is None and custom_config is None,
-                "schedule and custom_config must be left out with config, which has a schedule",
+                "`schedule` and `custom_config` must be left out with `config`, which has both",
                 {"schedule": schedule, "custom_config": custom_config},
                 "Set config.schedule.",
             )
@@ -151,54 +151,54 @@ class PlateauTrainer(base_component.BaseComponent):  # type: ignore[misc]
         taken = sorted(set(custom_config or {}) & set(executor.RESERVED))
         require(
             not taken,
-            f"custom_config must leave {', '.join(executor.RESERVED)} to the component",
+            f"`custom_config` must leave {', '.join(executor.RESERVED)} to the component",
             taken,
             "Pass them as arguments of PlateauTrainer.",
         )
-        fixed: dict[str, Any] = parameters(schedule or ScheduleConfig())
+        values: dict[str, Any] = parameters(schedule or ScheduleConfig())
+        known = {name: kind for name, (kind, _) in parameter_types().items()}
         for name, parameter in (runtime or {}).items():
-            kind, _ = parameter_types().get(name, (None, False))
-            if parameter.ptype is not kind:
-                raise ValueError(
-                    f"a runtime parameter must name a field of the schedule and have its type, "
-                    f"got {name!r} of type {parameter.ptype.__name__}. The fields are "
-                    f"{', '.join(f'{n}: {k.__name__}' for n, (k, _) in parameter_types().items())}."
-                )
-            fixed[name] = parameter
+            require(
+                known.get(name) is parameter.ptype,
+                "`runtime` must name fields of the schedule, each with its type",
+                f"{name}: {parameter.ptype.__name__}",
+                f"The fields are {', '.join(f'{n}: {k.__name__}' for n, k in known.items())}.",
+            )
+            values[name] = parameter
         arguments: dict[str, Any] = {
-            standard_component_specs.EXAMPLES_KEY: examples,
-            standard_component_specs.TRANSFORM_GRAPH_KEY: transform_graph,
-            standard_component_specs.SCHEMA_KEY: schema,
-            standard_component_specs.BASE_MODEL_KEY: base_model,
-            standard_component_specs.HYPERPARAMETERS_KEY: hyperparameters,
-            standard_component_specs.MODULE_FILE_KEY: module_file,
-            standard_component_specs.RUN_FN_KEY: run_fn,
-            standard_component_specs.CUSTOM_CONFIG_KEY: (
+            specs.EXAMPLES_KEY: examples,
+            specs.TRANSFORM_GRAPH_KEY: transform_graph,
+            specs.SCHEMA_KEY: schema,
+            specs.BASE_MODEL_KEY: base_model,
+            specs.HYPERPARAMETERS_KEY: hyperparameters,
+            specs.MODULE_FILE_KEY: module_file,
+            specs.RUN_FN_KEY: run_fn,
+            specs.CUSTOM_CONFIG_KEY: (
                 None if custom_config is None else json_utils.dumps(dict(custom_config))
             ),
             TRAIN_CONFIG_KEY: None if config is None else without_schedule(config),
             CODE_KEY: code,
             CHECKPOINTS_KEY: checkpoints,
-            standard_component_specs.TRAIN_ARGS_KEY: _json(train_args or trainer_pb2.TrainArgs()),
-            standard_component_specs.EVAL_ARGS_KEY: _json(eval_args or trainer_pb2.EvalArgs()),
-            standard_component_specs.MODEL_KEY: types.Channel(type=standard_artifacts.Model),
-            standard_component_specs.MODEL_RUN_KEY: types.Channel(type=standard_artifacts.ModelRun),
+            specs.TRAIN_ARGS_KEY: _json(train_args or trainer_pb2.TrainArgs()),
+            specs.EVAL_ARGS_KEY: _json(eval_args or trainer_pb2.EvalArgs()),
+            specs.MODEL_KEY: types.Channel(type=standard_artifacts.Model),
+            specs.MODEL_RUN_KEY: types.Channel(type=standard_artifacts.ModelRun),
             executor.TRAINING_HISTORY_KEY: types.Channel(type=TrainingHistory),
-            **fixed,
+            **values,
         }
         super().__init__(spec=PlateauTrainerSpec(**arguments))
         if module_file and udf_utils.should_package_user_modules():
             udf_utils.add_user_module_dependency(
                 self,
-                standard_component_specs.MODULE_FILE_KEY,
-                standard_component_specs.MODULE_PATH_KEY,
+                specs.MODULE_FILE_KEY,
+                specs.MODULE_PATH_KEY,
             )
 
 
 def _json(message: Any) -> str:
     require(
         not message.num_steps,
-        "train_args and eval_args must have no num_steps, for an epoch is a pass over the data",
+        "`train_args` and `eval_args` must have no num_steps: an epoch is a pass over the data",
         message.num_steps,
         "Leave it out, and set max_epochs in the schedule.",
     )

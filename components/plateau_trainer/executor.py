@@ -1,4 +1,4 @@
-"""Unpacks the parameters, has TFX's own executor run `run_fn`, packs the history."""
+"""Executor of PlateauTrainer: TFX's own around `run_fn`, with schedule and history."""
 
 import json
 from pathlib import Path
@@ -44,7 +44,7 @@ _RUN_FN = "trainer_module.run_fn.run_fn"
 
 
 class Executor(GenericExecutor):  # type: ignore[misc]
-    """Trains with the schedule of its parameters, and reports what happened."""
+    """Trains with the schedule of its parameters, and writes the history."""
 
     def Do(  # noqa: N802  (TFX's name)
         self,
@@ -52,7 +52,7 @@ class Executor(GenericExecutor):  # type: ignore[misc]
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Train, export the model, and write the history.
+        """Trains, exports the model, and writes the history.
 
         Args:
             input_dict: "examples"; optionally "transform_graph", "schema", "base_model" and
@@ -61,7 +61,7 @@ class Executor(GenericExecutor):  # type: ignore[misc]
             exec_properties: The parameters of `component.PlateauTrainerSpec`.
 
         Raises:
-            ValueError: A parameter, a tuned hyperparameter, the data or the base model is no good,
+            UserError: A parameter, a tuned hyperparameter, the data or the base model is invalid,
                 or `run_fn` did not train by the schedule.
             NonFiniteError: Loss or metric became NaN or infinite and the schedule says raise.
         """
@@ -73,8 +73,8 @@ class Executor(GenericExecutor):  # type: ignore[misc]
         if own:
             config = assemble(own, exec_properties)
             if input_dict.get(specs.HYPERPARAMETERS_KEY):
-                found = artifact_utils.get_single_uri(input_dict[specs.HYPERPARAMETERS_KEY])
-                text = Path(io_utils.get_only_uri_in_dir(found)).read_text()
+                uri = artifact_utils.get_single_uri(input_dict[specs.HYPERPARAMETERS_KEY])
+                text = Path(io_utils.get_only_uri_in_dir(uri)).read_text()
                 config = tuned(config, json.loads(text)["values"])
             custom |= {TRAIN_CONFIG_KEY: config.to_json(), CODE_KEY: code}
             properties[specs.RUN_FN_KEY] = _RUN_FN
@@ -95,7 +95,7 @@ class Executor(GenericExecutor):  # type: ignore[misc]
         path = Path(run_dir) / history.FILE_NAME
         require(
             path.exists(),
-            "run_fn must train by the schedule, and so leave a history",
+            "`run_fn` must train by the schedule, and so leave a history",
             f"no {path}",
             "Call trainer_module.train(..., **trainer_arguments(fn_args)) in place of model.fit.",
         )
@@ -105,19 +105,16 @@ class Executor(GenericExecutor):  # type: ignore[misc]
         folder.mkdir(parents=True, exist_ok=True)
         history.write(record, folder / history.FILE_NAME)
         for name, value in summary(record).items():
-            if isinstance(value, str):
-                artifact.set_string_custom_property(name, value)
-            elif isinstance(value, int):
-                artifact.set_int_custom_property(name, value)
-            else:
-                artifact.set_float_custom_property(name, value)
+            # TFX has a method for each type.
+            kind = {str: "string", int: "int", float: "float"}[type(value)]
+            getattr(artifact, f"set_{kind}_custom_property")(name, value)
 
     def _GetFnArgs(self, *args: Any) -> FnArgs:  # noqa: N802  (TFX's name)
         return _ReadFnArgs(**vars(super()._GetFnArgs(*args)))
 
 
 class _ReadFnArgs(FnArgs):  # type: ignore[misc]
-    """FnArgs that know which of them were read."""
+    """FnArgs that record which of them are read."""
 
     def __getattribute__(self, name: str) -> Any:
         attributes = object.__getattribute__(self, "__dict__")
@@ -126,7 +123,7 @@ class _ReadFnArgs(FnArgs):  # type: ignore[misc]
         return object.__getattribute__(self, name)
 
     def unread(self) -> list[str]:
-        """Returns which of hyperparameters and base model are given and were not read."""
-        given = vars(self)
-        read = given.get("_read", set())
-        return [n for n in ("hyperparameters", "base_model") if given[n] and n not in read]
+        """Returns which of hyperparameters and base model are set and were not read."""
+        values = vars(self)
+        read = values.get("_read", set())
+        return [n for n in ("hyperparameters", "base_model") if values[n] and n not in read]

@@ -231,7 +231,7 @@ def test_it_compiles_for_kubeflow_with_runtime_parameters(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("name", "kind"), [("pateince", int), ("patience", str)])
 def test_a_runtime_parameter_must_fit_the_schedule(name: str, kind: type) -> None:
     parameter = tfx.dsl.experimental.RuntimeParameter(name, kind)
-    with pytest.raises(ValueError, match=r"must name a field of the schedule.*patience: int"):
+    with pytest.raises(ValueError, match=r"must name fields of the schedule.*patience: int"):
         PlateauTrainer(**channels(), config=CONFIG, runtime={name: parameter})
 
 
@@ -324,10 +324,10 @@ def test_what_would_have_no_effect_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, r"exactly one of config, module_file and run_fn must be given, got \[\]"),
-        ({"config": CONFIG, "run_fn": "a.b"}, "exactly one of config, module_file and run_fn"),
-        ({"config": CONFIG, "schedule": ScheduleConfig()}, "must be left out with config"),
-        ({"config": CONFIG, "custom_config": {"a": 1}}, "must be left out with config"),
+        ({}, r"exactly one of .* must be given, got \[\]"),
+        ({"config": CONFIG, "run_fn": "a.b"}, "exactly one of .* must be given"),
+        ({"config": CONFIG, "schedule": ScheduleConfig()}, "must be left out with `config`"),
+        ({"config": CONFIG, "custom_config": {"a": 1}}, "must be left out with `config`"),
         ({"run_fn": "a.b", "custom_config": {"schedule": {}}}, "leave schedule, checkpoints, code"),
         (
             {"run_fn": "a.b", "train_args": tfx.proto.TrainArgs(num_steps=9)},
