@@ -1,6 +1,7 @@
 """Custom TFX components and their artifact types: `from components import PlateauTrainer`.
 
-A folder each: component (spec), executor (unpack, call, pack), logic.
+Each is a folder: component (the class, or TFX's function component), executor, and modules without
+TFX.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Artifact types of our own, for all components and any pipeline.
+"""Artifact types.
 
 Each name is also a path that imports, from which TFX's entrypoint on Kubeflow restores the class.
 """
@@ -20,12 +20,12 @@ class TrainingHistory(artifact.Artifact):  # type: ignore[misc]
 
 
 class HtmlReport(artifact.Artifact):  # type: ignore[misc]
-    """A page for people: `report.html`, self-contained."""
+    """A page: `report.html`, self-contained."""
 
     TYPE_NAME = "components.HtmlReport"
 
 
 class DataDrift(artifact.Artifact):  # type: ignore[misc]
-    """How far the data has moved: `drift.json`, every feature's distance with its bound."""
+    """Data drift: `drift.json`, every feature's distance with its threshold."""
 
     TYPE_NAME = "components.DataDrift"

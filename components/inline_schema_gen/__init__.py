@@ -1,1 +1,1 @@
-"""A schema that travels inside the pipeline, so that nothing has to be mounted to read it."""
+"""TFX component that writes a schema which travels inside the pipeline."""

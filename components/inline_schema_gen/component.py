@@ -1,61 +1,51 @@
 """InlineSchemaGen: a schema that is part of the pipeline itself."""
 
-from typing import Any, ClassVar
+from pathlib import Path
 
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
-from tfx import types
-from tfx.dsl.components.base import base_component, executor_spec
-from tfx.types import component_spec, standard_artifacts, standard_component_specs
+from tfx.dsl.component.experimental.annotations import OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types.standard_artifacts import Schema
 
-from components.inline_schema_gen import executor
 from schemas import parameter
+from trainer_module.util import files
+from trainer_module.util.checks import UserError
+
+FILE_NAME = "schema.pbtxt"
 
 
-class InlineSchemaGenSpec(component_spec.ComponentSpec):  # type: ignore[misc]
-    """Text in, schema out."""
-
-    PARAMETERS: ClassVar[dict[str, Any]] = {
-        executor.TEXT_KEY: component_spec.ExecutionParameter(type=str),
-    }
-    INPUTS: ClassVar[dict[str, Any]] = {}
-    OUTPUTS: ClassVar[dict[str, Any]] = {
-        standard_component_specs.SCHEMA_KEY: component_spec.ChannelParameter(
-            type=standard_artifacts.Schema
-        ),
-    }
+@component  # type: ignore[untyped-decorator]
+def WriteSchema(text: Parameter[str], schema: OutputArtifact[Schema]) -> None:  # noqa: N802
+    """Writes the text of a parameter, compressed if it is long, as a Schema artifact."""
+    folder = Path(schema.uri)
+    folder.mkdir(parents=True, exist_ok=True)
+    with files.whole(folder / FILE_NAME) as unfinished:
+        unfinished.write_text(parameter.text(text), encoding="utf-8")
 
 
-class InlineSchemaGen(base_component.BaseComponent):  # type: ignore[misc]
-    """Writes the schema it was given.
+class InlineSchemaGen(WriteSchema):  # type: ignore[misc, valid-type]
+    """Writes a schema that is a parameter.
 
     TFX's ImportSchemaGen takes a path, which a container may not see, and whose content the cache
-    does not. Here the text is a parameter: it is compiled into the pipeline and is part of the
-    cache key.
+    does not. Here the text is compiled into the pipeline and is part of the cache key.
     """
 
-    SPEC_CLASS = InlineSchemaGenSpec
-    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
-
     def __init__(self, schema: str) -> None:
-        """Construct the component.
+        """Constructs the component.
 
         Args:
             schema: TFMD schema as text (.pbtxt).
 
         Raises:
-            ValueError: It is no such text.
+            UserError: It is no such text.
         """
         try:
             text_format.Parse(schema, schema_pb2.Schema())
         except text_format.ParseError as error:
-            raise ValueError(
-                f"schema must be a TFMD schema as text, got {schema[:60]!r} ({error}). "
-                "Give the content of a .pbtxt file, not its path."
+            raise UserError(
+                f"`schema` must be a TFMD schema as text ({error})",
+                schema[:60],
+                "Give the content of a .pbtxt file, not its path.",
             ) from error
-        super().__init__(
-            spec=InlineSchemaGenSpec(
-                text=parameter.compressed(schema),
-                schema=types.Channel(type=standard_artifacts.Schema),
-            )
-        )
+        super().__init__(text=parameter.compressed(schema))

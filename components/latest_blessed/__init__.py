@@ -1,1 +1,1 @@
-"""The last blessed model, found without ML Metadata."""
+"""TFX component that finds the last blessed model without ML Metadata."""

@@ -1,47 +1,84 @@
 """LatestBlessed: the last blessed model where no ML Metadata can be queried."""
 
+import errno
 import json
-from typing import Any, ClassVar
+import os
+import shutil
+from pathlib import Path
 
 from tfx import types
-from tfx.dsl.components.base import base_component, executor_spec
+from tfx.dsl.component.experimental.annotations import OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
 from tfx.orchestration import data_types
-from tfx.types import component_spec, standard_artifacts
+from tfx.types import artifact_utils
+from tfx.types.standard_artifacts import ExampleStatistics, Model
+from tfx.utils import path_utils
 
+from components import known_classes
+from components.artifacts import ABSENT
 from components.known_classes import Known
-from components.latest_blessed import executor
+from components.serving_pusher import versions
 from schemas import parameter
 
 
-class LatestBlessedSpec(component_spec.ComponentSpec):  # type: ignore[misc]
-    """A folder in, a model and the statistics of its data out."""
+@component  # type: ignore[untyped-decorator]
+def CopyLatest(  # noqa: N802  (TFX's style of components)
+    pushed: Parameter[str],
+    model: OutputArtifact[Model],
+    statistics: OutputArtifact[ExampleStatistics],
+    kind: Parameter[str] = None,
+    classes: Parameter[str] = None,
+    allow_class_change: Parameter[int] = None,
+) -> None:
+    """Copies the newest pushed model and its statistics, or marks its outputs as absent.
 
-    PARAMETERS: ClassVar[dict[str, Any]] = {
-        executor.FOLDER_KEY: component_spec.ExecutionParameter(type=str),
-        executor.KIND_KEY: component_spec.ExecutionParameter(type=str, optional=True),
-        executor.CLASSES_KEY: component_spec.ExecutionParameter(type=str, optional=True),
-        executor.ALLOW_KEY: component_spec.ExecutionParameter(type=int, optional=True),
-    }
-    INPUTS: ClassVar[dict[str, Any]] = {}
-    OUTPUTS: ClassVar[dict[str, Any]] = {
-        executor.MODEL_KEY: component_spec.ChannelParameter(type=standard_artifacts.Model),
-        executor.STATISTICS_KEY: component_spec.ChannelParameter(
-            type=standard_artifacts.ExampleStatistics
-        ),
-    }
+    Args:
+        pushed: Folder of pushed models.
+        model: Output; its custom property `absent` is 1 where there is none yet.
+        statistics: Output, likewise.
+        kind: Kind of data of the new model, where classes are to be checked.
+        classes: Its classes, a JSON list, compressed if it is long.
+        allow_class_change: Whether a model of images may have other classes.
+
+    Raises:
+        PermissionError: The folder cannot be written, so that the push would fail at the end.
+        GateError: The last blessed model knows other classes.
+        OSError: The folder cannot be read.
+    """
+    folder = Path(pushed)
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    source = versions.latest(folder)
+    if source is not None and kind and classes:
+        new = Known(kind, tuple(json.loads(parameter.text(classes))))
+        known_classes.check(source, new, allow_change=bool(allow_class_change))
+    kept = versions.statistics_of(source) if source is not None else None
+    if kept is not None and not kept.is_dir():
+        kept = None
+    _fill(model, source, Path(path_utils.serving_model_dir(model.uri)))
+    _fill(statistics, kept, Path(statistics.uri))
+    if kept is not None:
+        splits = sorted(path.name.removeprefix("Split-") for path in kept.glob("Split-*"))
+        statistics.split_names = artifact_utils.encode_split_names(splits)
 
 
-class LatestBlessed(base_component.BaseComponent):  # type: ignore[misc]
+def _fill(artifact: types.Artifact, source: Path | None, destination: Path) -> None:
+    Path(artifact.uri).mkdir(parents=True, exist_ok=True)
+    artifact.set_int_custom_property(ABSENT, int(source is None))
+    if source is not None:
+        shutil.copytree(source, destination, dirs_exist_ok=True)
+        artifact.set_string_custom_property("origin", str(source))
+
+
+class LatestBlessed(CopyLatest):  # type: ignore[misc, valid-type]
     """Takes the newest version that ServingPusher wrote, since only blessed models are pushed.
 
-    Open-source Kubeflow Pipelines runs no Resolver, so an ordinary component looks. An ordinary
-    component cannot leave an output out either: before the first push its outputs are empty and
-    their custom property `absent` is 1, and whatever runs the tasks must not hand them on
-    (`components.container` does not). Its result must not be cached.
+    Open-source Kubeflow Pipelines runs no Resolver, and an ordinary component cannot leave an
+    output out: before the first push its outputs are empty and their custom property `absent` is 1,
+    and whatever runs the tasks must not hand them on (`components.container` does not). Its result
+    must not be cached.
     """
-
-    SPEC_CLASS = LatestBlessedSpec
-    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
 
     def __init__(
         self,
@@ -61,15 +98,8 @@ class LatestBlessed(base_component.BaseComponent):  # type: ignore[misc]
         gate = {}
         if known is not None:
             gate = {
-                executor.KIND_KEY: known.kind,
-                executor.CLASSES_KEY: parameter.compressed(json.dumps(known.classes)),
-                executor.ALLOW_KEY: int(allow_class_change),
+                "kind": known.kind,
+                "classes": parameter.compressed(json.dumps(known.classes)),
+                "allow_class_change": int(allow_class_change),
             }
-        super().__init__(
-            spec=LatestBlessedSpec(
-                pushed=pushed,
-                **gate,
-                model=types.Channel(type=standard_artifacts.Model),
-                statistics=types.Channel(type=standard_artifacts.ExampleStatistics),
-            )
-        )
+        super().__init__(pushed=pushed, **gate)

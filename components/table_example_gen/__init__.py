@@ -1,1 +1,1 @@
-"""A table to tf.Examples, without the rows that have no label."""
+"""TFX component that reads a table into tf.Examples, without rows that have no label."""

@@ -41,7 +41,7 @@ class TableExampleGen(FileBasedExampleGen):  # type: ignore[misc]
         output_config: example_gen_pb2.Output,
         labels: Sequence[str],
     ) -> None:
-        """Construct the component.
+        """Constructs the component.
 
         Args:
             input_base: Folder of the CSV files.

@@ -1,4 +1,4 @@
-"""Runs CsvExampleGen's ingestion on Beam, with a filter."""
+"""Executor of TableExampleGen: CsvExampleGen's with a filter."""
 
 import json
 import math
@@ -28,7 +28,7 @@ class Executor(csv_executor.Executor):  # type: ignore[misc]
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Ingest the table below `input_base`.
+        """Ingests the table below `input_base`.
 
         Args:
             input_dict: Empty.
@@ -49,7 +49,7 @@ class Executor(csv_executor.Executor):  # type: ignore[misc]
     def GetInputSourceToExamplePTransform(  # noqa: N802  (TFX's name)
         self,
     ) -> Callable[[dict[str, Any], str], beam.PTransform]:
-        """Return what reads the rows of the files that match a pattern."""
+        """Returns the transform that reads the rows of the files that match a pattern."""
         read = super().GetInputSourceToExamplePTransform()
 
         def labelled(exec_properties: dict[str, Any], pattern: str) -> beam.PTransform:
@@ -60,7 +60,7 @@ class Executor(csv_executor.Executor):  # type: ignore[misc]
 
 
 class _Labelled(beam.PTransform):  # type: ignore[misc]
-    """The rows that have a label; it writes how many have none."""
+    """Rows that have a label; writes the number of the others."""
 
     def __init__(self, read: beam.PTransform, columns: Sequence[str], count: str) -> None:
         super().__init__()

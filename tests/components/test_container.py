@@ -163,7 +163,7 @@ def test_a_task_runs_from_its_command_line(tmp_path: Path) -> None:
     task.main(
         [
             "--executor_class_path",
-            "components.latest_blessed.executor.Executor",
+            "components.latest_blessed.component.CopyLatest_Executor",
             "--json_serialized_invocation_args",
             json.dumps(given),
             "--json_serialized_inputs_spec_args",

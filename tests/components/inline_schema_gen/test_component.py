@@ -10,8 +10,7 @@ from tfx import v1 as tfx  # noqa: E402
 from tfx.types import standard_artifacts  # noqa: E402
 
 from components import io  # noqa: E402
-from components.inline_schema_gen.component import InlineSchemaGen  # noqa: E402
-from components.inline_schema_gen.executor import Executor  # noqa: E402
+from components.inline_schema_gen.component import InlineSchemaGen, WriteSchema  # noqa: E402
 from schemas.images import image_schema, image_schema_text  # noqa: E402
 
 pytestmark = pytest.mark.component
@@ -21,7 +20,7 @@ CLASSES = ("cat", "żółw", "{{$}}")
 def test_the_schema_comes_out_as_it_went_in(tmp_path: Path) -> None:
     artifact = standard_artifacts.Schema()
     artifact.uri = str(tmp_path / "schema")
-    Executor().Do({}, {"schema": [artifact]}, {"text": image_schema_text(CLASSES)})
+    WriteSchema.test_call(text=image_schema_text(CLASSES), schema=artifact)
     assert io.schema(artifact) == image_schema(CLASSES)
     assert [path.name for path in tmp_path.rglob("*")] == ["schema", "schema.pbtxt"]
 

@@ -12,8 +12,7 @@ from tfx.types import standard_artifacts  # noqa: E402
 import schemas  # noqa: E402
 from components.artifacts import ABSENT  # noqa: E402
 from components.gate import GateError  # noqa: E402
-from components.latest_blessed.component import LatestBlessed  # noqa: E402
-from components.latest_blessed.executor import Executor  # noqa: E402
+from components.latest_blessed.component import CopyLatest, LatestBlessed  # noqa: E402
 from components.serving_pusher import versions as serving  # noqa: E402
 
 pytestmark = pytest.mark.component
@@ -24,10 +23,8 @@ def look(
 ) -> tuple[standard_artifacts.Model, standard_artifacts.ExampleStatistics]:
     model, statistics = standard_artifacts.Model(), standard_artifacts.ExampleStatistics()
     model.uri, statistics.uri = str(tmp_path / "out/model"), str(tmp_path / "out/statistics")
-    Executor().Do(
-        {},
-        {"model": [model], "statistics": [statistics]},
-        {"pushed": str(tmp_path / "pushed"), **known},
+    CopyLatest.test_call(
+        pushed=str(tmp_path / "pushed"), model=model, statistics=statistics, **known
     )
     return model, statistics
 
