@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 _MAY_BE_EMPTY = frozenset({"TransformCache", "PushedModel"})
 
 
-def forget_lost(store: Store) -> tuple[Artifact, ...]:
+def mark_deleted(store: Store) -> tuple[Artifact, ...]:
     """Marks artifacts that were deleted from the disk as deleted in ML Metadata.
 
     TFX itself checks only that a folder exists, and of a baseline not even that. A component whose
@@ -38,7 +38,7 @@ def forget_lost(store: Store) -> tuple[Artifact, ...]:
         for proto in metadata.artifacts(opened, store)
         if proto.state == mlmd.Artifact.LIVE
     }
-    gone = lost(metadata.artifact(proto) for proto in live.values())
+    gone = deleted(metadata.artifact(proto) for proto in live.values())
     for artifact in gone:
         live[artifact.id].state = mlmd.Artifact.DELETED
         _log.warning("%s is gone from %s; what made it runs again.", artifact.type, artifact.uri)
@@ -47,7 +47,7 @@ def forget_lost(store: Store) -> tuple[Artifact, ...]:
     return gone
 
 
-def lost(artifacts: Iterable[Artifact]) -> tuple[Artifact, ...]:
+def deleted(artifacts: Iterable[Artifact]) -> tuple[Artifact, ...]:
     """Returns the artifacts on this machine of which files are missing."""
     return tuple(artifact for artifact in artifacts if not _is_complete(artifact))
 

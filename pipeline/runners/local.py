@@ -107,7 +107,7 @@ def session(config: RunConfig) -> Iterator[Session]:
             ) as store:
                 opened = Session(config, data, output, store, log)
                 try:
-                    cache.forget_lost(store)
+                    cache.mark_deleted(store)
                     baseline.check(config, output, store)
                 except GateError:
                     raise

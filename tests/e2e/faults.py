@@ -190,7 +190,7 @@ def assert_consistent(output: Path, like: Path) -> None:
     records = store.read(store.file_of(output))
     states = {e.component: e.state for e in records.runs[-1].executions}
     assert set(states.values()) <= {"complete", "cached"}, states
-    assert not cache.forget_lost(store.file_of(output))
+    assert not cache.mark_deleted(store.file_of(output))
     assert _contents(output) == _contents(like)
     assert not list((output / "pushed").glob(".copying-*"))
 

@@ -402,9 +402,9 @@ def test_what_another_folder_lost_is_not_looked_for(
         each.run("first", version=100)
     store = metadata.store_of(ana.output)
     # None of the folders holds a file.
-    lost = cache.lost(metadata.read(store).artifacts.values())
+    lost = cache.deleted(metadata.read(store).artifacts.values())
     assert lost
-    assert sorted(cache.forget_lost(store), key=lambda a: a.id) == sorted(lost, key=lambda a: a.id)
+    assert sorted(cache.mark_deleted(store), key=lambda a: a.id) == sorted(lost, key=lambda a: a.id)
     deleted = [a for a in ben.store.get_artifacts() if a.state == mlmd.Artifact.DELETED]
     assert {a.id for a in deleted} == {a.id for a in lost}
     assert {a.uri.startswith(str(ana.output)) for a in deleted} == {True}

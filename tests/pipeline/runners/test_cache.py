@@ -12,8 +12,8 @@ from pipeline.runners import cache
 
 
 def marked(archive: Any) -> list[str]:
-    """Types of what a call of `forget_lost` marks."""
-    return sorted(a.type for a in cache.forget_lost(store.file_of(archive.output)))
+    """Types of what a call of `mark_deleted` marks."""
+    return sorted(a.type for a in cache.mark_deleted(store.file_of(archive.output)))
 
 
 @pytest.fixture
@@ -43,13 +43,13 @@ def test_what_is_gone_is_marked_once(whole: Any, caplog: pytest.LogCaptureFixtur
 
 def test_only_what_may_be_served_is_looked_at(whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[Artifact] = []
-    look = cache.lost
+    look = cache.deleted
 
     def watched(artifacts: Iterable[Artifact]) -> tuple[Artifact, ...]:
         looked.extend(artifacts)
         return look(looked)
 
-    monkeypatch.setattr(cache, "lost", watched)
+    monkeypatch.setattr(cache, "deleted", watched)
     abandoned = whole.latest["model"]
     abandoned.state = mlmd.Artifact.ABANDONED
     whole.store.put_artifacts([abandoned])
@@ -72,14 +72,14 @@ def test_a_pushed_model_that_was_deleted_where_it_is_served_counts_as_gone(whole
 
 
 def test_a_folder_without_metadata_has_nothing_to_forget(tmp_path: Path) -> None:
-    assert cache.forget_lost(store.file_of(tmp_path)) == ()
+    assert cache.mark_deleted(store.file_of(tmp_path)) == ()
     assert not list(tmp_path.iterdir())
 
 
 def test_metadata_that_was_killed_while_it_was_made_is_made_anew(tmp_path: Path) -> None:
     file = store.file_of(tmp_path)
     file.touch()
-    assert cache.forget_lost(file) == ()
+    assert cache.mark_deleted(file) == ()
     assert store.read(file).artifacts == {}
 
 
@@ -91,23 +91,23 @@ def test_every_split_must_be_there(tmp_path: Path) -> None:
     for split in ("train", "test"):
         (tmp_path / f"Split-{split}").mkdir()
         (tmp_path / f"Split-{split}" / "data.gz").write_text("content")
-    assert cache.lost([examples(tmp_path)]) == ()
+    assert cache.deleted([examples(tmp_path)]) == ()
     shutil.rmtree(tmp_path / "Split-test")
-    assert cache.lost([examples(tmp_path)]) == (examples(tmp_path),)
+    assert cache.deleted([examples(tmp_path)]) == (examples(tmp_path),)
 
 
 @pytest.mark.parametrize("kind", ["TransformCache", "PushedModel"])
 def test_some_artifacts_may_be_empty(kind: str, tmp_path: Path) -> None:
-    assert cache.lost([Artifact(1, kind, str(tmp_path))]) == ()
+    assert cache.deleted([Artifact(1, kind, str(tmp_path))]) == ()
     gone = Artifact(1, kind, str(tmp_path / "gone"))
-    assert cache.lost([gone]) == (gone,)
+    assert cache.deleted([gone]) == (gone,)
 
 
 def test_an_artifact_may_be_a_file(tmp_path: Path) -> None:
     file = tmp_path / "value"
     file.touch()
-    assert cache.lost([Artifact(1, "String", str(file))]) == ()
+    assert cache.deleted([Artifact(1, "String", str(file))]) == ()
 
 
 def test_what_lies_elsewhere_is_not_judged() -> None:
-    assert cache.lost([examples("gs://bucket/examples/1")]) == ()
+    assert cache.deleted([examples("gs://bucket/examples/1")]) == ()
