@@ -1,5 +1,6 @@
 """Executor of Servable: runs the probe on a model and writes the blessing."""
 
+import dataclasses
 import json
 import tempfile
 from pathlib import Path
@@ -76,7 +77,9 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
         checks = verdict.judge(measurements, ending, size_mib, limits, evaluated)
         result = verdict.result(checks, measurements, split, size_mib)
         blessing = one(output_dict[standard_component_specs.BLESSING_KEY])
-        _write(f"{blessing.uri}/{verdict.FILE_NAME}", json.dumps(result, indent=1))
+        _write(
+            f"{blessing.uri}/{verdict.FILE_NAME}", json.dumps(dataclasses.asdict(result), indent=1)
+        )
         # The marker comes last: whoever sees it finds the result.
         failed = gate.failed(checks)
         _write(f"{blessing.uri}/{NOT_BLESSED if failed else BLESSED}", "")

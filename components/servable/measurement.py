@@ -6,22 +6,26 @@ before it. Both processes import this module, so it imports nothing heavy.
 
 import json
 from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias, get_args
+from dataclasses import asdict, dataclass
+from typing import TypeAlias, get_args
 
 
-class Stage(NamedTuple):
+@dataclass(frozen=True)
+class Stage:
     """What is done next; the last one says where a process died or hung."""
 
     doing: str
 
 
-class Requests(NamedTuple):
+@dataclass(frozen=True)
+class Requests:
     """Number of different examples that the requests are made of; 0 if the split has none."""
 
     examples: int
 
 
-class Loaded(NamedTuple):
+@dataclass(frozen=True)
+class Loaded:
     """Result of loading the model.
 
     Attributes:
@@ -41,7 +45,8 @@ class Loaded(NamedTuple):
     error: str = ""
 
 
-class Signature(NamedTuple):
+@dataclass(frozen=True)
+class Signature:
     """A signature of the model.
 
     Attributes:
@@ -59,7 +64,8 @@ class Signature(NamedTuple):
     left_out: str = ""
 
 
-class Finding(NamedTuple):
+@dataclass(frozen=True)
+class Finding:
     """One thing that was examined under one rule.
 
     Attributes:
@@ -75,7 +81,8 @@ class Finding(NamedTuple):
     difference: float | None = None
 
 
-class Latency(NamedTuple):
+@dataclass(frozen=True)
+class Latency:
     """Time of requests for one example, after some to warm up.
 
     Attributes:
@@ -91,7 +98,8 @@ class Latency(NamedTuple):
     p99_ms: float
 
 
-class Predictions(NamedTuple):
+@dataclass(frozen=True)
+class Predictions:
     """Metrics of the model on the whole evaluated split.
 
     Attributes:
@@ -111,7 +119,8 @@ class Predictions(NamedTuple):
     error: str = ""
 
 
-class Finished(NamedTuple):
+@dataclass(frozen=True)
+class Finished:
     """The process has done all it had to."""
 
     seconds: float
@@ -125,7 +134,7 @@ _KINDS = {kind.__name__: kind for kind in get_args(Measurement)}
 
 def to_line(measurement: Measurement) -> str:
     """Returns a measurement as a line of JSON."""
-    return json.dumps({"kind": type(measurement).__name__, **measurement._asdict()}) + "\n"
+    return json.dumps({"kind": type(measurement).__name__, **asdict(measurement)}) + "\n"
 
 
 def from_lines(text: str) -> list[Measurement]:

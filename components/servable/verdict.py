@@ -3,7 +3,8 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeVar
 
 from components import gate
 from components.gate import Check
@@ -20,7 +21,7 @@ from components.servable.measurement import (
 )
 
 FILE_NAME = "servable.json"
-"""File beside the marker of an InfraBlessing, with what `result` returns."""
+"""File beside the marker of an InfraBlessing, with a `Result`."""
 
 CLEAN = "exit code 0"
 
@@ -174,10 +175,41 @@ def judge(
     ]
 
 
+@dataclass(frozen=True)
+class Result:
+    """Content of `servable.json`, which the report shows."""
+
+    version: Literal[2]
+    blessed: bool
+    checks: list[Check]
+    split: str
+    """Split that the requests came from."""
+    examples: int
+    """Number of different examples in the requests."""
+    signatures: list[Signature]
+    latency: list[Latency]
+    model_mib: float
+    seconds: float | None
+    tensorflow: str | None
+    device: str | None
+    arithmetic: str | None
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that the model failed."""
+        return gate.failed(self.checks)
+
+    @property
+    def platform(self) -> list[str]:
+        """What the model ran on, such as ["TensorFlow 2.16.2", "CPU", "float32"]."""
+        version = f"TensorFlow {self.tensorflow}" if self.tensorflow else None
+        return [part for part in (version, self.device, self.arithmetic) if part]
+
+
 def result(
     checks: Sequence[Check], measurements: Sequence[Measurement], split: str, size_mib: float
-) -> dict[str, Any]:
-    """Returns the content of `servable.json`, which the report shows.
+) -> Result:
+    """Returns the result of a probe.
 
     Args:
         checks: The checks.
@@ -188,20 +220,33 @@ def result(
     loaded = _first(measurements, Loaded)
     requests = _first(measurements, Requests)
     finished = _first(measurements, Finished)
-    return {
-        "version": 2,
-        "blessed": not gate.failed(checks),
-        "checks": gate.to_json(checks),
-        "split": split,
-        "examples": requests.examples if requests else 0,
-        "signatures": [each._asdict() for each in _of(measurements, Signature)],
-        "latency": [each._asdict() for each in _of(measurements, Latency)],
-        "model_mib": size_mib,
-        "seconds": finished.seconds if finished else None,
-        "tensorflow": loaded.tensorflow if loaded else None,
-        "device": loaded.device if loaded else None,
-        "arithmetic": loaded.arithmetic if loaded else None,
-    }
+    return Result(
+        version=2,
+        blessed=not gate.failed(checks),
+        checks=list(checks),
+        split=split,
+        examples=requests.examples if requests else 0,
+        signatures=_of(measurements, Signature),
+        latency=_of(measurements, Latency),
+        model_mib=size_mib,
+        seconds=finished.seconds if finished else None,
+        tensorflow=loaded.tensorflow if loaded else None,
+        device=loaded.device if loaded else None,
+        arithmetic=loaded.arithmetic if loaded else None,
+    )
+
+
+def parse(content: bytes | str) -> Result:
+    """Parses a `servable.json`.
+
+    Raises:
+        ValueError: It is of another version, or something is missing or of another type.
+    """
+    # The probe has no use for it.
+    from pydantic import TypeAdapter
+
+    parsed: Result = TypeAdapter(Result).validate_json(content)
+    return parsed
 
 
 def _of(measurements: Sequence[Measurement], kind: type[_Kind]) -> list[_Kind]:

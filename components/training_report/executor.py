@@ -25,8 +25,8 @@ from components import gate, io
 from components.anomaly_gate.anomalies import find_problems
 from components.drift_gate import drift
 from components.evaluation import results
-from components.servable.verdict import FILE_NAME as SERVING_FILE
-from components.training_report import FILE_NAME, data, mistakes, serving
+from components.servable import verdict
+from components.training_report import FILE_NAME, data, mistakes
 from schemas import columns, parameter
 from trainer_module import history
 from trainer_module.util.checks import UserError
@@ -219,9 +219,9 @@ def _history(inputs: _Inputs) -> history.History | None:
 
 def _verdict(artifact: types.Artifact, passed: str, failed: str) -> bool | None:
     """Returns the verdict of a blessing by its file: an imported one has lost its properties."""
-    for name, verdict in ((passed, True), (failed, False)):
+    for name, is_passed in ((passed, True), (failed, False)):
         if fileio.exists(f"{artifact.uri}/{name}"):
-            return verdict
+            return is_passed
     return None
 
 
@@ -232,15 +232,15 @@ def _drift(inputs: _Inputs) -> tuple[gate.Check, ...] | None:
         return drift.parse(io_utils.read_bytes_file(f"{inputs[DRIFT_KEY].uri}/{drift.FILE_NAME}"))
 
 
-def _serving(inputs: _Inputs) -> serving.Serving | None:
+def _serving(inputs: _Inputs) -> verdict.Result | None:
     if INFRA_BLESSING_KEY not in inputs:
         return None
-    file = f"{inputs[INFRA_BLESSING_KEY].uri}/{SERVING_FILE}"
+    file = f"{inputs[INFRA_BLESSING_KEY].uri}/{verdict.FILE_NAME}"
     # TFX's own InfraValidator leaves a verdict and nothing more.
     if not fileio.exists(file):
         return None
     with _reading(inputs, INFRA_BLESSING_KEY, "Run Servable again"):
-        return serving.parse(io_utils.read_bytes_file(file))
+        return verdict.parse(io_utils.read_bytes_file(file))
 
 
 def _columns(inputs: _Inputs) -> dict[str, columns.Input]:

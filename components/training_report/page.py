@@ -14,10 +14,10 @@ from components.gate import Check
 from components.page import render
 from components.page.plots import Plot
 from components.page.render import count, duration, interval, metric
+from components.servable.verdict import Result
 from components.training_report import figures
 from components.training_report.data import DataSummary
 from components.training_report.mistakes import Mistakes
-from components.training_report.serving import Serving
 from schemas.columns import Input
 from trainer_module.history import History
 from trainer_module.schedule.strategy import ACTIONS
@@ -72,7 +72,7 @@ class Report:
     model: str = ""
     anomalies: Sequence[str] | None = None
     drift: Sequence[Check] | None = None
-    serving: Serving | None = None
+    serving: Result | None = None
     columns: Mapping[str, Input] = field(default_factory=dict)
     command: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -123,6 +123,11 @@ def page(report: Report) -> str:
         matrix_totals=matrix.totals() if matrix else {},
         confusions=matrix.confusions()[:_CONFUSIONS] if matrix else (),
         failed_checks=_failed_checks(report),
+        # Failed checks first, and those that were not judged last.
+        checks=sorted(
+            report.serving.checks if report.serving else (),
+            key=lambda check: (False, True, None).index(check.passed),
+        ),
         distances=_fold(report.drift or (), _DISTANCES),
         class_counts=_class_counts(report.data),
         count_summary=_count_summary(report.data),

@@ -1,9 +1,10 @@
+import json
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 
-from components import gate
 from components.gate import Check
 from components.servable import verdict
 from components.servable.measurement import (
@@ -128,7 +129,7 @@ def test_the_tolerance_is_that_of_the_arithmetic(
     arithmetic: str, device: str, bound: float
 ) -> None:
     assert verdict.tolerance(arithmetic, device) == bound
-    loaded = LOADED._replace(arithmetic=arithmetic, device=device)
+    loaded = replace(LOADED, arithmetic=arithmetic, device=device)
     for factor, passed in ((0.99, True), (1.01, False)):
         predictions = Predictions(400, 0.75, 0.75, 0.5 + bound * factor)
         assert judge(instead(loaded, predictions))["cross-entropy"].passed is passed
@@ -138,7 +139,7 @@ def test_near_ties_may_fall_either_way() -> None:
     two = Predictions(400, 0.745, 0.745, 0.5, near_ties=2)
     assert judge(instead(two))["accuracy"].passed
     assert "2 near ties" in judge(instead(two))["accuracy"].threshold
-    assert judge(instead(two._replace(near_ties=1)))["accuracy"].passed is False
+    assert judge(instead(replace(two, near_ties=1)))["accuracy"].passed is False
 
 
 def test_metrics_as_float32_are_the_same() -> None:
@@ -191,7 +192,7 @@ def test_a_model_must_have_a_signature_to_try() -> None:
 
 
 def test_a_model_that_does_not_load() -> None:
-    failed = LOADED._replace(error="OSError: no file")
+    failed = replace(LOADED, error="OSError: no file")
     checks = judge([Stage("loading the model"), failed, Finished(1.0)])
     assert checks["loads"].passed is False
     assert checks["loads"].value == "OSError: no file"
@@ -202,7 +203,7 @@ def test_a_model_that_does_not_load() -> None:
 
 
 def test_a_model_that_needs_keras_is_noted() -> None:
-    check = judge(instead(LOADED._replace(keras=True)))["loads"]
+    check = judge(instead(replace(LOADED, keras=True)))["loads"]
     assert check.passed
     assert check.value == "in 0.25 s, with Keras"
     assert "only Keras" in check.note
@@ -271,19 +272,28 @@ def test_many_problems_are_counted() -> None:
     assert judge(found)["answers"].value.endswith("s4: E: no; and 3 more")
 
 
-def test_result() -> None:
+def test_result_is_read_back_as_it_was_written() -> None:
     checks = list(judge().values())
     result = verdict.result(checks, GOOD, "test", 2.0)
-    assert result["blessed"] is True
-    assert [gate.parse(check) for check in result["checks"]] == checks
-    assert (result["split"], result["examples"], result["seconds"]) == ("test", 256, 3.0)
-    assert result["latency"] == [{"signature": "a", "requests": 200, "p50_ms": 1.5, "p99_ms": 4.0}]
-    assert [each["name"] for each in result["signatures"]] == ["a"]
-    assert (result["tensorflow"], result["device"]) == ("2.16.2", "CPU")
+    assert verdict.parse(json.dumps(asdict(result))) == result
+    assert result.blessed
+    assert result.checks == checks
+    assert (result.split, result.examples, result.seconds) == ("test", 256, 3.0)
+    assert result.latency == [Latency("a", 200, 1.5, 4.0)]
+    assert result.signatures == [SIGNATURE]
+    assert result.platform == ["TensorFlow 2.16.2", "CPU", "float32"]
 
 
 def test_result_of_a_process_that_did_nothing() -> None:
     checks = list(judge([], Ending("exit code 1", "ImportError")).values())
     result = verdict.result(checks, [], "test", 2.0)
-    assert result["blessed"] is False
-    assert (result["examples"], result["seconds"], result["device"]) == (0, None, None)
+    assert not result.blessed
+    assert [check.rule for check in result.failed] == ["process"]
+    assert (result.examples, result.seconds, result.platform) == (0, None, [])
+    assert verdict.parse(json.dumps(asdict(result))) == result
+
+
+@pytest.mark.parametrize("content", ["{}", '{"version": 1}', "[]", "no JSON"])
+def test_another_version_is_refused(content: str) -> None:
+    with pytest.raises(ValueError, match="validation error"):
+        verdict.parse(content)

@@ -13,10 +13,10 @@ from components.drift_gate.drift import distance
 from components.evaluation.results import ConfusionMatrix, Evaluation, SliceMetrics
 from components.gate import Check
 from components.servable.measurement import Latency, Signature
+from components.servable.verdict import Result
 from components.training_report.data import DataSummary, Feature
 from components.training_report.mistakes import Mistake, Mistakes, thumbnail
 from components.training_report.page import Report
-from components.training_report.serving import Serving
 from trainer_module.history import EpochRecord, History
 
 CLASSES = ("cat", "dog", "<script>alert(1)</script>")
@@ -160,23 +160,28 @@ def make_drift(features: tuple[str, ...] = (HOSTILE, "fare")) -> list[Check]:
     return [*found, distance("skew", features[-1], 0.0123, None)]
 
 
-def make_serving(**changes: Any) -> Serving:
+def make_serving(**changes: Any) -> Result:
     """A model that fails one check, passes one, and is not judged by one."""
-    made = Serving(
-        checks=(
+    made = Result(
+        version=2,
+        blessed=False,
+        checks=[
             Check("finite", f"{HOSTILE}: 3 of 30", "no output may hold NaN", False, "in one batch"),
             Check("loads", "in 0.50 s", "tf.saved_model.load must load it", True),
             Check("size", "1.25 MiB", "no limit", None, "no limit is set"),
-        ),
-        signatures=(
+        ],
+        signatures=[
             Signature("serving_default", "examples", {"examples": "string [None]"}, {HOSTILE: "x"}),
             Signature("train", "features", {"x": "float32 [None]"}, {}, "left out by hand"),
-        ),
-        latency=(Latency("serving_default", 200, 1.234, 5.678),),
+        ],
+        latency=[Latency("serving_default", 200, 1.234, 5.678)],
         model_mib=1.25,
         split="test",
         examples=64,
-        platform=("TensorFlow 2.16.2", "CPU", "float32"),
+        seconds=2.5,
+        tensorflow="2.16.2",
+        device="CPU",
+        arithmetic="float32",
     )
     return dataclasses.replace(made, **changes)
 
@@ -235,5 +240,5 @@ def moved() -> Callable[..., list[Check]]:
 
 
 @pytest.fixture(scope="session")
-def served() -> Callable[..., Serving]:
+def served() -> Callable[..., Result]:
     return make_serving

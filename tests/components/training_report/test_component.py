@@ -133,7 +133,7 @@ def finished(
         [], servable.Ending("signal SIGKILL"), 1.25, servable.Limits(), servable.Evaluated()
     )
     result = servable.result(killed, [], "test", 1.25)
-    (root / "infra_blessing/servable.json").write_text(json.dumps(result))
+    (root / "infra_blessing/servable.json").write_text(json.dumps(dataclasses.asdict(result)))
     moved = distance("drift", "<i>fare</i>", 0.25, 0.3)
     (root / "drift/drift.json").write_text(json.dumps([dataclasses.asdict(moved)]))
     (root / "schema/schema.pbtxt").write_text(image_schema_text(CLASSES), encoding="utf-8")

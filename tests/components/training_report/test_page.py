@@ -10,9 +10,9 @@ from components.drift_gate.drift import distance
 from components.evaluation.results import Evaluation, SliceMetrics
 from components.gate import Check
 from components.page import render
+from components.servable.verdict import Result
 from components.training_report import page
 from components.training_report.page import Report
-from components.training_report.serving import Serving
 from schemas.columns import MISSING_INTEGER, Input
 from trainer_module.history import History
 
@@ -119,7 +119,7 @@ def test_failed_gates_are_told_with_value_and_bound(report: Make) -> None:
 
 
 def test_failed_checks_of_serving_are_told_in_the_verdict(
-    report: Make, served: Callable[..., Serving]
+    report: Make, served: Callable[..., Result]
 ) -> None:
     failed = f"Serving, finite: {HOSTILE}: 3 of 30 (rule: no output may hold NaN)"
     both = Elements(page.page(report(blessed=False))).text
@@ -134,7 +134,7 @@ def test_failed_checks_of_serving_are_told_in_the_verdict(
 
 
 def test_many_failed_checks_are_cut_short_in_the_verdict(
-    report: Make, served: Callable[..., Serving]
+    report: Make, served: Callable[..., Result]
 ) -> None:
     checks = tuple(dataclasses.replace(served().checks[0], rule=f"check {n}") for n in range(11))
     text = Elements(page.page(report(serving=served(checks=checks)))).text
@@ -184,9 +184,11 @@ def test_serving_is_told_with_checks_latency_and_size(report: Make) -> None:
 
 
 def test_a_model_that_never_answered_has_no_latency(
-    report: Make, served: Callable[..., Serving]
+    report: Make, served: Callable[..., Result]
 ) -> None:
-    dead = served(signatures=(), latency=(), examples=0, platform=())
+    dead = served(
+        signatures=[], latency=[], examples=0, tensorflow=None, device=None, arithmetic=None
+    )
     text = Elements(page.page(report(serving=dead))).text
     assert "was tried in a fresh process. It takes" in text
     assert "It was not measured: no signature answered." in text
