@@ -1,4 +1,4 @@
-"""The mistakes a model is surest of, found by asking it again."""
+"""Most confident mistakes of a model, which is asked about a sample of the split again."""
 
 import base64
 import heapq
@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,7 @@ from numpy.typing import NDArray
 import schemas
 from components.evaluation import scores
 from components.group import groups
-from components.image_example_gen import image as picture
-
-if TYPE_CHECKING:
-    import tensorflow as tf
+from components.image_example_gen.image import as_shown
 
 SHOWN = 24
 LOOKED_AT = 2000
@@ -30,14 +27,14 @@ PROBABILITIES = "probabilities"
 _BATCH = 32
 _BATCH_BYTES = 32 * 2**20
 _THUMBNAIL = 160
-# What TensorFlow decodes. Pillow's readers of other formats need see nothing.
+# What TensorFlow decodes. Pillow's readers of other formats need not parse anything.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF")
 _VALUES_SHOWN = 8
 _TEXT_SHOWN = 80
 
 
 class UnfitModelError(ValueError):
-    """A model, or examples, that mistakes cannot be found with; the message says why."""
+    """Model or examples cannot be asked about mistakes; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +43,11 @@ class Mistake:
 
     Attributes:
         actual: Its class.
-        predicted: The class it was taken for.
-        confidence: Probability the model gave to that class.
-        actual_probability: Probability it gave to the right one; None for an unknown class.
+        predicted: The class it was predicted as.
+        confidence: Probability of that class.
+        actual_probability: Probability of the right class; None for an unknown one.
         name: File name, or the number of the row.
-        picture: Thumbnail as a data URI; None for a table.
+        thumbnail: Image as a data URI; None for a table.
         width: Width of the thumbnail in pixels.
         columns: Features of a table's row, as text.
     """
@@ -60,7 +57,7 @@ class Mistake:
     confidence: float
     actual_probability: float | None
     name: str
-    picture: str | None = None
+    thumbnail: str | None = None
     width: int = 0
     columns: Mapping[str, str] = field(default_factory=dict)
 
@@ -70,12 +67,11 @@ class Mistakes:
     """The mistakes among the examples looked at.
 
     Attributes:
-        shown: The ones the model was surest of, the surest first.
+        shown: The most confident ones, the most confident first.
         wrong: Number of mistakes.
         looked_at: Number of examples the model was asked about.
         every: 1 where it was asked about each example in turn, 2 for every second one, ...
-        softmax: Whether the model returns scores that are no probabilities, so that their softmax
-            was taken.
+        softmax: Whether the model returns logits, of which the softmax was taken.
     """
 
     shown: tuple[Mistake, ...]
@@ -86,78 +82,70 @@ class Mistakes:
 
 
 class Classifier(Protocol):
-    """What knows labels and probabilities of serialized tf.Examples."""
+    """Source of labels and scores of serialized tf.Examples."""
 
     def scores(self, records: Sequence[bytes]) -> NDArray[np.float64]:
-        """Probability or logit of each class, [N, C], or of the second of two classes, [N, 1]."""
+        """Returns a score for each class, [N, C], or for the second of two classes, [N, 1]."""
 
     def label_indices(self, records: Sequence[bytes]) -> NDArray[np.int64] | None:
-        """Index of the right class, [N]; None where the model cannot tell."""
+        """Returns the index of the right class, [N]; None where that is not known."""
 
 
 class SavedModelClassifier:
-    """A SavedModel with the signature `serving_default`."""
+    """A SavedModel with the signature `serving_default`.
+
+    Args:
+        directory: Folder or URI of a SavedModel whose signature `serving_default` takes serialized
+            tf.Examples, [N], and returns `probabilities`, [N, C]. A signature `transform_labels`
+            that returns label indices, [N, 1], is used if there is one.
+
+    Raises:
+        UnfitModelError: It has no such signature.
+    """
 
     def __init__(self, directory: str) -> None:
-        """Load the model.
-
-        Args:
-            directory: Folder or URI of a SavedModel whose signature `serving_default` takes
-                serialized tf.Examples, [N], and returns `probabilities`, [N, C]. A signature
-                `transform_labels` that returns label indices, [N, 1], is used where it is there.
-
-        Raises:
-            UnfitModelError: It has no such signature.
-        """
         import tensorflow as tf
 
+        # A signature does not keep its model alive.
         self._model = tf.saved_model.load(directory)
-        signatures = self._model.signatures
-        if SIGNATURE not in signatures:
-            raise UnfitModelError(
-                f"the model has no signature {SIGNATURE} (only {', '.join(signatures) or 'none'})"
-            )
-        self._predict = signatures[SIGNATURE]
-        self._label = signatures.get(LABEL_SIGNATURE)
+        self._signatures = self._model.signatures
+        if SIGNATURE not in self._signatures:
+            names = ", ".join(self._signatures) or "none"
+            raise UnfitModelError(f"the model has no signature {SIGNATURE} (only {names})")
 
     def scores(self, records: Sequence[bytes]) -> NDArray[np.float64]:
-        """Probability or logit of each class, [N, C], or of the second of two classes, [N, 1]."""
-        outputs = self._call(self._predict, records)
-        if PROBABILITIES in outputs:
-            chosen = outputs[PROBABILITIES]
-        elif len(outputs) == 1:
-            (chosen,) = outputs.values()
-        else:
-            raise UnfitModelError(
-                f"{SIGNATURE} returns {', '.join(sorted(outputs))}, and no {PROBABILITIES}"
-            )
-        if chosen.shape.rank != 2 or not chosen.dtype.is_floating or not chosen.shape[1]:
-            raise UnfitModelError(
-                f"{SIGNATURE} returns no score for each class, but {chosen.dtype.name} "
-                f"{chosen.shape}"
-            )
-        return np.asarray(chosen.numpy(), np.float64)
+        """Returns a score for each class, [N, C], or for the second of two classes, [N, 1]."""
+        outputs = self._call(SIGNATURE, records)
+        name = next(iter(outputs)) if len(outputs) == 1 else PROBABILITIES
+        if name not in outputs:
+            names = ", ".join(sorted(outputs))
+            raise UnfitModelError(f"{SIGNATURE} returns {names}, and no {PROBABILITIES}")
+        tensor = outputs[name]
+        if tensor.shape.rank != 2 or not tensor.dtype.is_floating or not tensor.shape[1]:
+            words = f"{tensor.dtype.name} {tensor.shape}"
+            raise UnfitModelError(f"{SIGNATURE} returns no score for each class, but {words}")
+        return np.asarray(tensor.numpy(), np.float64)
 
     def label_indices(self, records: Sequence[bytes]) -> NDArray[np.int64] | None:
-        """Index of the right class, [N]; None where the model has no `transform_labels`."""
-        if self._label is None:
+        """Returns the index of the right class, [N]; None without `transform_labels`."""
+        if LABEL_SIGNATURE not in self._signatures:
             return None
-        (indices,) = self._call(self._label, records).values()
+        (indices,) = self._call(LABEL_SIGNATURE, records).values()
         return np.asarray(indices.numpy(), np.int64).reshape(-1)
 
-    @staticmethod
-    def _call(signature: Any, records: Sequence[bytes]) -> "dict[str, tf.Tensor]":
+    def _call(self, name: str, records: Sequence[bytes]) -> dict[str, Any]:
         import tensorflow as tf
 
+        signature = self._signatures[name]
         inputs = signature.structured_input_signature[1]
         if len(inputs) != 1 or next(iter(inputs.values())).dtype != tf.string:
             raise UnfitModelError(f"{SIGNATURE} does not take serialized tf.Examples")
-        outputs: dict[str, tf.Tensor] = signature(**{next(iter(inputs)): tf.constant(records)})
+        outputs: dict[str, Any] = signature(**{next(iter(inputs)): tf.constant(records)})
         return outputs
 
 
 def read_records(files: Sequence[str], compression: str) -> Iterator[bytes]:
-    """Serialized tf.Examples of TFRecord files, in order.
+    """Returns the serialized tf.Examples of TFRecord files, in order.
 
     Args:
         files: Files or URIs.
@@ -178,7 +166,7 @@ def find(
     shown: int = SHOWN,
     look_at: int = LOOKED_AT,
 ) -> Mistakes:
-    """Ask a model about examples and keep the mistakes it is surest of.
+    """Asks a model about examples and keeps its most confident mistakes.
 
     Args:
         records: Serialized tf.Examples.
@@ -205,28 +193,19 @@ def find(
         values = classifier.scores(contents)
         softmax = softmax or not scores.are_probabilities(values)
         probabilities = scores.probabilities(values, softmax)
-        actual = list(_actual(contents, classifier, classes, label))
-        for (position, record), row, truth in zip(batch, probabilities, actual, strict=True):
+        actual = _actual(contents, classifier, classes, label)
+        rows = zip(batch, probabilities, actual, strict=True)
+        for (position, record), row, (name, column) in rows:
             index = int(np.argmax(row))
             predicted = _name(index, classes)
-            if predicted == truth[0]:
+            if predicted == name:
                 continue
             wrong += 1
-            column = truth[1]
             right = float(row[column]) if column is not None and column < len(row) else None
-            item = (float(row[index]), -position, truth[0], predicted, right, record)
+            item = (float(row[index]), -position, name, predicted, right, record)
             (heapq.heappush if len(best) < shown else heapq.heappushpop)(best, item)
-    ordered = sorted(best, key=lambda item: item[:2], reverse=True)
-    return Mistakes(
-        tuple(
-            _mistake(record, -place, truth, predicted, confidence, right)
-            for confidence, place, truth, predicted, right, record in ordered
-        ),
-        wrong,
-        looked_at,
-        every,
-        softmax,
-    )
+    mistakes = tuple(_mistake(*item) for item in sorted(best, key=lambda each: each[:2])[::-1])
+    return Mistakes(mistakes, wrong, looked_at, every, softmax)
 
 
 def _name(index: int, classes: Sequence[str]) -> str:
@@ -236,22 +215,22 @@ def _name(index: int, classes: Sequence[str]) -> str:
 def _actual(
     records: Sequence[bytes], classifier: Classifier, classes: Sequence[str], label: str
 ) -> Iterator[tuple[str, int | None]]:
-    """Class and its column of each record."""
-    columns = {name: index for index, name in enumerate(classes)}
-    features = [_features(record) for record in records]
-    if all(label in row and row[label].bytes_list.value for row in features):
-        for row in features:
+    """Yields class and its column of each record."""
+    rows = [_features(record) for record in records]
+    if all(label in row and row[label].bytes_list.value for row in rows):
+        columns = {name: index for index, name in enumerate(classes)}
+        for row in rows:
             name = row[label].bytes_list.value[0].decode(errors="replace")
             yield name, columns.get(name)
         return
     indices = classifier.label_indices(records)
     if indices is None:
-        if not all(label in row and row[label].int64_list.value for row in features):
+        if not all(label in row and row[label].int64_list.value for row in rows):
             raise UnfitModelError(
                 f"the feature {label!r} names no class, and the model has no signature "
                 f"{LABEL_SIGNATURE}"
             )
-        indices = np.array([row[label].int64_list.value[0] for row in features])
+        indices = np.array([row[label].int64_list.value[0] for row in rows])
     for index in map(int, indices):
         yield _name(index, classes), index if index >= 0 else None
 
@@ -264,59 +243,61 @@ def _features(record: bytes) -> Mapping[str, Any]:
 
 
 def _mistake(
-    record: bytes,
-    position: int,
+    confidence: float,
+    minus_position: int,
     actual: str,
     predicted: str,
-    confidence: float,
     right: float | None,
+    record: bytes,
 ) -> Mistake:
     features = _features(record)
-    name = f"example {position + 1:,}"
+    name = f"example {1 - minus_position:,}"
     if schemas.FILE_NAME in features:
-        name = _text(features[schemas.FILE_NAME], None)
+        name = _text(features[schemas.FILE_NAME])
     if schemas.IMAGE in features:
         uri, width = thumbnail(features[schemas.IMAGE].bytes_list.value[0])
         return Mistake(actual, predicted, confidence, right, name, uri, width)
-    columns = {key: _text(features[key], _TEXT_SHOWN) for key in sorted(features)}
+    columns = {key: _text(features[key]) for key in sorted(features)}
+    columns = {
+        key: text if len(text) <= _TEXT_SHOWN else text[: _TEXT_SHOWN - 1] + "…"
+        for key, text in columns.items()
+    }
     return Mistake(actual, predicted, confidence, right, name, columns=columns)
 
 
-def _text(feature: Any, limit: int | None) -> str:
+def _text(feature: Any) -> str:
     kind = feature.WhichOneof("kind")
     if kind is None:
         return ""
     values = getattr(feature, kind).value
-    shapes: dict[str, Callable[[Any], str]] = {
+    words: dict[str, Callable[[Any], str]] = {
         "bytes_list": lambda value: value.decode(errors="replace"),
         "float_list": lambda value: f"{value:.6g}",
         "int64_list": str,
     }
-    text = ", ".join(map(shapes[kind], values[:_VALUES_SHOWN])) + ", …" * (
-        len(values) > _VALUES_SHOWN
-    )
-    return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
+    more = ", …" if len(values) > _VALUES_SHOWN else ""
+    return ", ".join(map(words[kind], values[:_VALUES_SHOWN])) + more
 
 
 def thumbnail(content: bytes) -> tuple[str | None, int]:
-    """An image as a small data URI, and its width in pixels; None where it cannot be read.
+    """Returns an image as a small data URI, and its width in pixels; None if it cannot be read.
 
     It is upright and on white, as the model sees it.
 
     Args:
-        content: Encoded picture, of a format that TensorFlow decodes.
+        content: Encoded image, of a format that TensorFlow decodes.
     """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as opened:
-            image = picture.as_shown(opened).convert("RGB")
+            small = as_shown(opened).convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError):
         return None, 0
-    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    small.thumbnail((_THUMBNAIL, _THUMBNAIL))
     file = io.BytesIO()
     # JPEG would smear the pixels of a small image.
-    kind = "PNG" if max(image.size) <= _THUMBNAIL // 2 else "JPEG"
-    image.save(file, kind, **({"quality": 85} if kind == "JPEG" else {"optimize": True}))
+    kind = "PNG" if max(small.size) <= _THUMBNAIL // 2 else "JPEG"
+    small.save(file, kind, **({"quality": 85} if kind == "JPEG" else {"optimize": True}))
     encoded = base64.b64encode(file.getvalue()).decode()
-    return f"data:image/{kind.lower()};base64,{encoded}", image.width
+    return f"data:image/{kind.lower()};base64,{encoded}", small.width

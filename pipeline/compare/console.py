@@ -1,4 +1,4 @@
-"""What `plateau compare` prints: each run's turn, and the totals at the end."""
+"""Console output of `plateau compare`: each run's turn, and the totals at the end."""
 
 from pathlib import Path
 
@@ -14,34 +14,25 @@ _COLOURS = {"good": "bold green", "bad": "bold red", "unknown": "bold yellow"}
 
 
 def print_turn(console: Console, number: int, of: int, strategy: str, seed: int) -> None:
-    """Say which run comes now."""
+    """Prints which run comes now."""
     console.print(f"\n[bold]{strategy}, seed {seed}[/]  [dim]run {number} of {of}[/]")
 
 
 def print_comparison(
     console: Console, comparison: Comparison, page: Path, log: Path, seconds: float
 ) -> None:
-    """Print the totals, the verdict, and where everything is."""
+    """Prints the totals, the verdict, and the paths of report and log."""
     seeds = len(comparison.seeds)
-    # On a narrow console a mean and its spread take a line each.
-    narrow = console.width < 112
+    spread = f" (mean ± standard deviation of {seeds} seeds)" if seeds > 1 else ""
     table = Table(
-        title="Comparison"
-        + (f" (mean ± standard deviation of {seeds} seeds)" if seeds > 1 else ""),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
+        title=f"Comparison{spread}", title_justify="left", box=box.SIMPLE_HEAD, show_edge=False
     )
-    table.add_column("strategy", no_wrap=True)
-    for name in (*UNITS, f"best {comparison.monitor}", "test accuracy"):
-        table.add_column(name, justify="right")
+    for place, name in enumerate(text.totals_head(comparison)):
+        table.add_column(name, justify="right" if place else "left", no_wrap=not place)
+    # On a narrow console a mean and its spread take a line each.
+    between = "\n±" if console.width < 112 else " ±"
     for total in comparison.totals:
-        cells = [
-            *(text.cost(total.costs[unit]) for unit in UNITS),
-            text.share(total.best),
-            text.share(total.test_accuracy),
-        ]
-        table.add_row(total.strategy, *(c.replace(" ±", "\n±") if narrow else c for c in cells))
+        table.add_row(*(cell.replace(" ±", between) for cell in text.totals_row(total)))
         if total is not comparison.totals[0]:
             parts = [f"x {text.part(total.ratios[unit].value)}" for unit in UNITS]
             table.add_row("", *(Text(part, style="dim") for part in parts))
@@ -52,12 +43,12 @@ def print_comparison(
         console.print(Text(f"- {sentence}"))
     if verdict.caution:
         console.print(Text(verdict.caution, style="yellow"))
-    places = {
+    rows = {
         "report": page,
         "tables": page.with_suffix(".md"),
         "log": log,
         "time": f"{seconds:.1f} s",
     }
     # A path that is broken over lines cannot be copied.
-    for name, place in places.items():
-        console.print(Text(f"{name:6} {place}"), soft_wrap=True)
+    for name, value in rows.items():
+        console.print(Text(f"{name:6} {value}"), soft_wrap=True)

@@ -66,8 +66,7 @@ def page(content: Page) -> str:
         p=content,
         c=comparison,
         first=comparison.totals[0],
-        # Jinja's groupby would sort the strategies by name.
-        runs=[trial for name in comparison.strategies for trial in comparison.of(name)],
+        runs=comparison.ordered,
         curves={unit: comparison.curves(unit) for unit in UNITS},
         verdict=comparison_text.verdict(comparison),
         units=UNITS,

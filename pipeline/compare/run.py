@@ -1,4 +1,4 @@
-"""Trains the strategies side by side, on the same data and from the same seeds."""
+"""Comparison of strategies: trains them side by side, on the same data and from the same seeds."""
 
 import dataclasses
 import json
@@ -7,15 +7,16 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+from annotated_types import Ge
 from rich.console import Console
 
 from components.evaluation.results import ACCURACY
 from trainer_module import history
 from trainer_module.schedule.strategy import StrategyName
 from trainer_module.util import files
-from trainer_module.util.checks import require
+from trainer_module.util.checks import check_fields, require
 
 from ..config import RunConfig
 from ..evaluation import ROUNDING
@@ -31,24 +32,18 @@ FOLDER, STEM = "comparison", "comparison"
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """What `plateau compare` needs to know.
-
-    Attributes:
-        run: What all runs have in common.
-        strategies: Strategies to train; the others are measured against the first.
-        seeds: Runs of each strategy, with --seed and the numbers after it as their seeds.
-    """
+    """Configuration of `plateau compare`."""
 
     run: RunConfig
-    strategies: tuple[StrategyName, ...] = (
-        "lr_decay",
-        "batch_increase",
-        "hybrid",
-    )
-    seeds: int = 3
+    """What all runs have in common."""
+    strategies: tuple[StrategyName, ...] = ("lr_decay", "batch_increase", "hybrid")
+    """Strategies to train; the others are measured against the first."""
+    seeds: Annotated[int, Ge(1)] = 3
+    """Runs of each strategy, with --seed and the numbers after it as their seeds."""
 
     def __post_init__(self) -> None:
-        """Check that there is something to compare, and that only the strategies differ."""
+        """Checks that there is something to compare, and that only the strategies differ."""
+        check_fields(self)
         require(
             len(self.strategies) >= 2,
             "`strategies` must be at least two",
@@ -59,140 +54,125 @@ class CompareConfig:
             len(set(self.strategies)) == len(self.strategies),
             "`strategies` must differ",
             self.strategies,
-            "Name each once; --seeds says how often each is trained.",
+            "Name each once; `seeds` says how often each is trained.",
         )
-        require(self.seeds >= 1, "`seeds` must be at least 1", self.seeds, "Try `seeds=3`.")
-        require(
-            self.run.schedule.plan is None,
-            "`plan` must be left out of a comparison, since it goes before any strategy",
-            self.run.schedule.plan,
-            "Compare with `strategies`.",
-        )
-        require(
-            not self.run.warm_start,
-            "`warm_start` must be left out of a comparison, whose runs begin alike",
-            self.run.warm_start,
-            "Leave out `warm_start`.",
-        )
-        require(
-            self.run.tune == 0,
-            "`tune` must be left out of a comparison, whose runs share their numbers",
-            self.run.tune,
-            "Search with `plateau run --tune` first, and compare with what it found.",
-        )
+        plan, run = self.run.schedule.plan, self.run
+        for name, value, is_set, why in (
+            ("plan", plan, plan is not None, "it replaces the strategy"),
+            ("warm_start", run.warm_start, run.warm_start, "all runs begin alike"),
+            ("tune", run.tune, run.tune > 0, "all runs share their hyperparameters"),
+        ):
+            rule = f"`{name}` must be left out of a comparison, since {why}"
+            require(not is_set, rule, value, f"Leave out `{name}`.")
 
 
 def default(preset: RunConfig) -> CompareConfig:
-    """The comparison of a preset."""
+    """Returns the comparison of a preset."""
     return CompareConfig(preset)
 
 
 def apart(run: RunConfig) -> RunConfig:
-    """The run with an output folder apart from that of ordinary ones, unless one is given."""
+    """Returns the run with an output folder of its own, unless one is set."""
     if run.output is not None:
         return run
     return dataclasses.replace(run, output=run.folder.with_name(f"compare-{run.folder.name}"))
 
 
 class Turn(NamedTuple):
-    """One run to come.
-
-    Attributes:
-        strategy: Its strategy.
-        seed: Its seed.
-        config: The run.
-    """
+    """One run to come."""
 
     strategy: str
     seed: int
     config: RunConfig
 
 
-@dataclass(frozen=True)
-class Compared:
-    """A finished comparison.
-
-    Attributes:
-        comparison: The runs.
-        page: The page about them; the same as .md and .json lie beside it.
-        log: The log file.
-        seconds: Wall time of the command, imports included.
-    """
+class Compared(NamedTuple):
+    """A finished comparison."""
 
     comparison: Comparison
     page: Path
+    """The page; the same as .md and .json lie beside it."""
     log: Path
     seconds: float
+    """Wall time, imports included."""
 
 
 def turns(config: CompareConfig) -> tuple[Turn, ...]:
-    """The runs in the order in which they are trained: seed by seed.
+    """Returns the runs in the order in which they are trained: seed by seed.
 
     Each seed begins with another strategy, so that none always meets the machine cold or warm.
     """
-    found = []
-    run = config.run
+    planned = []
+    run, strategies = config.run, config.strategies
     for place in range(config.seeds):
-        seed = run.loop.seed + place
-        shift = place % len(config.strategies)
-        for strategy in (*config.strategies[shift:], *config.strategies[:shift]):
+        loop = dataclasses.replace(run.loop, seed=run.loop.seed + place)
+        shift = place % len(strategies)
+        for strategy in (*strategies[shift:], *strategies[:shift]):
             schedule = dataclasses.replace(run.schedule, strategy=strategy)
-            loop = dataclasses.replace(run.loop, seed=seed)
-            found.append(
-                Turn(strategy, seed, dataclasses.replace(run, schedule=schedule, loop=loop))
-            )
-    return tuple(found)
+            turn = dataclasses.replace(run, schedule=schedule, loop=loop)
+            planned.append(Turn(strategy, loop.seed, turn))
+    return tuple(planned)
 
 
 def run(config: CompareConfig, console: Console, command: str) -> Compared:
-    """Train what is not trained yet, and write the report.
+    """Trains what is not trained yet, and writes the report.
 
-    Nothing is pushed. A run that was finished by an earlier call is found in TFX's cache; one that
-    was ended goes on where it was.
+    Nothing is pushed. A run that an earlier call finished is read from TFX's cache; one that was
+    interrupted resumes.
 
     Args:
         config: The comparison.
-        console: Where progress is printed.
+        console: Where progress is printed; `Console(quiet=True)` prints none.
         command: Command that repeats the comparison, for its report.
 
     Raises:
-        ValueError: As `local.session`.
-        disk.DiskFullError: As `local.session`.
-        run_lock.OutputBusyError: As `local.session`.
-        local.RunFailedError: A component failed; what was finished before is kept.
+        UserError: As `local.session`.
+        RunFailedError: A component failed; what was finished before is kept.
     """
     began = time.monotonic()
-    with local.session(apart(config.run)) as here:
-        config = dataclasses.replace(config, run=here.config)
-        with progress.shown(console) as shown:
+    with local.session(apart(config.run)) as session:
+        config = dataclasses.replace(config, run=session.config)
+        with progress.shown(console) as printed:
             trials = []
-            todo = turns(config)
-            for number, turn in enumerate(todo, 1):
-                comparison_console.print_turn(console, number, len(todo), turn.strategy, turn.seed)
+            planned = turns(config)
+            for number, turn in enumerate(planned, 1):
+                comparison_console.print_turn(
+                    console, number, len(planned), turn.strategy, turn.seed
+                )
                 try:
-                    trials.append(_trial(turn, here, shown))
+                    trials.append(_trial(turn, session, printed))
                 except Exception as cause:
                     which = f"{turn.strategy} with seed {turn.seed}"
-                    where = f"{shown.component} of {which}" if shown.component else which
-                    raise here.failed(cause, where) from cause
+                    where = f"{printed.component} of {which}" if printed.component else which
+                    raise session.failed(cause, where) from cause
         names: tuple[str, ...] = config.strategies
         trials.sort(key=lambda trial: (names.index(trial.strategy), trial.seed))
         comparison = Comparison(tuple(trials))
-        page = write(comparison, config, command, here.output / FOLDER)
-        return Compared(comparison, page, here.log, time.monotonic() - began)
+        title = f"{config.run.name}: {len(names)} strategies compared"
+        folder = session.output / FOLDER
+        page = write(comparison, folder, title=title, command=command, settings=_settings(config))
+        return Compared(comparison, page, session.log, time.monotonic() - began)
 
 
-def write(comparison: Comparison, config: CompareConfig, command: str, folder: Path) -> Path:
-    """Write page, Markdown and JSON, each whole or not at all.
+def write(
+    comparison: Comparison, folder: Path, *, title: str, command: str, settings: dict[str, Any]
+) -> Path:
+    """Writes a comparison as page, Markdown and JSON, each atomically.
+
+    Args:
+        comparison: Runs of any strategies, of a pipeline or not.
+        folder: Where to write.
+        title: Heading.
+        command: Command that repeats the comparison.
+        settings: What all runs have in common, as JSON values.
 
     Returns:
         The page.
     """
-    from . import page as comparison_page
+    # Plotly is imported only where a page is made.
+    from . import page
 
-    title = f"{config.run.name}: {len(comparison.strategies)} strategies compared"
-    settings = _settings(config)
-    content = comparison_page.Page(
+    content = page.Page(
         title=title,
         written=datetime.now().astimezone(),
         comparison=comparison,
@@ -202,7 +182,7 @@ def write(comparison: Comparison, config: CompareConfig, command: str, folder: P
     )
     record = {"command": command, "config": settings, **comparison.to_dict()}
     texts = {
-        ".html": comparison_page.page(content),
+        ".html": page.page(content),
         ".md": comparison_text.markdown(comparison, title, command),
         ".json": json.dumps(record, indent=1) + "\n",
     }
@@ -214,66 +194,60 @@ def write(comparison: Comparison, config: CompareConfig, command: str, folder: P
 
 
 def outcome(records: Records, run_id: str) -> tuple[Artifact, Artifact | None]:
-    """What a run trained, and what an Evaluator found out about it, in this or an earlier run.
+    """Returns the training history of a run, and an evaluation of its model or None.
 
     The Evaluator compares with the last blessed model, which is another one each time, so the
-    cache does not serve it; but what it found out about this model stays true.
+    cache does not serve it; but the evaluation of this model by an earlier run stays true.
 
     Args:
         records: ML Metadata.
         run_id: The pipeline run's id.
-
-    Returns:
-        The training history, and the evaluation of the model or None.
     """
     (trainer,) = (e for e in records.run(run_id).executions if e.component == "Trainer")
-    made = dict(trainer.outputs)
-    found = None
+    trained = dict(trainer.outputs)
+    evaluation = None
     for execution in records.executions.values():
         if execution.component == "Evaluator" and execution.state in ("complete", "cached"):
             evaluations = dict(execution.outputs)
-            if ("model", made["model"]) in execution.inputs and "evaluation" in evaluations:
-                found = evaluations["evaluation"]
-    return made["training_history"], found
+            if ("model", trained["model"]) in execution.inputs and "evaluation" in evaluations:
+                evaluation = evaluations["evaluation"]
+    return trained["training_history"], evaluation
 
 
-def _trial(turn: Turn, here: local.Session, shown: progress.Progress) -> Trial:
-    """Train, or find in the cache, and evaluate what has not been evaluated."""
+def _trial(turn: Turn, session: local.Session, printed: progress.Progress) -> Trial:
+    """Trains, or reads from the cache, and evaluates what has not been evaluated."""
     from components.evaluation import results
 
-    run_id = _run_to("Trainer", turn.config, here)
-    trained, evaluated = outcome(store.read(here.store), run_id)
-    # What is the same for every run has been told of once.
-    shown.only = frozenset({"Evaluator"})
-    if evaluated is None:
-        run_id = _run_to("Evaluator", turn.config, here)
-        trained, evaluated = outcome(store.read(here.store), run_id)
-    shown.only = frozenset({"Trainer"})
-    assert evaluated is not None
-    found = results.read(evaluated.uri, turn.config.classes, rounding=ROUNDING)
+    run_id = _run_to("Trainer", turn.config, session)
+    trained, evaluation = outcome(store.read(session.store), run_id)
+    # What is the same for every run is printed once.
+    printed.only = frozenset({"Evaluator"})
+    if evaluation is None:
+        run_id = _run_to("Evaluator", turn.config, session)
+        trained, evaluation = outcome(store.read(session.store), run_id)
+    printed.only = frozenset({"Trainer"})
+    assert evaluation is not None
+    evaluated = results.read(evaluation.uri, turn.config.classes, rounding=ROUNDING)
     return Trial(
         strategy=turn.strategy,
         seed=turn.seed,
         history=history.read(Path(trained.uri) / history.FILE_NAME),
-        test_accuracy=found.candidate[ACCURACY],
+        test_accuracy=evaluated.candidate[ACCURACY],
         run=run_id,
     )
 
 
-def _run_to(node: str, config: RunConfig, here: local.Session) -> str:
+def _run_to(node: str, config: RunConfig, session: local.Session) -> str:
     # Of a node that neither runs nor needs one that does, TFX would want what an earlier run made.
     nodes = (node, "LatestBlessedModel")
-    return local.execute(config, here.data, here.output, to_nodes=nodes)
+    return local.execute(config, session.data, session.output, to_nodes=nodes)
 
 
 def _settings(config: CompareConfig) -> dict[str, Any]:
-    """The comparison as JSON values, without what its runs do not share."""
-    found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    """Returns the comparison as JSON values, without what its runs do not share."""
+    settings: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config.run), default=str))
     for section, name in (("schedule", "strategy"), ("schedule", "plan"), ("loop", "seed")):
-        del found["run"][section][name]
+        del settings[section][name]
     first = config.run.loop.seed
-    return {
-        **found["run"],
-        "strategies": found["strategies"],
-        "seeds": list(range(first, first + config.seeds)),
-    }
+    seeds = list(range(first, first + config.seeds))
+    return {**settings, "strategies": list(config.strategies), "seeds": seeds}

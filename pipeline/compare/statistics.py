@@ -1,4 +1,4 @@
-"""Finished runs of several strategies as curves and totals with their spread.  Pure."""
+"""Statistics of finished runs: curves, and totals of each strategy with their spread.  Pure."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,21 +20,16 @@ FORMAT, VERSION = "plateau-comparison", 1
 
 @dataclass(frozen=True)
 class Trial:
-    """One finished run of one strategy.
-
-    Attributes:
-        strategy: The strategy.
-        seed: Its seed.
-        history: The training run, of one epoch at least.
-        test_accuracy: Share (0 to 1) of the test split that its best weights classify correctly.
-        run: Id of the pipeline run that it was read from.
-    """
+    """One finished run of one strategy."""
 
     strategy: str
     seed: int
     history: History
+    """The training run, of one epoch at least."""
     test_accuracy: float
+    """Share (0 to 1) of the test split that its best weights classify correctly."""
     run: str = ""
+    """Id of the pipeline run that it was read from."""
 
     @property
     def best(self) -> EpochRecord:
@@ -43,43 +38,38 @@ class Trial:
 
     @property
     def best_value(self) -> float:
-        """The best value of the metric that steered the schedule."""
+        """The best value of the monitored metric."""
         return self.best.metrics.get(self.history.monitor, math.nan)
 
     @property
     def decided_before_best(self) -> bool:
-        """Whether the schedule had done anything by its best epoch, and so had a part in it."""
+        """Whether the schedule had acted by its best epoch."""
         decisions = self.history.decisions
         return bool(decisions) and decisions[0].epoch < self.best.epoch
 
     def axis(self, unit: Unit) -> tuple[float, ...]:
-        """Epochs, updates or seconds of training at the end of each epoch."""
-        records = self.history.epochs
-        if unit == "epochs":
-            return tuple(record.epoch for record in records)
-        if unit == "updates":
-            return tuple(record.updates for record in records)
-        return tuple(self.seconds(record) for record in records)
+        """Returns epochs, updates or seconds of training at the end of each epoch."""
+        of: Mapping[Unit, Any] = {
+            "epochs": lambda record: record.epoch,
+            "updates": lambda record: record.updates,
+            "seconds": self.seconds,
+        }
+        return tuple(map(of[unit], self.history.epochs))
 
     def seconds(self, record: EpochRecord) -> float:
-        """Seconds of training from the end of the first epoch to that of another.
+        """Returns seconds of training from the end of the first epoch to that of another.
 
-        What comes before is the same work whatever the strategy, and most of it is the building of
-        graphs.
+        The first epoch is the same work for every strategy, and most of it builds graphs.
         """
         return record.seconds - self.history.epochs[0].seconds
 
     def cost(self, unit: Unit) -> float:
-        """Epochs, updates or seconds that the whole run took."""
+        """Returns epochs, updates or seconds of the whole run."""
         return self.axis(unit)[-1]
 
 
 class Spread(NamedTuple):
-    """One number from each seed.
-
-    Attributes:
-        values: The numbers, in the order of the seeds.
-    """
+    """One number from each seed, in their order."""
 
     values: tuple[float, ...]
 
@@ -95,17 +85,14 @@ class Spread(NamedTuple):
 
 
 class Ratio(NamedTuple):
-    """A cost in parts of the first strategy's.
-
-    Attributes:
-        value: Ratio of the means.
-        low: Smallest ratio between the runs of one seed.
-        high: Largest ratio between the runs of one seed.
-    """
+    """A cost relative to the first strategy's."""
 
     value: float
+    """Ratio of the means."""
     low: float
+    """Smallest ratio between the runs of one seed."""
     high: float
+    """Largest ratio between the runs of one seed."""
 
     @property
     def clear(self) -> bool:
@@ -114,38 +101,27 @@ class Ratio(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """How far a strategy's test accuracy lies from that of the first.
-
-    Attributes:
-        value: Difference of the means, positive where the strategy is better.
-        deviations: The same in pooled standard deviations; None where they are 0 or not known.
-        by_chance: Whether it is below twice its standard error, so that the seeds may have made
-            it; None of a single seed.
-    """
+    """Difference of a strategy's test accuracy from that of the first."""
 
     value: float
+    """Difference of the means, positive where the strategy is better."""
     deviations: float | None
+    """The same in pooled standard deviations; None where they are 0 or not known."""
     by_chance: bool | None
+    """Whether it is below twice its standard error, so that the seeds may have made it; None of a
+    single seed."""
 
 
 @dataclass(frozen=True)
 class Total:
-    """What a strategy came to.
-
-    Attributes:
-        strategy: The strategy.
-        costs: Epochs, updates and seconds of training, to where each run stopped; seconds without
-            the first epoch.
-        ratios: The same in parts of the first strategy's.
-        best: Best value of the metric that steered the schedule.
-        test_accuracy: Share of the test split classified correctly.
-        difference: Of the test accuracy, from the first strategy's.
-    """
+    """Costs and accuracy of a strategy, to where each run stopped."""
 
     strategy: str
     costs: Mapping[Unit, Spread]
+    """Seconds are without the first epoch."""
     ratios: Mapping[Unit, Ratio]
     best: Spread
+    """Best value of the monitored metric."""
     test_accuracy: Spread
     difference: Difference
 
@@ -154,36 +130,29 @@ class Total:
 class Curve:
     """A metric of a strategy, averaged over its seeds.
 
-    Between the ends of two epochs a run's metric is taken to change evenly. Runs end at different
-    times; from where the first of them has ended, the mean is of those that are left.
-
-    Attributes:
-        strategy: The strategy.
-        x: Epochs, updates or seconds, rising.
-        mean: Mean over the runs.
-        deviation: Standard deviation of the sample; None where a single run is left.
-        runs: Runs that the mean is of.
+    Between the ends of two epochs a run's metric is interpolated. Runs end at different times; from
+    where the first of them has ended, the mean is of those that are left.
     """
 
     strategy: str
     x: tuple[float, ...]
+    """Epochs, updates or seconds, rising."""
     mean: tuple[float, ...]
     deviation: tuple[float | None, ...]
+    """Standard deviation of the sample; None where a single run is left."""
     runs: tuple[int, ...]
+    """Number of runs that the mean is of."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs of several strategies from the same seeds on the same data.
-
-    Attributes:
-        trials: One for each strategy and seed.
-    """
+    """Runs of several strategies from the same seeds on the same data."""
 
     trials: tuple[Trial, ...]
+    """One for each strategy and seed."""
 
     def __post_init__(self) -> None:
-        """Check that every strategy has every seed, once, and that one metric steered them all."""
+        """Checks that every strategy has every seed, once, and that one metric was monitored."""
         pairs = [(trial.strategy, trial.seed) for trial in self.trials]
         whole = [(strategy, seed) for strategy in self.strategies for seed in self.seeds]
         require(
@@ -195,9 +164,9 @@ class Comparison:
         monitors = sorted({trial.history.monitor for trial in self.trials})
         require(
             len(monitors) == 1,
-            "the runs of a comparison must be steered by one metric",
+            "the runs of a comparison must monitor one metric",
             monitors,
-            "Give them all the same --monitor.",
+            "Set the same `monitor` for all.",
         )
         require(
             all(trial.history.epochs for trial in self.trials),
@@ -208,7 +177,7 @@ class Comparison:
 
     @cached_property
     def strategies(self) -> tuple[str, ...]:
-        """The strategies in order; the others are measured against the first."""
+        """The strategies in order; the others are compared with the first."""
         return tuple(dict.fromkeys(trial.strategy for trial in self.trials))
 
     @cached_property
@@ -218,28 +187,34 @@ class Comparison:
 
     @property
     def monitor(self) -> str:
-        """The metric that steered the schedule."""
+        """The metric that the schedule monitored."""
         return self.trials[0].history.monitor
 
     def of(self, strategy: str) -> tuple[Trial, ...]:
-        """The runs of a strategy, in the order of the seeds."""
-        found = [trial for trial in self.trials if trial.strategy == strategy]
-        return tuple(sorted(found, key=lambda trial: trial.seed))
+        """Returns the runs of a strategy, in the order of the seeds."""
+        trials = [trial for trial in self.trials if trial.strategy == strategy]
+        return tuple(sorted(trials, key=lambda trial: trial.seed))
+
+    @cached_property
+    def ordered(self) -> tuple[Trial, ...]:
+        """The runs strategy by strategy, in the order of the seeds."""
+        return tuple(trial for strategy in self.strategies for trial in self.of(strategy))
 
     @cached_property
     def totals(self) -> tuple[Total, ...]:
-        """What each strategy came to, in order."""
+        """The total of each strategy, in order."""
         return tuple(self._total(strategy) for strategy in self.strategies)
 
     def _total(self, strategy: str) -> Total:
         trials, first = self.of(strategy), self.of(self.strategies[0])
         accuracy = Spread(tuple(trial.test_accuracy for trial in trials))
+        costs = {unit: Spread(tuple(t.cost(unit) for t in trials)) for unit in UNITS}
         return Total(
             strategy=strategy,
-            costs={unit: Spread(tuple(t.cost(unit) for t in trials)) for unit in UNITS},
+            costs=costs,
             ratios={
-                unit: ratio([t.cost(unit) for t in trials], [t.cost(unit) for t in first])
-                for unit in UNITS
+                unit: ratio(cost.values, [trial.cost(unit) for trial in first])
+                for unit, cost in costs.items()
             },
             best=Spread(tuple(trial.best_value for trial in trials)),
             test_accuracy=accuracy,
@@ -247,58 +222,52 @@ class Comparison:
         )
 
     def curves(self, unit: Unit) -> tuple[Curve, ...]:
-        """The metric that steered the schedule over a cost, strategy by strategy."""
-        return tuple(
-            curve(
-                strategy,
-                [
-                    (trial.axis(unit), [r.metrics.get(self.monitor, math.nan) for r in records])
-                    for trial in self.of(strategy)
-                    for records in [trial.history.epochs]
-                ],
-            )
-            for strategy in self.strategies
-        )
+        """Returns the monitored metric over a cost, strategy by strategy."""
+
+        def points(trial: Trial) -> tuple[Sequence[float], Sequence[float]]:
+            values = [each.metrics.get(self.monitor, math.nan) for each in trial.history.epochs]
+            return trial.axis(unit), values
+
+        return tuple(curve(name, list(map(points, self.of(name)))) for name in self.strategies)
 
     def to_dict(self) -> dict[str, Any]:
-        """Every number, as JSON values; those that are not finite as None."""
-        found: dict[str, Any] = {
-            "format": FORMAT,
-            "version": VERSION,
-            "monitor": self.monitor,
-            "strategies": list(self.strategies),
-            "seeds": list(self.seeds),
-            "totals": [_total_to_dict(total) for total in self.totals],
-            "curves": {unit: [asdict(found) for found in self.curves(unit)] for unit in UNITS},
-            "runs": [
-                {
-                    "strategy": trial.strategy,
-                    "seed": trial.seed,
-                    "run": trial.run,
-                    "test_accuracy": trial.test_accuracy,
-                    "stop_reason": trial.history.stop_reason,
-                    "config": trial.history.config,
-                    "epochs": [asdict(record) for record in trial.history.epochs],
-                }
-                for trial in self.trials
-            ],
-        }
-        plain: dict[str, Any] = _plain(found)
+        """Returns every number as JSON values; those that are not finite as None."""
+        plain: dict[str, Any] = _plain(
+            {
+                "format": FORMAT,
+                "version": VERSION,
+                "monitor": self.monitor,
+                "strategies": self.strategies,
+                "seeds": self.seeds,
+                "totals": [_total_to_dict(total) for total in self.totals],
+                "curves": {unit: list(map(asdict, self.curves(unit))) for unit in UNITS},
+                "runs": [
+                    {
+                        "strategy": trial.strategy,
+                        "seed": trial.seed,
+                        "run": trial.run,
+                        "test_accuracy": trial.test_accuracy,
+                        "stop_reason": trial.history.stop_reason,
+                        "config": trial.history.config,
+                        "epochs": [asdict(record) for record in trial.history.epochs],
+                    }
+                    for trial in self.trials
+                ],
+            }
+        )
         return plain
 
 
 def ratio(costs: Sequence[float], of_first: Sequence[float]) -> Ratio:
-    """Costs in parts of others, seed by seed; NaN if any of the others is 0."""
-    parts = [
-        cost / other if other else math.nan for cost, other in zip(costs, of_first, strict=True)
-    ]
-    if any(map(math.isnan, parts)):
+    """Returns costs relative to others, seed by seed; NaN if any of the others is 0."""
+    if not all(of_first):
         return Ratio(math.nan, math.nan, math.nan)
+    parts = [cost / other for cost, other in zip(costs, of_first, strict=True)]
     return Ratio(sum(costs) / sum(of_first), min(parts), max(parts))
 
 
 def difference(accuracy: Spread, of_first: Spread) -> Difference:
-    """How far two sets of runs, one from each seed, lie apart.
+    """Returns how far two sets of runs, one from each seed, lie apart.
 
     The pooled variance of two sets of n is the mean s^2 of their variances, and the standard
     error of the difference of their means s sqrt(2 / n) (Student's two-sample statistic). Twice
@@ -316,11 +285,11 @@ def difference(accuracy: Spread, of_first: Spread) -> Difference:
 
 
 def curve(strategy: str, runs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Curve:
-    """Average runs that were measured at different places.
+    """Returns the average of runs that were measured at different places.
 
     Args:
         strategy: The strategy.
-        runs: Of each run where it was measured, rising, and what.
+        runs: Of each run where it was measured, rising, and the values.
     """
     # No command's help should wait for NumPy.
     import numpy as np
@@ -328,24 +297,16 @@ def curve(strategy: str, runs: Sequence[tuple[Sequence[float], Sequence[float]]]
     # Before the last of the first epochs has ended, some run has not been measured yet.
     start = max(x[0] for x, _ in runs)
     grid = np.unique(np.concatenate([np.asarray(x, float) for x, _ in runs]))
-    grid = grid[grid >= start]
-    values = np.array([np.interp(grid, x, y, right=math.nan) for x, y in runs])
-    going = np.array([grid <= x[-1] for x, _ in runs])
-    counts = going.sum(axis=0)
-    means, deviations = [], []
-    for column, here in zip(values.T, going.T, strict=True):
-        spread = Spread(tuple(float(value) for value in column[here]))
+    means, deviations, counts = [], [], []
+    for place in map(float, grid[grid >= start]):
+        left = [float(np.interp(place, x, y)) for x, y in runs if place <= x[-1]]
+        spread = Spread(tuple(left))
         means.append(spread.mean)
         # The deviation of NaN, which a metric may be, is no number either.
-        finite = all(map(math.isfinite, spread.values))
-        deviations.append(spread.deviation if finite else None)
-    return Curve(
-        strategy,
-        tuple(map(float, grid)),
-        tuple(means),
-        tuple(deviations),
-        tuple(map(int, counts)),
-    )
+        deviations.append(spread.deviation if all(map(math.isfinite, left)) else None)
+        counts.append(len(left))
+    x = tuple(map(float, grid[grid >= start]))
+    return Curve(strategy, x, tuple(means), tuple(deviations), tuple(counts))
 
 
 def _total_to_dict(total: Total) -> dict[str, Any]:
@@ -357,7 +318,7 @@ def _total_to_dict(total: Total) -> dict[str, Any]:
             name: {"mean": spread.mean, "deviation": spread.deviation, "values": spread.values}
             for name, spread in spreads.items()
         },
-        "ratios": {unit: found._asdict() for unit, found in total.ratios.items()},
+        "ratios": {unit: each._asdict() for unit, each in total.ratios.items()},
         "test_accuracy_difference": total.difference._asdict(),
     }
 

@@ -1,4 +1,4 @@
-"""A comparison in words: the verdict, and Markdown tables.  Pure."""
+"""Words of a comparison: the verdict, numbers, and Markdown tables.  Pure."""
 
 import math
 from typing import Literal, NamedTuple
@@ -14,7 +14,7 @@ SECONDS = (
 
 
 class Verdict(NamedTuple):
-    """What a comparison says.
+    """Conclusion of a comparison.
 
     Attributes:
         kind: good: a strategy took fewer updates than the first, and its accuracy is not worse;
@@ -31,7 +31,7 @@ class Verdict(NamedTuple):
 
 
 def verdict(comparison: Comparison) -> Verdict:
-    """Put the totals in sentences."""
+    """Returns the totals in sentences."""
     first, *others = comparison.totals
     if not others:
         return Verdict("unknown", f"{first.strategy} alone: nothing to compare with", ())
@@ -66,7 +66,7 @@ def _headline(best: Total, first: Total) -> tuple[Literal["good", "bad", "unknow
 
 
 def _caution(comparison: Comparison) -> str:
-    """Whether the weights that were kept are older than the first decision of their schedule."""
+    """Returns a warning where the weights kept are older than the first decision."""
     runs = len(comparison.trials)
     early = sum(not trial.decided_before_best for trial in comparison.trials)
     if 2 * early <= runs:
@@ -86,11 +86,11 @@ def _sentence(total: Total, first: Total, seeds: int) -> str:
     )
 
 
-def _parts(found: Ratio) -> str:
-    """A ratio; with its range, where the seeds do not agree on its direction."""
-    if found.clear or math.isnan(found.value):
-        return part(found.value)
-    return f"{part(found.value)} ({found.low:.2f} to {found.high:.2f} by seed)"
+def _parts(relative: Ratio) -> str:
+    """Returns a ratio, with its range where the seeds do not agree on its direction."""
+    if relative.clear or math.isnan(relative.value):
+        return part(relative.value)
+    return f"{part(relative.value)} ({relative.low:.2f} to {relative.high:.2f} by seed)"
 
 
 def _accuracies(total: Total, first: Total, seeds: int) -> str:
@@ -109,124 +109,103 @@ def _accuracies(total: Total, first: Total, seeds: int) -> str:
 
 
 def number(value: float) -> str:
-    """A cost, to four digits or the unit."""
+    """Returns a cost to three digits or the unit."""
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
 
 
 def part(value: float) -> str:
-    """A ratio without its range."""
+    """Returns a ratio without its range."""
     return "an unknown part" if math.isnan(value) else f"{value:.2f}"
 
 
 def cost(spread: Spread) -> str:
-    """A cost with its spread."""
+    """Returns a cost with its spread."""
     if spread.deviation is None:
         return number(spread.mean)
     return f"{number(spread.mean)} ± {number(spread.deviation)}"
 
 
 def share(spread: Spread) -> str:
-    """A metric with its spread."""
+    """Returns a metric with its spread."""
     if spread.deviation is None:
         return f"{spread.mean:.4f}"
     return f"{spread.mean:.4f} ± {spread.deviation:.4f}"
 
 
-def ratio(found: Ratio) -> str:
-    """A ratio with its range by seed."""
-    if found.low == found.high or math.isnan(found.value):
-        return part(found.value)
-    return f"{part(found.value)} ({found.low:.2f} to {found.high:.2f})"
+def ratio(relative: Ratio) -> str:
+    """Returns a ratio with its range by seed."""
+    if relative.low == relative.high or math.isnan(relative.value):
+        return part(relative.value)
+    return f"{part(relative.value)} ({relative.low:.2f} to {relative.high:.2f})"
+
+
+def totals_head(comparison: Comparison) -> list[str]:
+    """Returns the columns of the table of totals."""
+    return ["strategy", *UNITS, f"best {comparison.monitor}", "test accuracy"]
+
+
+def totals_row(total: Total) -> list[str]:
+    """Returns a row of the table of totals."""
+    costs = [cost(total.costs[unit]) for unit in UNITS]
+    return [total.strategy, *costs, share(total.best), share(total.test_accuracy)]
 
 
 def markdown(comparison: Comparison, title: str, command: str) -> str:
-    """The tables of a comparison for a document.
+    """Returns the tables of a comparison for a document.
 
     Args:
         comparison: The runs.
         title: Heading.
         command: Command that repeats the comparison.
     """
-    found = verdict(comparison)
+    judged = verdict(comparison)
     seeds = len(comparison.seeds)
-    first = comparison.strategies[0]
-    totals = _table(
-        ["strategy", *UNITS, f"best {comparison.monitor}", "test accuracy"],
-        [
-            [
-                total.strategy,
-                *(cost(total.costs[unit]) for unit in UNITS),
-                share(total.best),
-                share(total.test_accuracy),
-            ]
-            for total in comparison.totals
-        ],
-    )
-    ratios = _table(
-        ["strategy", *UNITS],
-        [
-            [total.strategy, *(ratio(total.ratios[unit]) for unit in UNITS)]
-            for total in comparison.totals[1:]
-        ],
-    )
-    runs = _table(
-        ["strategy", "seed", *UNITS, f"best {comparison.monitor}", "test accuracy", "stopped"],
-        [
-            [
-                trial.strategy,
-                str(trial.seed),
-                *(number(trial.cost(unit)) for unit in UNITS),
-                f"{trial.best_value:.4f} (epoch {trial.best.epoch})",
-                f"{trial.test_accuracy:.4f}",
-                trial.history.stop_reason,
-            ]
-            for strategy in comparison.strategies
-            for trial in comparison.of(strategy)
-        ],
-    )
-    decisions = _table(
-        ["strategy", "seed", "epoch", "update", "seconds", "what", "why"],
-        [
-            [
-                trial.strategy,
-                str(trial.seed),
-                str(record.epoch),
-                f"{record.updates:,}",
-                f"{trial.seconds(record):.1f}",
-                ACTIONS.get(record.action, record.action),
-                record.reason,
-            ]
-            for strategy in comparison.strategies
-            for trial in comparison.of(strategy)
-            for record in trial.history.decisions
-        ],
-    )
     spread = f"Mean ± standard deviation over {seeds} seeds." if seeds > 1 else "One seed."
-    return "\n".join(
+    runs = [
         [
-            f"# {_cell(title)}",
-            "",
-            f"**{found.headline}.**",
-            "",
-            *(f"- {sentence}" for sentence in found.sentences),
-            "",
-            *([found.caution, ""] if found.caution else []),
-            f"## Totals\n\n{spread} {SECONDS}",
-            "",
-            totals,
-            "",
-            f"In parts of {first}'s; in brackets the range seed by seed.",
-            "",
-            ratios,
-            "",
-            f"## Runs\n\n{runs}",
-            "",
-            f"## Decisions\n\n{decisions}",
-            "",
-            f"## Repeat\n\n    {command}",
-            "",
+            trial.strategy,
+            str(trial.seed),
+            *(number(trial.cost(unit)) for unit in UNITS),
+            f"{trial.best_value:.4f} (epoch {trial.best.epoch})",
+            f"{trial.test_accuracy:.4f}",
+            trial.history.stop_reason,
         ]
-    )
+        for trial in comparison.ordered
+    ]
+    decisions = [
+        [
+            trial.strategy,
+            str(trial.seed),
+            str(record.epoch),
+            f"{record.updates:,}",
+            f"{trial.seconds(record):.1f}",
+            ACTIONS.get(record.action, record.action),
+            record.reason,
+        ]
+        for trial in comparison.ordered
+        for record in trial.history.decisions
+    ]
+    ratios = [
+        [total.strategy, *(ratio(total.ratios[unit]) for unit in UNITS)]
+        for total in comparison.totals[1:]
+    ]
+    strategy, *columns = totals_head(comparison)
+    parts = [
+        f"# {_cell(title)}",
+        f"**{judged.headline}.**",
+        "\n".join(f"- {sentence}" for sentence in judged.sentences),
+        judged.caution,
+        f"## Totals\n\n{spread} {SECONDS}",
+        _table([strategy, *columns], list(map(totals_row, comparison.totals))),
+        f"Relative to {comparison.strategies[0]}; in brackets the range seed by seed.",
+        _table([strategy, *UNITS], ratios),
+        "## Runs",
+        _table([strategy, "seed", *columns, "stopped"], runs),
+        "## Decisions",
+        _table([strategy, "seed", "epoch", "update", "seconds", "what", "why"], decisions),
+        f"## Repeat\n\n    {command}",
+    ]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

@@ -144,7 +144,7 @@ def make_mistakes(classes: tuple[str, ...] = CLASSES, number: int = 5, side: int
                 confidence=0.99 - 0.01 * place,
                 actual_probability=0.005,
                 name=f"test/{HOSTILE}/{place}.png",
-                picture=uri,
+                thumbnail=uri,
                 width=width,
             )
         )

@@ -118,7 +118,7 @@ def test_rows_of_a_table_are_told_as_text() -> None:
     found = find([record(label="cat", sure=0.75, hour=8, note="x" * 200)], Doggish())
     (mistake,) = found.shown
     assert mistake.name == "example 1"
-    assert mistake.picture is None
+    assert mistake.thumbnail is None
     assert mistake.columns["hour"] == "8"
     assert mistake.columns["sure"] == "0.75"
     assert len(mistake.columns["note"]) == 80
@@ -156,7 +156,7 @@ def test_a_thumbnail_shows_what_the_model_sees(kind: str) -> None:
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png))), shown(SERVED[kind]))
 
 
-def test_a_picture_that_cannot_be_read_has_no_thumbnail() -> None:
+def test_an_image_that_cannot_be_read_has_no_thumbnail() -> None:
     assert mistakes.thumbnail(b"no picture") == (None, 0)
     assert mistakes.thumbnail(encoded(8, "PNG")[:40]) == (None, 0)
 

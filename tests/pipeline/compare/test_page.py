@@ -224,7 +224,7 @@ def test_markdown_has_a_row_for_each_run_and_cannot_be_broken_by_a_reason() -> N
     text = comparison_text.markdown(Comparison(trials), "digits", "plateau compare digits")
     rows = [line for line in text.split("## Runs")[1].splitlines() if line.startswith("| lr_decay")]
     assert "a \\| b c |" in rows[0]
-    totals = text.split("## Totals")[1].split("In parts")[0]
+    totals = text.split("## Totals")[1].split("Relative to")[0]
     widths = {line.count("|") for line in totals.splitlines() if line.startswith("|")}
     assert widths == {7}
 

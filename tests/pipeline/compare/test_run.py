@@ -14,6 +14,7 @@ from pipeline.compare.statistics import Comparison, Trial
 from pipeline.metadata import store
 from pipeline.runners import lock
 from trainer_module.history import EpochRecord, History
+from trainer_module.util.checks import UserError
 
 
 def config(**changes: Any) -> CompareConfig:
@@ -55,7 +56,7 @@ def test_a_comparison_keeps_apart_from_the_runs_of_its_preset() -> None:
     ("flags", "message"),
     [
         (("--strategies", "hybrid"), "--strategies must be at least two, got ('hybrid',)"),
-        (("--strategies", "auto", "auto"), "strategies must differ"),
+        (("--strategies", "auto", "auto"), "--strategies must differ"),
         (("--strategies", "auto", "warmup"), "invalid choice"),
         (("--seeds", "0"), "--seeds must be at least 1, got 0"),
         (("--strategy", "auto"), "Name them with --strategies"),
@@ -133,7 +134,13 @@ def test_all_three_files_are_written_whole_and_the_settings_leave_out_what_diffe
 ) -> None:
     made = config(strategies=("lr_decay", "auto"), seeds=1)
     comparison = Comparison((finished("lr_decay"), finished("auto")))
-    page = compare.write(comparison, made, "plateau compare digits", tmp_path / "comparison")
+    page = compare.write(
+        comparison,
+        tmp_path / "comparison",
+        title="digits",
+        command="plateau compare digits",
+        settings=compare._settings(made),
+    )
     assert sorted(path.name for path in page.parent.iterdir()) == [
         "comparison.html",
         "comparison.json",
@@ -152,6 +159,6 @@ def test_data_that_cannot_be_used_stops_before_training(tmp_path: Path) -> None:
     run = dataclasses.replace(
         presets.get("images").build(), data=tmp_path / "none", output=tmp_path / "out"
     )
-    with pytest.raises(ValueError, match="--data"):
+    with pytest.raises(UserError, match="`data` must exist"):
         compare.run(CompareConfig(run), Console(quiet=True), "")
     assert not (tmp_path / "out" / "artifacts").exists()

@@ -127,7 +127,7 @@ def test_a_mean_lies_among_the_runs(values: list[list[float]]) -> None:
         ((), "one run of each strategy"),
         ((trial("hybrid", 0), trial("hybrid", 0)), "one run of each strategy"),
         ((trial("hybrid", 0), trial("auto", 1)), "one run of each strategy"),
-        ((trial("hybrid"), trial("auto", monitor="val_loss")), "steered by one metric"),
+        ((trial("hybrid"), trial("auto", monitor="val_loss")), "must monitor one metric"),
         ((trial("hybrid", accuracies=()), trial("auto")), "must have finished an epoch"),
     ],
 )
