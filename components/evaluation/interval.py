@@ -17,8 +17,9 @@ def wilson(accuracy: float, examples: int) -> Interval:
     # Importing scipy.stats takes half a second.
     from scipy.stats import binomtest  # type: ignore[import-untyped]
 
-    found = binomtest(round(accuracy * examples), examples).proportion_ci(LEVEL, method="wilson")
-    return float(found.low), float(found.high)
+    right = round(accuracy * examples)
+    ends = binomtest(right, examples).proportion_ci(LEVEL, method="wilson")
+    return float(ends.low), float(ends.high)
 
 
 def difference(candidate: float, baseline: float, examples: int) -> Interval:

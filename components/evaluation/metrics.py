@@ -1,4 +1,4 @@
-"""TFMA metrics of a classifier that its gates need and TFMA has not.
+"""TFMA metrics of a classifier that its gates need and TFMA does not have.
 
 An EvalConfig names them by class and module, so that any Evaluator computes them.
 """
@@ -49,7 +49,7 @@ class AccuracyAboveMajority(metric_types.Metric):  # type: ignore[misc]
     """
 
     def __init__(self, name: str = ABOVE_MAJORITY) -> None:
-        """Construct the metric."""
+        """Constructs the metric."""
         super().__init__(metric_util.merge_per_key_computations(_above_majority), name=name)
 
 
@@ -57,7 +57,7 @@ class ClassesWithoutExamples(metric_types.Metric):  # type: ignore[misc]
     """Number of classes of which there is no example, which a slice by class cannot tell."""
 
     def __init__(self, classes: int, name: str = WITHOUT_EXAMPLES) -> None:
-        """Construct the metric.
+        """Constructs the metric.
 
         Args:
             classes: Number of classes.
@@ -76,7 +76,7 @@ class SharedAccuracy(metric_types.Metric):  # type: ignore[misc]
     """
 
     def __init__(self, name: str = SHARED_ACCURACY) -> None:
-        """Construct the metric."""
+        """Constructs the metric."""
         super().__init__(metric_util.merge_per_key_computations(_shared_accuracy), name=name)
 
 
@@ -87,7 +87,7 @@ class KnownCrossentropy(metric_types.Metric):  # type: ignore[misc]
     """
 
     def __init__(self, name: str = CROSSENTROPY) -> None:
-        """Construct the metric."""
+        """Constructs the metric."""
         super().__init__(metric_util.merge_per_key_computations(_known_crossentropy), name=name)
 
 
@@ -112,8 +112,8 @@ def _without_examples(
     classes: int, name: str, eval_config: config_pb2.EvalConfig | None = None, model_name: str = ""
 ) -> metric_types.MetricComputations:
     def value(counts: Counter[tuple[int, int]]) -> float:
-        found = _by_class(counts)
-        return float(sum(found[index] == 0 for index in range(classes)))
+        by_class = _by_class(counts)
+        return float(sum(by_class[index] == 0 for index in range(classes)))
 
     return _of_matrix(value, name, eval_config, model_name)
 
@@ -132,10 +132,10 @@ def _known_crossentropy(
 
 def _by_class(counts: Counter[tuple[int, int]]) -> Counter[int]:
     """Counts the examples of each class, by its index."""
-    found: Counter[int] = Counter()
+    by_class: Counter[int] = Counter()
     for (actual, _), number in counts.items():
-        found[actual] += number
-    return found
+        by_class[actual] += number
+    return by_class
 
 
 def _of_matrix(
@@ -232,8 +232,8 @@ class _Mean(beam.CombineFn):  # type: ignore[misc]
             yield model, (int(label.item()), scores)
 
     def merge_accumulators(self, accumulators: Iterable[tuple[float, int]]) -> tuple[float, int]:
-        found = list(accumulators)
-        return sum(total for total, _ in found), sum(number for _, number in found)
+        totals, numbers = zip(*accumulators, strict=True)
+        return sum(totals), sum(numbers)
 
     def extract_output(self, accumulator: tuple[float, int]) -> dict[Any, float]:
         total, number = accumulator

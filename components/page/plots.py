@@ -19,6 +19,7 @@ _AXIS = {
     "linecolor": "var(--grid)",
     "zeroline": False,
     "automargin": True,
+    "title": {"standoff": 10},
 }
 TEMPLATE = go.layout.Template(
     layout={

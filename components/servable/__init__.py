@@ -1,1 +1,1 @@
-"""Loads a model in a fresh process, sends it requests, and blesses it if it can be served."""
+"""Servable: component that sends requests to a model and blesses it if it can be served."""

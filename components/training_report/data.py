@@ -1,4 +1,4 @@
-"""How many examples there are, of which class, and what they should look like."""
+"""Summary of statistics and schema: examples by split and class, and the features."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -33,9 +33,9 @@ class DataSummary:
     Attributes:
         examples: Number of examples by split.
         classes: Number of examples by split and class, the classes in the order of the label
-            indices; empty where the statistics do not tell.
-        why_no_classes: Why they do not tell; empty where they do.
-        features: What the schema asks of the data.
+            indices; empty where the statistics do not have them.
+        why_no_classes: Why they do not; empty where they do.
+        features: The features of the schema.
     """
 
     examples: Mapping[str, int]
@@ -44,16 +44,20 @@ class DataSummary:
     features: tuple[Feature, ...]
 
 
+class _UnknownError(ValueError):
+    """The statistics do not have the examples of each class."""
+
+
 def summarise(
     statistics: Mapping[str, statistics_pb2.DatasetFeatureStatisticsList],
     schema: schema_pb2.Schema,
     label: str,
     classes: Sequence[str],
 ) -> DataSummary:
-    """Put statistics and schema in plain values.
+    """Returns statistics and schema as plain values.
 
     Args:
-        statistics: StatisticsGen's findings by split.
+        statistics: Statistics by split.
         schema: The schema of the data.
         label: Name of the label feature.
         classes: Class names in the order of the label indices.
@@ -62,38 +66,41 @@ def summarise(
         split: sum(dataset.num_examples for dataset in datasets.datasets)
         for split, datasets in statistics.items()
     }
-    counts = {split: _label_counts(datasets, label) for split, datasets in statistics.items()}
-    why = next((found for found in counts.values() if isinstance(found, str)), "")
-    known = {} if why else {s: found for s, found in counts.items() if isinstance(found, Counter)}
-    if known and not why:
-        names = list(dict.fromkeys([*classes, *sorted(set().union(*known.values()))]))
-        known = {s: Counter({name: found[name] for name in names}) for s, found in known.items()}
+    why, by_split = "", {}
+    try:
+        counts = {split: _label_counts(datasets, label) for split, datasets in statistics.items()}
+        names = list(dict.fromkeys([*classes, *sorted(set().union(*counts.values()))]))
+        by_split = {split: {name: each[name] for name in names} for split, each in counts.items()}
+    except _UnknownError as unknown:
+        why = str(unknown)
     return DataSummary(
-        examples, known, why, tuple(_feature(feature, schema) for feature in schema.feature)
+        examples, by_split, why, tuple(_feature(feature, schema) for feature in schema.feature)
     )
 
 
 def _label_counts(
     datasets: statistics_pb2.DatasetFeatureStatisticsList, label: str
-) -> "Counter[str] | str":
-    """Examples by class, or why they are not known."""
+) -> Counter[str]:
+    """Returns the number of examples by class."""
     counts: Counter[str] = Counter()
     for dataset in datasets.datasets:
         for feature in dataset.features:
             if feature_name(feature) != label:
                 continue
             if not feature.HasField("string_stats"):
-                return (
+                raise _UnknownError(
                     f"the label feature {label!r} is a number, of which the statistics keep ranges"
                 )
             buckets = feature.string_stats.rank_histogram.buckets
             if feature.string_stats.unique > len(buckets):
-                return (
+                raise _UnknownError(
                     f"the statistics keep only the {len(buckets):,} most frequent of "
                     f"{feature.string_stats.unique:,} values of {label!r}"
                 )
             counts.update({bucket.label: round(bucket.sample_count) for bucket in buckets})
-    return counts or f"the statistics have no feature {label!r}"
+    if not counts:
+        raise _UnknownError(f"the statistics have no feature {label!r}")
+    return counts
 
 
 def _feature(feature: schema_pb2.Feature, schema: schema_pb2.Schema) -> Feature:

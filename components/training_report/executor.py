@@ -4,12 +4,12 @@ import json
 import math
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from absl import logging
 from tfx import types
@@ -21,7 +21,7 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, path_utils
 
-from components import gate, io
+from components import io
 from components.anomaly_gate.anomalies import find_problems
 from components.drift_gate import drift
 from components.evaluation import results
@@ -63,6 +63,7 @@ _LIBRARIES = (
     "numpy",
 )
 _Inputs = Mapping[str, types.Artifact]
+_Parsed = TypeVar("_Parsed")
 
 
 class ArtifactError(UserError):
@@ -147,9 +148,25 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
             source=exec_properties.get(SOURCE_KEY) or "",
             model=exec_properties.get(NETWORK_KEY) or "",
             anomalies=anomalies,
-            drift=_drift(inputs),
-            serving=_serving(inputs),
-            columns=_columns(inputs),
+            drift=_optional(inputs, DRIFT_KEY, drift.FILE_NAME, drift.parse, "Run DriftGate again"),
+            serving=_optional(
+                inputs,
+                INFRA_BLESSING_KEY,
+                verdict.FILE_NAME,
+                verdict.parse,
+                "Run Servable again",
+                # TFX's own InfraValidator leaves a verdict and nothing more.
+                may_lack_file=True,
+            ),
+            columns=_optional(
+                inputs,
+                _KEYS.MODEL_KEY,
+                columns.FILE,
+                columns.parse,
+                "Run the Trainer again",
+                may_lack_file=True,
+            )
+            or {},
             command=exec_properties.get(COMMAND_KEY) or "",
             versions=versions(),
             fingerprint=exec_properties.get(FINGERPRINT_KEY) or "",
@@ -225,33 +242,24 @@ def _verdict(artifact: types.Artifact, passed: str, failed: str) -> bool | None:
     return None
 
 
-def _drift(inputs: _Inputs) -> tuple[gate.Check, ...] | None:
-    if DRIFT_KEY not in inputs:
+def _optional(
+    inputs: _Inputs,
+    key: str,
+    file: str,
+    parse: Callable[[bytes], _Parsed],
+    remedy: str,
+    *,
+    may_lack_file: bool = False,
+) -> _Parsed | None:
+    """Returns the parsed file of an artifact; None where there is no artifact, or no file."""
+    if key not in inputs:
         return None
-    with _reading(inputs, DRIFT_KEY, "Run DriftGate again"):
-        return drift.parse(io_utils.read_bytes_file(f"{inputs[DRIFT_KEY].uri}/{drift.FILE_NAME}"))
-
-
-def _serving(inputs: _Inputs) -> verdict.Result | None:
-    if INFRA_BLESSING_KEY not in inputs:
+    folder = _saved_model(inputs[key]) if key == _KEYS.MODEL_KEY else inputs[key].uri
+    path = f"{folder}/{file}"
+    if may_lack_file and not fileio.exists(path):
         return None
-    file = f"{inputs[INFRA_BLESSING_KEY].uri}/{verdict.FILE_NAME}"
-    # TFX's own InfraValidator leaves a verdict and nothing more.
-    if not fileio.exists(file):
-        return None
-    with _reading(inputs, INFRA_BLESSING_KEY, "Run Servable again"):
-        return verdict.parse(io_utils.read_bytes_file(file))
-
-
-def _columns(inputs: _Inputs) -> dict[str, columns.Input]:
-    """Returns the columns that the model takes, by input; none where it does not say."""
-    if _KEYS.MODEL_KEY not in inputs:
-        return {}
-    file = f"{_saved_model(inputs[_KEYS.MODEL_KEY])}/{columns.FILE}"
-    if not fileio.exists(file):
-        return {}
-    with _reading(inputs, _KEYS.MODEL_KEY, "Run the Trainer again"):
-        return columns.parse(io_utils.read_bytes_file(file))
+    with _reading(inputs, key, remedy):
+        return parse(io_utils.read_bytes_file(path))
 
 
 def _saved_model(model: types.Artifact) -> str:
@@ -265,10 +273,8 @@ def _mistakes(
     """Returns the most confident mistakes, or why they are not known."""
     missing = [key for key in (_KEYS.MODEL_KEY, _KEYS.EXAMPLES_KEY) if key not in inputs]
     if missing:
-        return (
-            f"Mistakes cannot be shown: the report was given no {' and no '.join(missing)}, "
-            "and it needs both to ask the model about each example."
-        )
+        why = f"the report was given no {' and no '.join(missing)}"
+        return f"Mistakes cannot be shown: {why}, and it needs both to ask about each example."
     examples = inputs[_KEYS.EXAMPLES_KEY]
     form = examples_utils.get_payload_format(examples)
     if form != example_gen_pb2.FORMAT_TF_EXAMPLE:

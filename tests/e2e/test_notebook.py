@@ -282,6 +282,6 @@ def test_our_gates_behind_the_trainer_of_tfx(examples_of_tfx: Path, name: str) -
     assert verdicts["session"]
     assert verdicts["accuracy"], "measured once more from the served model"
     page = found["page"]
-    assert "The model was seen to serve" in page
+    assert "The model can be served" in page
     assert ("The report was given no history" in page) == (name != "penguin")
     assert ("the confidence is their softmax" in page) == (name != "taxi")

@@ -237,7 +237,7 @@ def test_the_verdict_of_another_component_on_serving(finished: Path, tmp_path: P
         tmp_path / "other/infra_blessing/INFRA_BLESSED"
     )
     text = run(tmp_path, given(tmp_path / "other", *KINDS))
-    assert "The model was seen to serve." in text
+    assert "The model can be served." in text
     assert "the InfraBlessing holds no servable.json" in text
 
 

@@ -190,12 +190,13 @@ def test_a_model_that_never_answered_has_no_latency(
         signatures=[], latency=[], examples=0, tensorflow=None, device=None, arithmetic=None
     )
     text = Elements(page.page(report(serving=dead))).text
-    assert "was tried in a fresh process. It takes" in text
+    assert "was tried in a process of its own. It takes" in text
     assert "It was not measured: no signature answered." in text
 
 
 @pytest.mark.parametrize(
-    ("servable", "words"), [(True, "was seen to serve"), (False, "The test of serving it failed.")]
+    ("servable", "words"),
+    [(True, "The model can be served."), (False, "The test of serving it failed.")],
 )
 def test_a_verdict_on_serving_alone_is_told(report: Make, servable: bool, words: str) -> None:
     text = Elements(page.page(report(blessed=True, servable=servable, serving=None))).text
