@@ -9,14 +9,14 @@ from typing import Any
 from trainer_module.schedule.scaling import TrainingSpec, update_noise
 from trainer_module.schedule.strategy import FORMER_ACTIONS
 from trainer_module.util import files
-from trainer_module.util.checks import require
+from trainer_module.util.checks import UserError, require
 
 FORMAT = "plateau-training-history"
 VERSION = 1
 FILE_NAME = "history.jsonl"
 
 MAX_BYTES = 256 * 1024**2
-"""Size of a file that is read; an epoch takes about half a KiB."""
+"""Largest file that is read; an epoch takes about half a KiB."""
 
 _FORMER_FIELDS = {"noise_scale": "update_noise", "gradient_noise": "simple_noise_scale"}
 _EXCERPT = 300
@@ -24,7 +24,7 @@ _EXCERPT = 300
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch did and what was decided after it.
+    """Record of an epoch and of the decision after it.
 
     Attributes:
         epoch: Epoch, from 1.
@@ -137,12 +137,7 @@ class History:
 
 
 def write(history: History, path: Path) -> None:
-    """Write a history: a header line, a line an epoch, a closing line; whole or not at all.
-
-    Args:
-        history: What to write.
-        path: File; replaced if it exists.
-    """
+    """Writes a history atomically: a header line, a line an epoch, a closing line."""
     header = {
         "format": FORMAT,
         "version": VERSION,
@@ -152,19 +147,19 @@ def write(history: History, path: Path) -> None:
     }
     end = {"stop_reason": history.stop_reason, "traces": dict(history.traces)}
     lines = [header, *(asdict(record) for record in history.epochs), end]
-    with files.whole(path) as unfinished:
-        unfinished.write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
+    with files.whole(path) as temporary:
+        temporary.write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
 
 
 def read(path: Path) -> History:
-    """Read what `write` wrote.
+    """Reads what `write` wrote.
 
     Raises:
-        ValueError: The file is no history, or of another version.
+        UserError: The file is no history, or of another version.
         OSError: The file cannot be read.
     """
-    # Only whoever reads a history waits for it.
-    from pydantic import TypeAdapter, ValidationError
+    # Its import takes a while, and most programs read no history.
+    from pydantic import TypeAdapter
 
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
@@ -172,34 +167,30 @@ def read(path: Path) -> History:
         if len(content) > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES:,} bytes")
         header, *records, end = map(json.loads, content.decode().splitlines())
-        known = header["format"] == FORMAT and header["version"] == VERSION
-        if not known:
-            raise ValueError(f"format {header['format']!r}, version {header['version']!r}")
+        format_and_version = header.pop("format"), header.pop("version")
+        if format_and_version != (FORMAT, VERSION):
+            raise ValueError(f"format and version {format_and_version}")
         epochs = tuple(asdict(EpochRecord.from_dict(record)) for record in records)
-        found = {**header, **end, "epochs": epochs}
-        del found["format"], found["version"]
-        try:
-            return TypeAdapter(History).validate_python(found)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(
-            f"a training history must be a {FORMAT} file of version {VERSION}, "
-            f"got {path} ({str(error)[:_EXCERPT]}). Train again to write a new one."
+        return TypeAdapter(History).validate_python({**header, **end, "epochs": epochs})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        problem = " ".join(str(error)[:_EXCERPT].split())
+        raise UserError(
+            f"a training history must be a {FORMAT} file of version {VERSION} ({problem})",
+            str(path),
+            "Train again to write a new one.",
         ) from error
 
 
 def measured(logs: Mapping[str, Any] | None, monitor: str) -> dict[str, float]:
-    """Returns what `fit` tells a callback of an epoch.
+    """Returns the metrics that `fit` passes to a callback after an epoch.
 
     Raises:
-        ValueError: The monitored metric is not among it.
+        UserError: The monitored metric is not among it.
     """
     values = {name: float(value) for name, value in (logs or {}).items()}
     require(
         monitor in values,
-        f"monitor must be a metric of each epoch of fit ({', '.join(values)})",
+        f"`monitor` must be a metric of each epoch of fit ({', '.join(values)})",
         monitor,
         "Give fit validation_data and leave validation_freq at 1, or set another monitor.",
     )

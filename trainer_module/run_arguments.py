@@ -37,14 +37,14 @@ def trainer_arguments(fn_args: Any) -> dict[str, Any]:
         events go to `fn_args.model_run_dir`.
 
     Raises:
-        ValueError: The schedule has an unknown field or a value out of range; a number of steps is
+        UserError: The schedule has an unknown field or a value out of range; a number of steps is
             given, which the schedule would ignore; or PlateauTrainer has hyperparameters or a base
-            model that nothing has read.
+            model that `run_fn` has not read.
     """
     custom = fn_args.custom_config or {}
     fields = custom.get(SCHEDULE_KEY) or {}
     known = parameters.parameter_types()
-    unknown = sorted(set(fields) - set(known))
+    unknown = sorted(fields.keys() - known)
     require(
         not unknown,
         f"the schedule in custom_config must have fields among {', '.join(known)}",
@@ -57,7 +57,7 @@ def trainer_arguments(fn_args: Any) -> dict[str, Any]:
             steps is None,
             f"{name}_args must have no num_steps, since an epoch is a pass over the data",
             steps,
-            "Leave it out, and set max_epochs in the schedule.",
+            "Leave it out, and set `max_epochs` in the schedule.",
         )
     unread = fn_args.unread() if hasattr(fn_args, "unread") else []
     require(
@@ -84,15 +84,18 @@ def trainer_arguments(fn_args: Any) -> dict[str, Any]:
 def _run_name(fn_args: Any) -> str:
     """Returns a name by content for the checkpoints of a run: TFX gives executions new folders."""
     custom = {k: v for k, v in (fn_args.custom_config or {}).items() if k != CHECKPOINTS_KEY}
-    # PlateauTrainer counts what run_fn reads.
-    given = vars(fn_args)
-    digest = hashlib.sha256(json.dumps([custom, given["hyperparameters"]], sort_keys=True).encode())
-    for pattern in (*fn_args.train_files, *fn_args.eval_files):
-        for path in sorted(tf.io.gfile.glob(pattern)):
-            digest.update(_digest(path))
-    for folder in filter(None, (fn_args.transform_output, given["base_model"])):
-        for path in files_below(folder):
-            digest.update(_digest(path))
+    # Not as attributes: PlateauTrainer counts those as read by run_fn.
+    unread = vars(fn_args)
+    digest = hashlib.sha256(
+        json.dumps([custom, unread["hyperparameters"]], sort_keys=True).encode()
+    )
+    patterns = (*fn_args.train_files, *fn_args.eval_files)
+    folders = filter(None, (fn_args.transform_output, unread["base_model"]))
+    for path in (
+        *(path for pattern in patterns for path in sorted(tf.io.gfile.glob(pattern))),
+        *(path for folder in folders for path in files_below(folder)),
+    ):
+        digest.update(_digest(path))
     return digest.hexdigest()[:16]
 
 

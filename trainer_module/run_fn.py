@@ -1,4 +1,4 @@
-"""What TFX calls: to train, unpack, train, export; to tune, unpack and say how to try.
+"""`run_fn` of TFX's Trainer and `tuner_fn` of its Tuner.
 
 TFX reloads this module by its dotted name: it holds functions only.
 """
@@ -46,15 +46,15 @@ _HASHED_AT_ONCE = 1024
 
 
 def run_fn(fn_args: "FnArgs") -> None:
-    """Train the model of `custom_config["train_config"]` and write it as a SavedModel.
+    """Trains the model of `custom_config["train_config"]` and exports it as a SavedModel.
 
     Args:
         fn_args: From TFX's Trainer. The model goes to `serving_model_dir`; the history and
-            TensorBoard's events go to `model_run_dir`. If `custom_config["checkpoints"]` names a
-            folder, a run that was ended there goes on, provided that config, code
-            (`custom_config["code"]`, any text), base model and data are the same. Where there is a
-            `base_model`, training starts from its weights. All GPUs of the machine are used, and
-            the workers of TF_CONFIG, each of which must run this.
+            TensorBoard's events go to `model_run_dir`. From the folder
+            `custom_config["checkpoints"]`, if given, a run is resumed that has the same config,
+            code (`custom_config["code"]`, any text), base model and data. Training starts from the
+            weights of `base_model`, if given. All GPUs of the machine are used, and the workers of
+            TF_CONFIG, each of which must call this.
     """
     config = TrainConfig.from_json(fn_args.custom_config[TRAIN_CONFIG_KEY])
     code = fn_args.custom_config.get(CODE_KEY)
@@ -111,7 +111,7 @@ def fit_and_export(
     strategy: tf.distribute.Strategy | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Train a model and write it as a SavedModel; with several workers, the chief writes.
+    """Trains a model and exports it as a SavedModel; with several workers, the chief exports.
 
     Args:
         config: What to train and how.
@@ -121,14 +121,14 @@ def fit_and_export(
         model_dir: Folder that receives the SavedModel.
         run_dir: Folder that receives the history and TensorBoard's events.
         checkpoints: Folder of the checkpoints of many runs; none are written if not given.
-        code: Any text that changes with the code: a run goes on only with its own.
+        code: Any text that changes with the code: a run is resumed only with its own.
         base_model: Model to take the first weights from.
         run: Name of this run's folder in `checkpoints`; a digest of all it depends on if not given.
         strategy: Strategy to train by; that of all GPUs of this machine if not given.
         clock: Seconds, monotonic; the same on all workers.
 
     Raises:
-        ValueError: Config, data or base model are no good.
+        ValueError: Config, data or base model are invalid.
         schedule.NonFiniteError: Loss or metric is NaN or infinite and the schedule says raise.
         preemption.Preempted: SIGTERM arrived; the last finished epoch is in `checkpoints`.
     """
@@ -191,11 +191,11 @@ def fit_and_export(
 
 
 def tuner_fn(fn_args: "FnArgs") -> "TunerFnResult":
-    """Search for hyperparameters, each trial a run of the loop.
+    """Returns a search for hyperparameters, each trial a run of the loop.
 
     Args:
         fn_args: From TFX's Tuner. `custom_config` is that of `run_fn`, and "trials", how many to
-            try; a search that was ended goes on from the folder "checkpoints".
+            try. A search is resumed from the folder "checkpoints", if given.
     """
     from tfx.components.tuner.component import TunerFnResult
 
@@ -210,21 +210,20 @@ def tuner_fn(fn_args: "FnArgs") -> "TunerFnResult":
         tf.config.experimental.enable_op_determinism()
 
     def trial(values: Mapping[str, Any]) -> float:
-        tried = tuned(config, values)
+        trial_config = tuned(config, values)
         keras.backend.clear_session()
         record = train(
-            *_build(tried, training),
-            training_factory(training, tried.features, tried.loop.seed),
-            evaluation_dataset(validation, tried.loop.eval_batch_size),
-            tried.schedule,
+            *_build(trial_config, training),
+            training_factory(training, trial_config.features, trial_config.loop.seed),
+            evaluation_dataset(validation, trial_config.loop.eval_batch_size),
+            trial_config.schedule,
             num_examples=len(training.y),
-            batch_size=tried.loop.batch_size,
-            micro_batch=tried.loop.micro_batch,
-            steps_per_call=tried.loop.steps_per_call,
+            batch_size=trial_config.loop.batch_size,
+            micro_batch=trial_config.loop.micro_batch,
+            steps_per_call=trial_config.loop.steps_per_call,
             verbose=False,
         )
-        values_seen = [epoch.metrics[record.monitor] for epoch in record.epochs]
-        return record.best.metrics[record.monitor] if record.best else values_seen[-1]
+        return (record.best or record.epochs[-1]).metrics[record.monitor]
 
     directory = fn_args.working_dir
     if checkpoints := fn_args.custom_config.get(CHECKPOINTS_KEY):
@@ -242,7 +241,7 @@ def _build(config: TrainConfig, training: Split) -> tuple[keras.Model, keras.opt
 
 
 def _run_name(code: str | None, base_model: str | None, config: TrainConfig, *splits: Split) -> str:
-    """A name by content for the folder of a run: TFX gives every execution new folders."""
+    """Returns a name by content for the folder of a run: TFX gives executions new folders."""
     digest = hashlib.sha256(config.to_json().encode())
     digest.update(str(code).encode())
     if base_model:

@@ -28,7 +28,7 @@ from trainer_module.schedule.strategy import (
     make_change,
     parse_plan,
 )
-from trainer_module.util.checks import check_fields, require
+from trainer_module.util.checks import UserError, check_fields, require
 
 MAX_ROLLBACKS = 3
 """Rollbacks in a row before the run is given up: at factor 4, a learning rate 64 times smaller."""
@@ -38,7 +38,7 @@ HYSTERESIS = 1.5
 choice."""
 
 
-class NonFiniteError(ValueError):
+class NonFiniteError(UserError):
     """Loss or metric is NaN or infinite and `on_nonfinite` is raise."""
 
 
@@ -163,8 +163,9 @@ def step(
     nonfinite = _nonfinite({"loss": loss, config.plateau.monitor: metric})
     if nonfinite and config.on_nonfinite == "raise":
         raise NonFiniteError(
-            f"loss and metric must be finite, got {nonfinite} in epoch {state.epoch}."
-            ' Lower learning_rate, or try on_nonfinite="rollback_and_reduce".'
+            f"loss and metric must be finite (epoch {state.epoch})",
+            nonfinite,
+            "Lower `learning_rate`, or try `on_nonfinite=rollback_and_reduce`.",
         )
     limit = _limit(config, state, elapsed_seconds)
     if nonfinite and config.on_nonfinite == "rollback_and_reduce":

@@ -249,7 +249,8 @@ class TrainingLoop:
                     record = self.run_epoch()
                 except NonFiniteError as error:
                     self._best.restore_model(self._model)
-                    raise NonFiniteError(f"{error}{self._restart_advice()}") from error
+                    remedy = f"{error.remedy}{self._restart_advice()}"
+                    raise NonFiniteError(error.rule, error.value, remedy) from error
                 # Only after the decision, so that a resumed run does not decide again.
                 self.save_checkpoint()
                 self._callbacks.notify("on_epoch_end", record)

@@ -66,7 +66,7 @@ def test_a_search_that_was_ended_goes_on(tmp_path):
 def test_trials_that_diverge_are_passed_over(tmp_path, capsys):
     def diverges(values):
         if values != DEFAULTS:
-            raise NonFiniteError("loss is nan")
+            raise NonFiniteError("loss is nan", "nan", "Lower it.")
         return 0.5
 
     tuner = search(tmp_path, diverges, trials=6)
