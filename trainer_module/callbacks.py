@@ -13,12 +13,11 @@ import tensorflow as tf
 
 from trainer_module.history import EpochRecord, History, measured
 from trainer_module.schedule import schedule
-from trainer_module.schedule.scaling import TrainingSpec
 from trainer_module.schedule.schedule import ScheduleConfig
 from trainer_module.schedule.state import ScheduleState, Stage
 from trainer_module.schedule.strategy import STRATEGIES
 from trainer_module.training.checkpoint import Checkpoints, Snapshot
-from trainer_module.training.optimizer import first_learning_rate, inner, kind
+from trainer_module.training.optimizer import first_learning_rate, inner, training_spec
 from trainer_module.util.checks import UserError, require
 
 
@@ -106,8 +105,7 @@ class PlateauCallback(keras.callbacks.Callback):  # type: ignore[misc]
         )
         if not optimizer.built:
             optimizer.build(self.model.trainable_variables)
-        momentum = float(getattr(inner(optimizer), "momentum", 0.0))
-        self._spec = TrainingSpec(self.num_examples, kind(optimizer), momentum)
+        self._spec = training_spec(optimizer, self.num_examples)
         self._description = {
             "schedule": asdict(self._config),
             "batch_size": self._first_batch_size,

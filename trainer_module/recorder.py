@@ -11,8 +11,7 @@ import tensorflow as tf
 
 from trainer_module import history
 from trainer_module.history import EpochRecord, History
-from trainer_module.schedule.scaling import TrainingSpec
-from trainer_module.training.optimizer import inner, kind
+from trainer_module.training.optimizer import training_spec
 from trainer_module.util.checks import require
 
 
@@ -85,10 +84,9 @@ class HistoryRecorder(tf.keras.callbacks.Callback):  # type: ignore[misc]
         optimizer = self.model.optimizer
         before = past[-1].updates if past else 0
         updates = int(optimizer.iterations.numpy()) - self._updates - before
-        momentum = float(getattr(inner(optimizer), "momentum", 0.0) or 0.0)
         record = EpochRecord.after(
             past[-1] if past else None,
-            TrainingSpec(max(updates, 1) * self._batch_size, kind(optimizer), momentum),
+            training_spec(optimizer, max(updates, 1) * self._batch_size),
             metrics=values,
             learning_rate=self._rate,
             batch_size=self._batch_size,

@@ -7,16 +7,7 @@ from trainer_module.models.layers import conv_bn_relu, pixels, scaled
 
 
 def build(input_shape: tuple[int, ...], num_classes: int, config: NetworkConfig) -> keras.Model:
-    """Stages of two convolutions, halving the image until it is 4 to 7 pixels wide.
-
-    Args:
-        input_shape: (height, width, channels).
-        num_classes: Number of logits.
-        config: Width and dropout.
-
-    Returns:
-        Model from float32 [N, H, W, C], 0 to 255, to logits [N, num_classes].
-    """
+    """Returns stages of two convolutions, halving the image until it is 4 to 7 pixels wide."""
     inputs = keras.Input(input_shape)
     x = pixels(inputs)
     filters, side = 32, min(input_shape[:2])

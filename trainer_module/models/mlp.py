@@ -7,16 +7,7 @@ from trainer_module.models.layers import scaled
 
 
 def build(input_shape: tuple[int, ...], num_classes: int, config: NetworkConfig) -> keras.Model:
-    """Two hidden layers of 128 and 64 ReLU units.
-
-    Args:
-        input_shape: Shape of one example; flattened if it has more than one dimension.
-        num_classes: Number of logits.
-        config: Width and dropout.
-
-    Returns:
-        Model from float32 [N, *input_shape] to logits [N, num_classes].
-    """
+    """Returns two hidden layers of 128 and 64 ReLU units."""
     inputs = keras.Input(input_shape)
     x = keras.layers.Flatten()(inputs) if len(input_shape) > 1 else inputs
     for units in (128, 64):

@@ -11,13 +11,15 @@ if TYPE_CHECKING:
     import keras
 
 Builder = Callable[[tuple[int, ...], int, NetworkConfig], "keras.Model"]
+"""From the shape of an example, such as (height, width, channels) of pixel values 0 to 255, the
+number of classes, and the config, to a model that returns logits [N, num_classes]."""
 
 
 def build(input_shape: tuple[int, ...], num_classes: int, config: NetworkConfig) -> "keras.Model":
     """Builds a model from float32 [N, *input_shape] to logits [N, num_classes].
 
     Raises:
-        ValueError: No such model, or it does not return logits of that shape.
+        UserError: No such model, or it does not return logits of that shape.
     """
     model = builder(config.model)(input_shape, num_classes, config)
     require(
@@ -33,7 +35,7 @@ def builder(name: str) -> Builder:
     """Returns the function that builds the model called `name`.
 
     Raises:
-        ValueError: `name` is neither built in nor the dotted path of a function.
+        UserError: `name` is neither built in nor the dotted path of a function.
     """
     path = f"trainer_module.models.{name}.build" if name in MODELS else name
     module, _, attribute = path.rpartition(".")

@@ -7,16 +7,7 @@ from trainer_module.models.layers import conv_bn_relu, pixels, scaled
 
 
 def build(input_shape: tuple[int, ...], num_classes: int, config: NetworkConfig) -> keras.Model:
-    """Three stages of three residual blocks with 16, 32 and 64 filters.
-
-    Args:
-        input_shape: (height, width, channels).
-        num_classes: Number of logits.
-        config: Width and dropout.
-
-    Returns:
-        Model from float32 [N, H, W, C], 0 to 255, to logits [N, num_classes].
-    """
+    """Returns three stages of three residual blocks with 16, 32 and 64 filters."""
     inputs = keras.Input(input_shape)
     x = conv_bn_relu(pixels(inputs), scaled(16, config.width_multiplier))
     for stage, filters in enumerate((16, 32, 64)):

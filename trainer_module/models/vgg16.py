@@ -9,17 +9,9 @@ _BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 
 def build(input_shape: tuple[int, ...], num_classes: int, config: NetworkConfig) -> keras.Model:
-    """Thirteen convolutions in five blocks and three dense layers, as published.
+    """Returns thirteen convolutions in five blocks and three dense layers, as published.
 
     Pooling stops where a side would drop below one pixel, so small images fit as well.
-
-    Args:
-        input_shape: (height, width, channels).
-        num_classes: Number of logits.
-        config: Width and dropout.
-
-    Returns:
-        Model from float32 [N, H, W, C], 0 to 255, to logits [N, num_classes].
     """
     inputs = keras.Input(input_shape)
     x = pixels(inputs)

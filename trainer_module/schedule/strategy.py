@@ -120,55 +120,36 @@ def apply_change(
     return max(decayed, min(limits.learning_rate, learning_rate)), grown
 
 
-_TERM = re.compile(r"(batch)\s*\*\s*(\S+)|(lr)\s*/\s*(\S+)", re.IGNORECASE)
-_REMEDY = (
-    "Give one action for each plateau, separated by commas, such as `plan=batch*5, lr/5, lr/5`,"
-    " or `plan=batch*2 lr/2` for both at one plateau."
-)
+_TERM = re.compile(r"(batch\s*\*|lr\s*/)\s*(\S+)", re.IGNORECASE)
 
 
 def parse_plan(text: str) -> tuple[Change, ...]:
     """Parses a list of actions such as "batch*5, lr/5, batch*2 lr/2".
 
     Raises:
-        UserError: An empty plan or action, a term that is neither batch*F nor lr/F, a factor not
-            finite or not above 1, or the same term twice at one plateau.
+        UserError: An action is not batch*F, lr/F or both, with a finite F above 1.
     """
-    require(bool(text.strip()), "`plan` must hold at least one action", text, _REMEDY)
     return tuple(_parse_change(action) for action in text.split(","))
 
 
 def _parse_change(text: str) -> Change:
-    factors: dict[str, float] = {}
-    rest = text.strip()
-    require(bool(rest), "`plan` must have an action at each plateau", text, _REMEDY)
-    while rest:
-        term = _TERM.match(rest)
-        require(
-            term is not None, "an action of `plan` must be batch*F, lr/F or both", rest, _REMEDY
-        )
-        assert term is not None
-        name = (term[1] or term[3]).lower()
-        require(
-            name not in factors,
-            f"an action of `plan` must have {name} only once",
-            text.strip(),
-            _REMEDY,
-        )
-        factors[name] = _parse_factor(term[2] or term[4], term[0])
-        rest = rest[term.end() :].lstrip()
-    return Change(factors.get("batch", 1.0), factors.get("lr", 1.0))
-
-
-def _parse_factor(text: str, term: str) -> float:
-    try:
-        factor = float(text)
-    except ValueError:
-        factor = math.nan
+    terms = _TERM.findall(text)
+    factors = {term[0].lower(): _parse_factor(factor) for term, factor in terms}
     require(
-        1 < factor < math.inf,
-        "the factor of an action of `plan` must be a number above 1",
-        term,
-        _REMEDY,
+        # Each term once, and nothing else.
+        len(factors) == len(terms) > 0
+        and not _TERM.sub("", text).strip()
+        and all(1 < factor < math.inf for factor in factors.values()),
+        "each action of `plan` must be batch*F, lr/F or both, F being a number above 1",
+        text.strip(),
+        "Give an action for each plateau, separated by commas, such as `plan=batch*5, lr/5, lr/5`,"
+        " or `plan=batch*2 lr/2` for both at one plateau.",
     )
-    return factor
+    return Change(factors.get("b", 1.0), factors.get("l", 1.0))
+
+
+def _parse_factor(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

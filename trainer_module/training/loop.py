@@ -18,7 +18,6 @@ from trainer_module.distributed import strategies
 from trainer_module.history import EpochRecord, History
 from trainer_module.schedule import schedule
 from trainer_module.schedule.plateau import PlateauConfig
-from trainer_module.schedule.scaling import TrainingSpec
 from trainer_module.schedule.schedule import NonFiniteError, ScheduleConfig
 from trainer_module.schedule.state import Decision, ScheduleState
 from trainer_module.training import checkpoint, noise
@@ -34,7 +33,7 @@ from trainer_module.training.checkpoint import Checkpoints, Snapshot
 from trainer_module.training.epoch import EpochTrainer
 from trainer_module.training.model import build, check_model, prepare_optimizer
 from trainer_module.training.objective import Metrics, Objective
-from trainer_module.training.optimizer import averages, describe, first_learning_rate, inner, kind
+from trainer_module.training.optimizer import averages, describe, first_learning_rate, training_spec
 from trainer_module.training.step import Steps
 from trainer_module.util.checks import require
 from trainer_module.util.preemption import leaving_on_sigterm
@@ -208,8 +207,7 @@ class TrainingLoop:
         self._config = config
         self._callbacks = Callbacks(callbacks)
         self._clock = clock
-        momentum = float(getattr(inner(optimizer), "momentum", 0.0))
-        self._spec = TrainingSpec(num_examples, kind(optimizer), momentum)
+        self._spec = training_spec(optimizer, num_examples)
         self._state = schedule.initial_state(
             config, self._spec, first_learning_rate(optimizer), batch_size
         )

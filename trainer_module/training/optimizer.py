@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from trainer_module.config import OptimizerConfig
+from trainer_module.schedule.scaling import TrainingSpec
 from trainer_module.util.checks import require
 
 
@@ -37,6 +38,12 @@ def kind(optimizer: keras.optimizers.Optimizer) -> str:
     of_keras = next(base for base in own.__mro__ if base.__module__.startswith("keras."))
     followed = own if of_keras is keras.optimizers.Optimizer else of_keras
     return str(followed.__name__)
+
+
+def training_spec(optimizer: keras.optimizers.Optimizer, num_examples: int) -> TrainingSpec:
+    """Returns what the schedule must know of a training with an optimizer."""
+    momentum = float(getattr(inner(optimizer), "momentum", 0.0) or 0.0)
+    return TrainingSpec(num_examples, kind(optimizer), momentum)
 
 
 def describe(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:

@@ -37,33 +37,31 @@ class TestParse:
         assert parse_plan(text) == plan
 
     @pytest.mark.parametrize(
-        ("text", "rule", "received"),
+        ("text", "received"),
         [
-            ("", "at least one action", "''"),
-            ("   ", "at least one action", "'   '"),
-            ("lr/5,", "an action at each plateau", "''"),
-            ("lr/5,,lr/5", "an action at each plateau", "''"),
-            ("lr*5", "must be batch*F, lr/F or both", "'lr*5'"),
-            ("batch/5", "must be batch*F, lr/F or both", "'batch/5'"),
-            ("momentum*2", "must be batch*F, lr/F or both", "'momentum*2'"),
-            ("lr/5 then stop", "must be batch*F, lr/F or both", "'then stop'"),
-            ("lr/", "must be batch*F, lr/F or both", "'lr/'"),
-            ("lr/2 lr/2", "lr only once", "'lr/2 lr/2'"),
-            ("lr/1", "a number above 1", "'lr/1'"),
-            ("batch*0.5", "a number above 1", "'batch*0.5'"),
-            ("lr/-4", "a number above 1", "'lr/-4'"),
-            ("lr/nan", "a number above 1", "'lr/nan'"),
-            ("batch*inf", "a number above 1", "'batch*inf'"),
-            ("batch*two", "a number above 1", "'batch*two'"),
+            ("", ""),
+            ("   ", ""),
+            ("lr/5,", ""),
+            ("lr/5,,lr/5", ""),
+            ("lr*5", "lr*5"),
+            ("lr/5, batch/5", "batch/5"),
+            ("momentum*2", "momentum*2"),
+            ("lr/5 then stop", "lr/5 then stop"),
+            ("lr/", "lr/"),
+            ("lr/2 lr/2", "lr/2 lr/2"),
+            ("lr/1", "lr/1"),
+            ("batch*0.5", "batch*0.5"),
+            ("lr/-4", "lr/-4"),
+            ("lr/nan", "lr/nan"),
+            ("batch*inf", "batch*inf"),
+            ("batch*two", "batch*two"),
         ],
     )
-    def test_an_error_gives_rule_value_and_remedy(self, text, rule, received):
-        with pytest.raises(ValueError) as error:
+    def test_an_error_gives_rule_value_and_remedy(self, text, received):
+        with pytest.raises(ValueError, match=r"must be batch\*F, lr/F or both") as error:
             parse_plan(text)
-        message = str(error.value)
-        assert rule in message
-        assert f"got {received}. " in message
-        assert "`plan=batch*5, lr/5, lr/5`" in message
+        assert f"got {received!r}. " in str(error.value)
+        assert "`plan=batch*5, lr/5, lr/5`" in str(error.value)
 
 
 class TestRegistry:
