@@ -2,11 +2,15 @@ import logging
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from trainer_module.util import environment
 
 environment.prepare()
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
+# The time of an example depends on the machine and on what else runs there.
+settings.register_profile("without deadline", deadline=None)
+settings.load_profile("without deadline")
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeAlias
@@ -266,7 +267,7 @@ def tuned(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
             width_multiplier, or some of them.
 
     Raises:
-        UserError: A name that is none of these, or a value out of range.
+        ValueError: A name that is none of these, or a value out of range.
     """
     unknown = sorted(set(values) - set(_TUNED))
     require(
@@ -275,10 +276,9 @@ def tuned(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
         unknown,
         "Let the tuner search over those names, or set the others in the config.",
     )
-    fields = json.loads(config.to_json())
+    fields = dataclasses.asdict(config)
     for name, value in values.items():
-        part = fields
-        for key in _TUNED[name]:
-            part = part[key]
+        part = functools.reduce(operator.getitem, _TUNED[name], fields)
         part[name] = value
-    return TrainConfig.from_json(json.dumps(fields))
+    result: TrainConfig = _adapter().validate_python(fields)
+    return result

@@ -93,14 +93,17 @@ def test_bad_values_are_named_with_rule_and_remedy(make, message):
         make()
 
 
-def test_tuned_values_go_where_they_belong():
+@pytest.mark.parametrize("base", CONFIGS)
+def test_tuned_values_go_where_they_belong(base):
     values = {"learning_rate": 0.5, "batch_size": 9, "patience": 2, "width_multiplier": 0.5}
-    config = tuned(CONFIGS[0], values)
+    config = tuned(base, values)
     assert config.optimization.learning_rate == 0.5
     assert config.loop.batch_size == 9
     assert config.schedule.plateau.patience == 2
     assert config.network.width_multiplier == 0.5
-    assert tuned(CONFIGS[0], {}) == CONFIGS[0]
+    assert tuned(base, {}) == base
+    with pytest.raises(ValueError, match="batch_size"):
+        tuned(base, {"batch_size": 0})
 
 
 def test_an_unknown_tuned_value_is_refused():

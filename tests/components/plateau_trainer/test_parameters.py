@@ -1,7 +1,7 @@
 import dataclasses
 import json
 
-from hypothesis import given, settings
+from hypothesis import given
 from schedules import SCHEDULES
 
 from components.plateau_trainer.parameters import assemble, summary, without_schedule
@@ -12,7 +12,6 @@ from trainer_module.schedule.parameters import parameters
 CONFIG = TrainConfig(features=ImageFeatures(height=8, width=8), classes=("dark", "light"))
 
 
-@settings(deadline=None)
 @given(SCHEDULES)
 def test_a_config_survives_too(schedule):
     config = dataclasses.replace(CONFIG, schedule=schedule)

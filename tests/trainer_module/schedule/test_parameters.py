@@ -1,7 +1,7 @@
 import dataclasses
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from schedules import SCHEDULES
 
 from trainer_module.schedule import parameters
@@ -9,7 +9,6 @@ from trainer_module.schedule.plateau import PlateauConfig
 from trainer_module.schedule.schedule import ScheduleConfig
 
 
-@settings(deadline=None)
 @given(SCHEDULES)
 def test_a_schedule_survives_its_way_through_flat_parameters(schedule):
     flat = parameters.parameters(schedule)

@@ -620,9 +620,12 @@ class TestProperties:
             assert state.stop_reason == decision.stop_reason
 
 
-def test_the_state_is_plain_json():
-    state = plateau_state(config())
-    fields = json.loads(state.to_json())
-    assert fields["learning_rate"] == 0.001
-    assert fields["plateau"]["bad_evaluations"] == 1
-    assert ScheduleState.from_json(state.to_json()) == state
+def test_the_state_of_a_checkpoint_of_version_0_1_is_read():
+    text = """{"actions_taken": 1, "auto_choice": "batch", "batch_size": 256, "epoch": 12,
+        "learning_rate": 0.05, "plateau": {"bad_evaluations": 1, "best": 0.75, "cooldown_left": 2,
+        "ema": 0.5, "ema_weight": 0.25, "reference": 0.7, "window": [0.5, 0.7]},
+        "rollbacks": 0, "stop_reason": null}"""
+    state = ScheduleState.from_json(text)
+    assert state.plateau == PlateauState(0.75, 0.7, 1, 2, (0.5, 0.7), 0.5, 0.25)
+    assert state == ScheduleState(state.plateau, 12, 0.05, 256, 1, 0, "batch", None)
+    assert json.loads(state.to_json()) == json.loads(text)
