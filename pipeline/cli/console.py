@@ -81,7 +81,7 @@ def table(title: str, *names: str, numbers: Sequence[str] = (), gap: int = 1) ->
         numbers: Columns among them that are aligned to the right.
         gap: Spaces between columns, beyond one.
     """
-    made = Table(
+    listing = Table(
         title=title,
         title_justify="left",
         caption_justify="left",
@@ -90,34 +90,34 @@ def table(title: str, *names: str, numbers: Sequence[str] = (), gap: int = 1) ->
         padding=(0, gap, 0, 0),
     )
     for name in names:
-        made.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
-    return made
+        listing.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
+    return listing
 
 
 def presets() -> RenderableType:
     """Returns the presets as a table."""
-    listed = table("plateau run PRESET", "preset", "what", "data", "model", "strategy")
+    listing = table("plateau run PRESET", "preset", "what", "data", "model", "strategy")
     for name, preset in PRESETS.items():
         config = preset.build()
-        listed.add_row(
+        listing.add_row(
             f"[bold]{name}[/]",
             escape(preset.purpose),
             escape(preset.data),
             config.network.model,
             config.schedule.strategy,
         )
-    return listed
+    return listing
 
 
 def print_runs(console: Console, folder: Folder) -> None:
     """Prints the runs of an output folder, the newest first, and which version is served."""
     names = "run", "when", "data", "strategy", "best", "test", "blessed", "pushed", "state"
-    listed = table(escape(str(folder.path)), *names, numbers=("best", "test"), gap=0)
+    listing = table(escape(str(folder.path)), *names, numbers=("best", "test"), gap=0)
     # On a narrow console a run takes two lines, broken where it reads best.
     gap = " " if console.width >= _WIDE else "\n"
     for run in folder.runs:
         state = Text(run.state, style=_COLOURS[run.state])
-        listed.add_row(
+        listing.add_row(
             run.id,
             f"{run.began:%Y-%m-%d}{gap}{run.began:%H:%M}",
             run.data or NONE,
@@ -128,7 +128,7 @@ def print_runs(console: Console, folder: Folder) -> None:
             Text(_pushed(run, gap), style="bold" if run.served else ""),
             state.append(f"{gap}{_cached(run)}", style="default") if run.cached else state,
         )
-    console.print(listed)
+    console.print(listing)
     monitors = sorted({run.monitor for run in folder.runs if run.monitor})
     if monitors:
         console.print(Text(f"best: best {' or '.join(monitors)}; test: accuracy on the test split"))

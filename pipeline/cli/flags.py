@@ -79,8 +79,8 @@ def spell(text: str, config: Any) -> str:
         name, value = match.groups()
         if name not in flags:
             return match[0]
-        given = "" if value is None else f" {shlex.quote(value)}"
-        return f"--{name.replace('_', '-')}{given}"
+        argument = "" if value is None else f" {shlex.quote(value)}"
+        return f"--{name.replace('_', '-')}{argument}"
 
     return _FIELD.sub(flag, text)
 

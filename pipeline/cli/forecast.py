@@ -77,9 +77,9 @@ def make_plan(config: PlanConfig) -> Plan:
 def show(plan: Plan) -> RenderableType:
     """Returns a forecast as a table, with its sentences."""
     numbers = "learning rate", "batch", "steps/epoch", "update noise"
-    made = table(f"Plan of {plan.name}", "from", "changes", *numbers, numbers=numbers, gap=0)
+    listing = table(f"Plan of {plan.name}", "from", "changes", *numbers, numbers=numbers, gap=0)
     for row, stage in enumerate(plan.stages):
-        made.add_row(
+        listing.add_row(
             f"plateau {stage.index}" if stage.index else "end of warm-up" if row else "start",
             CHANGES[stage.action],
             # Six digits without an exponent, so that rates compare at a glance.
@@ -88,7 +88,7 @@ def show(plan: Plan) -> RenderableType:
             f"{stage.steps_per_epoch:,}",
             f"{stage.update_noise:.4g}",
         )
-    return Group(made, *map(Text, plan.sentences))
+    return Group(listing, *map(Text, plan.sentences))
 
 
 def _stop(schedule: ScheduleConfig, last: int) -> str:

@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Callable, Iterator
 
-from rich import box
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -12,6 +11,7 @@ from rich.text import Text
 from trainer_module.util.text import visible
 
 from ..predict import PredictConfig, Summary
+from .console import table
 
 _SHOWN = 10
 
@@ -20,9 +20,9 @@ _SHOWN = 10
 def progress(console: Console) -> Iterator[Callable[[], None]]:
     """Counts examples where the console is a terminal."""
     columns = SpinnerColumn(), TextColumn("{task.completed} examples"), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True) as shown:
-        task = shown.add_task("", total=None)
-        yield lambda: shown.advance(task)
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda: bar.advance(task)
 
 
 def print_summary(console: Console, summary: Summary, config: PredictConfig) -> None:
@@ -52,21 +52,18 @@ def print_summary(console: Console, summary: Summary, config: PredictConfig) -> 
 
 
 def _table(summary: Summary) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    has_rows = any(each.example.row is not None for each in summary.first)
-    has_labels = summary.labelled > 0
-    for name, there in (("file", True), ("row", has_rows), ("label", has_labels)):
-        if there:
-            table.add_column(name, overflow="fold")
-    for number in range(1, max(len(each.classes) for each in summary.first) + 1):
-        table.add_column("class" if number == 1 else f"class {number}", overflow="fold")
-    for classes, probabilities, example in (
-        (each.classes, each.probabilities, each.example) for each in summary.first
-    ):
-        cells = [visible(str(example.source))]
-        cells += [str(example.row)] if has_rows else []
-        cells += [visible(example.label or "")] if has_labels else []
-        for name, probability in zip(classes, probabilities, strict=True):
-            cells.append(f"{visible(name)}  {probability:.4f}")
-        table.add_row(*map(Text, cells))
-    return table
+    optional = {
+        "row": any(each.example.row is not None for each in summary.first),
+        "label": summary.labelled > 0,
+    }
+    extra = [name for name, is_used in optional.items() if is_used]
+    top = max(len(each.classes) for each in summary.first)
+    classes = ["class", *(f"class {number}" for number in range(2, top + 1))]
+    listing = table("", "file", *extra, *classes)
+    for each in summary.first:
+        cells = {"row": str(each.example.row), "label": visible(each.example.label or "")}
+        best = zip(each.classes, each.probabilities, strict=True)
+        words = (f"{visible(name)}  {probability:.4f}" for name, probability in best)
+        row = visible(str(each.example.source)), *(cells[name] for name in extra), *words
+        listing.add_row(*map(Text, row))
+    return listing

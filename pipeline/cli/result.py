@@ -25,23 +25,23 @@ def print_result(console: Console, result: RunResult) -> None:
 
 
 def _steps(steps: tuple[Step, ...]) -> Table:
-    made = table("Components", "component", "seconds", "state", numbers=("seconds",))
+    listing = table("Components", "component", "seconds", "state", numbers=("seconds",))
     for step in steps:
-        made.add_row(step.component, f"{step.seconds:.1f}", step.state)
-    return made
+        listing.add_row(step.component, f"{step.seconds:.1f}", step.state)
+    return listing
 
 
 def _metrics(evaluation: Evaluation) -> Table:
     title = "Evaluation, with 95 % intervals"
     columns = "examples", "accuracy", "interval", "cross-entropy"
-    made = table(title, "test split", *columns, numbers=columns)
+    listing = table(title, "test split", *columns, numbers=columns)
     rows = [("candidate", evaluation.candidate)]
     if evaluation.baseline is not None:
         rows.append(("baseline (last blessed)", evaluation.baseline))
     rows += [(f"candidate, class {name}", each) for name, each in evaluation.classes[:WORST]]
     for name, metrics in rows:
         low_high = metrics.interval
-        made.add_row(
+        listing.add_row(
             escape(visible(name)),
             NONE if metrics.examples is None else str(metrics.examples),
             decimals(metrics.values.get(ACCURACY)),
@@ -49,17 +49,17 @@ def _metrics(evaluation: Evaluation) -> Table:
             decimals(metrics.values.get(CROSSENTROPY)),
         )
     if len(evaluation.classes) > WORST:
-        made.caption = f"the worst {WORST} of {len(evaluation.classes)} classes"
-    return made
+        listing.caption = f"the worst {WORST} of {len(evaluation.classes)} classes"
+    return listing
 
 
 def _gates(gates: tuple[Check, ...]) -> Table:
     numbers = "value", "threshold", "margin"
-    made = table("Gates", "gate", *numbers, "beyond interval", "verdict", numbers=numbers)
+    listing = table("Gates", "gate", *numbers, "beyond interval", "verdict", numbers=numbers)
     by_class = [gate for gate in gates if gate.subject is not None]
     listed = [gate for gate in by_class if not gate.passed] or by_class[:WORST]
     for gate in [*(gate for gate in gates if gate.subject is None), *listed]:
-        made.add_row(
+        listing.add_row(
             escape(visible(gate.rule)),
             decimals(gate.value),
             decimals(gate.threshold),
@@ -68,8 +68,8 @@ def _gates(gates: tuple[Check, ...]) -> Table:
             "[green]passed[/]" if gate.passed else "[red]failed[/]",
         )
     if len(by_class) > len(listed):
-        made.caption = f"and {len(by_class) - len(listed)} more classes that passed"
-    return made
+        listing.caption = f"and {len(by_class) - len(listed)} more classes that passed"
+    return listing
 
 
 def _warnings(evaluation: Evaluation) -> list[str]:
