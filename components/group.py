@@ -1,4 +1,4 @@
-"""Things one after the other, cut into groups that fit the memory."""
+"""Batches of items, bounded in count and total size."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -9,16 +9,15 @@ _Item = TypeVar("_Item")
 def groups(
     items: Iterable[_Item], size_of: Callable[[_Item], int], most: int, most_bytes: int
 ) -> Iterator[list[_Item]]:
-    """Cut into groups: many small items, few large ones.
+    """Batches items by count and total size, and takes no more of them than a batch needs.
 
-    A group ends with the item that makes it full, so it may have that item's bytes more than
-    `most_bytes`.
+    A batch ends with the item that makes it full, so it may exceed `most_bytes` by that item.
 
     Args:
-        items: In their order; no more are taken than the group at hand needs.
+        items: In their order.
         size_of: Bytes of an item.
-        most: Items in a group, at most.
-        most_bytes: Bytes at which a group is full.
+        most: Items in a batch, at most.
+        most_bytes: Bytes at which a batch is full.
     """
     group: list[_Item] = []
     size = 0

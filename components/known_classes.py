@@ -78,7 +78,7 @@ def check(model: Path, new: Known, *, allow_change: bool) -> None:
         return
     remedy = "To keep both models, push to another folder (`output`, or the parameter pushed)."
     if may_change:
-        remedy = f"To replace it, set `allow_class_change=True`. {remedy}"
+        remedy = f"To replace it, set `allow_class_change`. {remedy}"
     failed = Check(
         f"classes of {model}",
         "not recorded" if old is None else f"{old.kind}, {listed(old.classes)}",

@@ -45,23 +45,18 @@ _MAX_LINES, _MAX_PATHS, _MAX_SUFFIXES, _MAX_SUFFIX = 10, 3, 5, 16
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Images of a data folder.
-
-    Attributes:
-        root: The data folder.
-        classes: Class names, sorted; Unicode in composed form (NFC).
-        files: Paths relative to root, with "/", sorted, by the split their folder names. Without
-            split folders all are under "train".
-        carved: Splits without a folder of their own: they are drawn from "train".
-        left_out: Number of files below the class folders that are no images, by suffix in lower
-            case.
-    """
+    """Images of a data folder."""
 
     root: Path
+    """The data folder."""
     classes: tuple[str, ...]
+    """Class names, sorted; Unicode in composed form (NFC)."""
     files: Mapping[str, tuple[str, ...]]
+    """Paths relative to root, with "/", sorted, by split; without split folders all in "train"."""
     carved: tuple[str, ...]
+    """Splits without a folder of their own: they are drawn from "train"."""
     left_out: Mapping[str, int] = field(default_factory=dict)
+    """Number of files below the class folders that are no images, by suffix in lower case."""
 
     def __len__(self) -> int:
         """Number of image files."""

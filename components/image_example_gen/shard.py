@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,20 +53,15 @@ def hand_out(shards: Sequence[Sequence[tuple[str, str]]], folder: str) -> int:
 def report(folder: str, index: int) -> dict[str, Any]:
     """Returns what `WriteShard` reports of a shard.
 
-    Args:
-        folder: Where the shards were handed out.
-        index: Number of the shard.
-
-    Returns:
-        "counts", images by split and class; "bad", (path, what is wrong) of each image left out;
-        "converted", by format and mode (size of the PNG, path) of each file stored as PNG; "keys",
-        by class, what decided the split of the images that were not in a split folder, left out
-        ones excepted.
+    It has "counts", images by split and class; "bad", (path, what is wrong) of each image left out;
+    "converted", by format and mode (size of the PNG, path) of each file stored as PNG; "keys", by
+    class, the keys that decided the split of the good images outside of split folders.
     """
     content: dict[str, Any] = _read_json(_report(folder, index))
     return content
 
 
+@dataclass(eq=False)
 class WriteShard(beam.DoFn):  # type: ignore[misc]
     """Reads the images of a shard and writes the good ones, one file for each split.
 
@@ -73,55 +69,39 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
     dozen, so memory does not grow with the data, and the files are the same on every run.
     """
 
-    def __init__(
-        self,
-        root: str,
-        carved: tuple[str, ...],
-        uris: dict[str, str],
-        folder: str,
-        shards: int,
-        *,
-        group_by: str | None = None,
-        moved: Mapping[int, str] | None = None,
-        overlapping: bool = True,
-    ) -> None:
-        """Takes what all shards have in common.
-
-        Args:
-            root: The data folder.
-            carved: Splits that are drawn from "train".
-            uris: Folder of each split.
-            folder: Where the shards were handed out.
-            shards: Number of them.
-            group_by: Regular expression that finds the group in an image's path.
-            moved: The split of each key for which it is not `split_of`.
-            overlapping: Whether to decode on a thread of its own, which costs a tenth where other
-                workers use all cores already.
-        """
-        self._root = root
-        self._carved = carved
-        self._uris = uris
-        self._folder = folder
-        self._shards = shards
-        self._group_by = group_by
-        self._moved = moved or {}
-        self._overlapping = overlapping
+    root: str
+    """The data folder."""
+    carved: tuple[str, ...]
+    """Splits that are drawn from "train"."""
+    uris: Mapping[str, str]
+    """Folder of each split."""
+    folder: str
+    """Where the shards were handed out."""
+    shards: int
+    """Number of them."""
+    group_by: str | None = None
+    """Regular expression that finds the group in an image's path."""
+    moved: Mapping[int, str] = field(default_factory=dict)
+    """The split of each key for which it is not `split_of`."""
+    overlapping: bool = True
+    """Whether to decode on a thread of its own, which costs a tenth where other workers use all
+    cores already."""
 
     def process(self, index: int) -> Iterator[None]:
         """Writes data_tfrecord-<shard>-of-<shards>.gz in each split with examples, and a report."""
-        name = f"data_tfrecord-{index:05d}-of-{self._shards:05d}.gz"
-        places = {split: f"{uri}/{name}" for split, uri in self._uris.items()}
+        name = f"data_tfrecord-{index:05d}-of-{self.shards:05d}.gz"
+        places = {split: f"{uri}/{name}" for split, uri in self.uris.items()}
         for place in places.values():
             # A shard that is written again may have no example left in a split.
             if tf.io.gfile.exists(place):
                 tf.io.gfile.remove(place)
         bad: list[tuple[str, str]] = []
-        counts: dict[str, Counter[str]] = {split: Counter() for split in self._uris}
+        counts: dict[str, Counter[str]] = {split: Counter() for split in self.uris}
         keys: dict[str, set[int]] = {}
         converted: dict[str, list[tuple[int, str]]] = {}
         writers: dict[str, Any] = {}
         try:
-            for entry, fault in self._decoded(_read_json(_paths(self._folder, index)), bad):
+            for entry, fault in self._decoded(_read_json(_paths(self.folder, index)), bad):
                 if fault:
                     bad.append((entry.path, fault))
                     continue
@@ -144,7 +124,7 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
             "converted": converted,
             "keys": {label: sorted(values) for label, values in keys.items()},
         }
-        _write_json(_report(self._folder, index), content)
+        _write_json(_report(self.folder, index), content)
         return iter(())
 
     def _prepared(
@@ -152,11 +132,11 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
     ) -> Iterator[_Image]:
         for split, path in files:
             try:
-                content = _read(f"{self._root}/{path}")
+                content = _read(f"{self.root}/{path}")
                 key = None
-                if split == TRAIN and self._carved:
-                    key = key_of(content, path, self._group_by)
-                    split = self._moved.get(key) or split_of(key, self._carved)
+                if split == TRAIN and self.carved:
+                    key = key_of(content, path, self.group_by)
+                    split = self.moved.get(key) or split_of(key, self.carved)
                 yield _Image(split, path, key, *image.prepare(content))
             except image.BadImageError as error:
                 bad.append((path, str(error)))
@@ -168,7 +148,7 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
         batches = groups(
             self._prepared(files, bad), lambda each: len(each.content), image.GROUP, _GROUP_BYTES
         )
-        if not self._overlapping:
+        if not self.overlapping:
             for batch in batches:
                 yield from zip(batch, _faults(batch), strict=True)
             return

@@ -48,7 +48,7 @@ def test_which_models_may_take_the_place_of_which(
             continue
         with pytest.raises(GateError, match="knows the same classes") as error:
             known_classes.check(folder, new, allow_change=allow_change)
-        assert ("`allow_class_change=True`" in str(error.value)) is allowed
+        assert ("`allow_class_change`" in str(error.value)) is allowed
         assert "push to another folder" in str(error.value)
         assert ", ".join(map(repr, new.classes)) in str(error.value)
 

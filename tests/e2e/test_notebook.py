@@ -129,8 +129,8 @@ def through_our_gates(name, examples, module, label, spec, metric):
     statistics = run(theirs.StatisticsGen(examples))["statistics"]
     schema = run(theirs.SchemaGen(statistics))["schema"]
     anomalies = run(theirs.ExampleValidator(statistics, schema))["anomalies"]
-    run(AnomalyGate(anomalies, statistics, schema, label=label))
-    drift = run(DriftGate(statistics, schema, max_skew=0.1))["drift"]
+    run(AnomalyGate(anomalies=anomalies, statistics=statistics, schema=schema, label=label))
+    drift = run(DriftGate(statistics=statistics, schema=schema, max_skew=0.1))["drift"]
     transform = theirs.Transform(
         examples,
         schema,
