@@ -62,12 +62,12 @@ def test_commands_are_understood(words, tmp_path):
         assert flags.parse(predict.default(), words[2:], "plateau", "").top == 3
         return
     if words[1] == "submit":
-        # tests/pipeline/test_submit.py submits.
+        # tests/pipeline/runners/test_submit.py submits.
         config = flags.parse(submit.default(), words[2:], "plateau", "")
         assert config.file == Path("digits.yaml")
         return
     if words[1] == "compile":
-        # tests/pipeline/test_kubeflow_runner.py compiles.
+        # tests/pipeline/runners/test_kubeflow.py compiles.
         default = kubeflow.default(presets.get(words[2]).build())
         config = flags.parse(default, words[3:], "plateau", "")
         assert len(dataset.class_names(config.run)) >= 2
