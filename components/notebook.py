@@ -47,6 +47,8 @@ def plot(record: History) -> str:
     from components.page import render
     from components.training_report import figures
 
+    if not record.epochs:
+        return "<p>No epoch was finished, so there is nothing to plot.</p>"
     drawn = figures.training(record)
     text = render.page(_TEMPLATE, {"training": drawn})
     return _frame(text, drawn.figure.layout.height + 80)

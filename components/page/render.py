@@ -43,16 +43,17 @@ def page(template: Path, plots: Mapping[str, "Plot"], **values: Any) -> str:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Returns a nested config as rows of dotted name and JSON value."""
+    """Returns a nested config as rows of dotted name and JSON value, floats with six digits."""
     rows: list[tuple[str, str]] = []
     for name, value in config.items():
         path = f"{prefix}{name}"
         if isinstance(value, Mapping) and value:
             rows += flatten(value, f"{path}.")
-        elif isinstance(value, float):
-            rows.append((path, f"{value:.6g}"))
         else:
-            rows.append((path, json.dumps(value, ensure_ascii=False)))
+            short = json.loads(
+                json.dumps(value), parse_float=lambda text: float(f"{float(text):.6g}")
+            )
+            rows.append((path, json.dumps(short, ensure_ascii=False)))
     return rows
 
 

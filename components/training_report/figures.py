@@ -48,7 +48,7 @@ def pairs(history: History) -> list[tuple[str, str | None, str | None]]:
 
 def training(history: History) -> Plot:
     """Draws the method: the monitored metric, and learning rate and batch size below it."""
-    (quantity, *names), *_ = pairs(history)
+    (quantity, *names), *_ = pairs(history) or [(history.monitor, None, None)]
     made = plots.panes([quantity, "learning rate", "batch size (examples)"], [2.4, 1, 1], 520)
     key = _add_metric(made, 0, history, quantity, names)
     for pane, values, name, colour in (
@@ -86,7 +86,7 @@ def training(history: History) -> Plot:
 
 def other_metrics(history: History) -> Plot | None:
     """Draws the metrics that are not monitored; None where there are none."""
-    _, *others = pairs(history)
+    others = pairs(history)[1:]
     if not others:
         return None
     made = plots.panes([quantity for quantity, *_ in others], [1] * len(others), 180 * len(others))

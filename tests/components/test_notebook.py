@@ -28,6 +28,7 @@ def test_decisions_are_drawn_at_their_epochs() -> None:
     )
     actions = ("none", "batch_increase", "none", "lr_decay", "stop")
     epochs = [replace(first, epoch=n, action=a) for n, a in enumerate(actions, 1)]
+    assert "No epoch was finished" in notebook.plot(History({}, "val_loss", "min"))
     page = html.unescape(notebook.plot(History({}, "val_loss", "min", epochs)))
     data = re.search(r'id="page-data">(.*?)</script>', page)[1]
     plot = json.loads(data)["training"]

@@ -328,3 +328,21 @@ def test_intervals_and_classes_at_chance_are_told(
     assert f"[{low:.4f}, {high:.4f}]" in text
     assert "[0.7862, 0.8972] contains the threshold" in text
     assert f"In 1 of 3 classes the accuracy is not above chance, 0.3333: {HOSTILE}." in text
+
+
+def test_the_head_names_run_data_model_and_parameters(
+    report: Make, trained: Callable[..., History]
+) -> None:
+    history = trained(2, config={"model": [[3, 3, 1, 32], [32]], "rates": [0.1 + 0.2]})
+    made = report(run="2026-01-02T03", source=HOSTILE, model="cnn", history=history)
+    text = Elements(page.page(made)).text
+    assert f"run 2026-01-02T03 · data {HOSTILE} · model cnn · 320 parameters" in text
+    assert "[0.3]" in text, "floats of the config are shown with six digits"
+
+
+def test_epochs_without_metrics_have_a_schedule_all_the_same(
+    report: Make, trained: Callable[..., History]
+) -> None:
+    bare = dataclasses.replace(trained(1).epochs[0], metrics={})
+    history = dataclasses.replace(trained(1), epochs=(bare,))
+    assert "training" in page_data(page.page(report(history=history)))
