@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,35 @@ def test_the_update_noise_follows_the_rule_of_the_optimizer(tmp_path: Path) -> N
     fit(recorder, keras.optimizers.Adam(0.1), epochs=2)
     noise = [record.update_noise for record in recorder.history.epochs]
     assert noise == pytest.approx([0.1**2 * (40 / 8 - 1), 0.05**2 * (40 / 8 - 1)])
+
+
+OF_KERAS_2 = """
+import sys
+
+import tensorflow as tf
+
+from trainer_module import HistoryRecorder
+
+x = tf.random.normal([40, 3])
+model = tf.keras.Sequential([tf.keras.Input((3,)), tf.keras.layers.Dense(1)])
+model.compile(tf.keras.optimizers.Adam(0.1), "mse")
+recorder = HistoryRecorder(sys.argv[1], batch_size=8)
+model.fit(
+    x, x[:, :1], batch_size=8, validation_data=(x, x[:, :1]), callbacks=[recorder], verbose=0
+)
+"""
+
+
+def test_a_run_of_keras_2_is_recorded(tmp_path: Path) -> None:
+    pytest.importorskip("tf_keras")
+    subprocess.run(
+        [sys.executable, "-c", OF_KERAS_2, str(tmp_path)],
+        env={**os.environ, "TF_USE_LEGACY_KERAS": "1"},
+        cwd=Path(__file__).parents[2],
+        check=True,
+    )
+    (epoch,) = history.read(tmp_path / history.FILE_NAME).epochs
+    assert epoch.update_noise == pytest.approx(0.1**2 * (40 / 8 - 1))
 
 
 def test_a_run_without_the_monitored_metric_says_so(tmp_path: Path) -> None:

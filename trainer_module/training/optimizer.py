@@ -10,6 +10,8 @@ from trainer_module.config import OptimizerConfig
 from trainer_module.schedule.scaling import TrainingSpec
 from trainer_module.util.checks import require
 
+_KERAS = ("keras", "tf_keras")
+
 
 def build(config: OptimizerConfig) -> keras.optimizers.Optimizer:
     """Returns the Keras optimizer of a config."""
@@ -35,8 +37,9 @@ def kind(optimizer: keras.optimizers.Optimizer) -> str:
     A subclass follows the rule of Keras's; a class that has a rule of its own has its own name.
     """
     own = type(inner(optimizer))
-    of_keras = next(base for base in own.__mro__ if base.__module__.startswith("keras."))
-    followed = own if of_keras is keras.optimizers.Optimizer else of_keras
+    # HistoryRecorder meets optimizers of Keras 2 too.
+    of_keras = next((c for c in own.__mro__ if c.__module__.split(".")[0] in _KERAS), own)
+    followed = own if of_keras.__name__ == "Optimizer" else of_keras
     return str(followed.__name__)
 
 
