@@ -50,15 +50,15 @@ def plan(
     require(bool(reason), "`reason` must say why", reason, "Try `reason=checked by hand`.")
     run, output, records = lineage.find(runs.folders(output), wanted)
     record = records.run(run.name)
-    made: dict[str, Artifact] = {artifact.type: artifact for _, artifact in record.outputs}
+    outputs: dict[str, Artifact] = {artifact.type: artifact for _, artifact in record.outputs}
     state = "passed its gates" if run.blessed else f"is {run.state} without a verdict"
     require(
-        run.blessed is False and "Model" in made,
+        run.blessed is False and "Model" in outputs,
         "a push by hand needs a run whose model a gate held back",
         f"{run.id}, which {state}",
         "`plateau runs` lists the runs.",
     )
-    source = runs.place(made["Model"], output) / lineage.SERVING
+    source = runs.place(outputs["Model"], output) / lineage.SERVING
     require(
         (source / "saved_model.pb").is_file(),
         "the model must still be on the disk",
@@ -82,10 +82,10 @@ def plan(
     return Blessing(
         output=output,
         run=run,
-        model=made["Model"].id,
+        model=outputs["Model"].id,
         source=source,
         served=served,
-        artifacts={kind: runs.place(artifact, output) for kind, artifact in made.items()},
+        artifacts={kind: runs.place(artifact, output) for kind, artifact in outputs.items()},
         classes=tuple(config.get("classes", ())),
         reason=reason,
         allow_class_change=allow_class_change,

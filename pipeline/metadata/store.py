@@ -240,15 +240,15 @@ def _read(store: "MetadataStore", owns: Callable[[str], bool]) -> Records:
     protos = {e.id: e for c in pipelines for e in store.get_executions_by_context(c.id)}
     events = store.get_events_by_execution_ids(list(protos)) if protos else []
     ids = sorted({event.artifact_id for event in events})
-    made = {proto.id: artifact(proto) for proto in store.get_artifacts_by_id(ids)}
+    artifacts = {proto.id: artifact(proto) for proto in store.get_artifacts_by_id(ids)}
 
     linked: defaultdict[tuple[int, int], list[tuple[str, Artifact]]] = defaultdict(list)
     for event in events:
         # An artifact under two keys has one event, with both in its path. What a Resolver returned
         # is an INTERNAL_OUTPUT, made by others.
         for step in event.path.steps:
-            if step.HasField("key") and event.artifact_id in made:
-                pair = step.key, made[event.artifact_id]
+            if step.HasField("key") and event.artifact_id in artifacts:
+                pair = step.key, artifacts[event.artifact_id]
                 linked[event.execution_id, event.type].append(pair)
     executions = {
         id: Execution(
@@ -267,7 +267,7 @@ def _read(store: "MetadataStore", owns: Callable[[str], bool]) -> Records:
         )
         for id, proto in sorted(protos.items())
     }
-    return Records(made, executions, tuple(_run(run, executions, node_of) for run in runs))
+    return Records(artifacts, executions, tuple(_run(run, executions, node_of) for run in runs))
 
 
 def _run(

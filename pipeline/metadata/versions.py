@@ -120,27 +120,27 @@ def plan(output: Path, wanted: int | None = None) -> Rollback:
     )
     present = listed[-1]
     known = {version.number: version for version in listed if version.model is not None}
-    there = f"Versions there: {', '.join(map(str, known)) or 'none that a run pushed'}."
+    names = f"Versions there: {', '.join(map(str, known)) or 'none that a run pushed'}."
     target = _before(present, known) if wanted is None else known.get(wanted)
     if target is None:
         if wanted is None:
             raise UserError(
                 "a rollback needs an earlier version of another model than the present one",
                 f"none before {present} in {folder}",
-                f"Push another model with `plateau run`, or name a version. {there}",
+                f"Push another model with `plateau run`, or name a version. {names}",
             )
-        raise UserError(f"VERSION must be one that was pushed to {folder}", wanted, there)
+        raise UserError(f"VERSION must be one that was pushed to {folder}", wanted, names)
     require(
         present != target and (present.model != target.model or not present.intact),
         "VERSION must hold another model than the one served",
         f"{wanted}, whose model is served already as {present.number}",
-        there,
+        names,
     )
     require(
         target.intact,
         "a pushed model must hold saved_model.pb",
         f"{target.path} without one",
-        f"It is damaged: name another version, `plateau rollback VERSION`. {there}",
+        f"It is damaged: name another version, `plateau rollback VERSION`. {names}",
     )
     return Rollback(output, present, target)
 
