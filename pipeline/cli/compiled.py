@@ -1,25 +1,19 @@
-"""What a person reads about a compiled pipeline."""
+"""Console output of `plateau compile`."""
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from ..runners.kubeflow import CompileConfig, CompileResult
+from .console import table
 
 
 def print_compiled(console: Console, compiled: CompileResult, config: CompileConfig) -> None:
-    """Print what was written, what a run of it may set, and how to go on.
-
-    Args:
-        console: Where to.
-        compiled: What was compiled.
-        config: What was asked for.
-    """
-    table = Table("parameter", "default", title="What a run may set", title_justify="left")
+    """Prints what was written, what a run of it may set, and the next command."""
+    listing = table("What a run may set", "parameter", "default")
     for name, value in compiled.parameters.items():
-        table.add_row(name, escape(str(value)))
-    console.print(table)
+        listing.add_row(name, escape(str(value)))
+    console.print(listing)
     for warning in compiled.warnings:
         console.print(Text.assemble(("warning", "bold yellow"), f"  {warning}"))
     lines = [

@@ -126,7 +126,7 @@ def test_images_are_prepared_as_for_training(tmp_path: Path) -> None:
     assert isinstance(webp, Example)
     assert webp.inputs["image"].startswith(b"\x89PNG")
     assert isinstance(broken, Unreadable)
-    assert "no picture" in broken.reason
+    assert "no image" in broken.reason
     for nothing in (Path(__file__).parents[2] / "schemas", table(tmp_path, "a,b\n")):
         with pytest.raises(ValueError, match="an image or a folder with images"):
             next(images([nothing], ()))

@@ -24,7 +24,7 @@ def test_published_experiment() -> None:
 def test_examples_given_need_no_data() -> None:
     found = plan()
     assert (found.size.count, found.size.source) == (50_000, "--examples")
-    with pytest.raises(ValueError, match="--data"):
+    with pytest.raises(ValueError, match="`data` must be given"):
         plan(examples=None)
 
 

@@ -66,7 +66,7 @@ def outcome(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str]:
         (("run", "digits", "--patience", "0"), "--patience must be at least 1, got 0"),
         (("run", "digits", "--factor", "0.5"), "--factor must be above 1, got 0.5"),
         (("run", "digits", "--plan", "batch^2"), "got 'batch^2'. Give an action for each plateau"),
-        (("run", "digits", "--plan", ""), "must hold at least one action"),
+        (("run", "digits", "--plan", ""), "each action of --plan must be"),
         (("run", "digits", "--monitor", "f1"), "--monitor must be one of loss, accuracy, val_loss"),
         (("run", "images", "--monitor", "val_loss"), "Add --mode min"),
         (
