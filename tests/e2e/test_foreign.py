@@ -44,7 +44,10 @@ gen = tfx.components.CsvExampleGen(input_base="/app/data")
 statistics = tfx.components.StatisticsGen(examples=gen.outputs["examples"])
 schema = tfx.components.SchemaGen(statistics=statistics.outputs["statistics"])
 gate = DriftGate(
-    statistics.outputs["statistics"], schema.outputs["schema"], split="train", other_split="eval"
+    statistics=statistics.outputs["statistics"],
+    schema=schema.outputs["schema"],
+    split="train",
+    other_split="eval",
 )
 transform = tfx.components.Transform(
     examples=gen.outputs["examples"],
