@@ -51,7 +51,7 @@ def measure(settings: Settings) -> Result:
     Raises:
         ValueError: The images are missing, or a run failed.
     """
-    sizes = (200, 1_000) if settings.quick else settings.sizes
+    sizes = (500, 2_000) if settings.quick else settings.sizes
     require(
         len(sizes) >= 2 and list(sizes) == sorted(set(sizes)),
         "`sizes` must be two or more, rising",
