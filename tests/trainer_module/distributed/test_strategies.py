@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 pytestmark = pytest.mark.e2e
-PROGRAM = Path(__file__).with_name("program.py")
+PROGRAM = Path(__file__).parents[1] / "program.py"
 
 
 def run(out, *args, environments=({},), more=((), ())):
@@ -110,7 +110,7 @@ def test_batch_statistics_are_evaluated_as_they_are_kept_and_a_resumed_run_is_th
 
 def test_two_devices_record_what_one_does():
     """Keras metrics, sample weights, penalties, sparse gradients and averages of the weights."""
-    program = Path(__file__).with_name("two_devices.py")
+    program = PROGRAM.with_name("two_devices.py")
     done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     one, two = json.loads(done.stdout.splitlines()[-1])

@@ -443,25 +443,28 @@ def test_validation_may_be_of_another_type():
 
 
 class Limited(keras.layers.Layer):
-    """Asks for more memory than any machine has, beyond a batch size in training."""
+    """Asks for more memory than any machine has, beyond a batch size and some steps of training."""
 
-    def __init__(self, limit, adds_loss=False):
+    def __init__(self, limit, adds_loss=False, steps=0):
         super().__init__()
-        self.limit, self.adds_loss = limit, adds_loss
+        self.limit, self.adds_loss, self.steps = limit, adds_loss, steps
+        self.done = self.add_weight(initializer="zeros", trainable=False)
 
     def call(self, x, training=False):
         if self.adds_loss:
             self.add_loss(tf.reduce_mean(tf.square(x)))
         if not training:
             return x
-        size = tf.where(tf.shape(x)[0] > self.limit, tf.constant(2**46, tf.int64), 1)
+        self.done.assign_add(1.0)
+        is_over = (tf.shape(x)[0] > self.limit) & (self.done.value > self.steps)
+        size = tf.where(is_over, tf.constant(2**46, tf.int64), 1)
         return x + tf.reduce_sum(tf.random.uniform([size])) * 0.0
 
 
-def run_limited(limit, recorder, *, adds_loss=False, **options):
+def run_limited(limit, recorder, *, adds_loss=False, steps=0, **options):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((5,))
-    model = keras.Model(inputs, keras.layers.Dense(2)(Limited(limit, adds_loss)(inputs)))
+    model = keras.Model(inputs, keras.layers.Dense(2)(Limited(limit, adds_loss, steps)(inputs)))
     return train(
         model,
         keras.optimizers.SGD(0.05),
@@ -505,6 +508,15 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(unlimited, limit, not
     assert recorder.notes == notes
     for mine, its in zip(history.epochs, expected.epochs, strict=True):
         assert mine.updates == its.updates
+        assert mine.metrics["loss"] == pytest.approx(its.metrics["loss"], rel=1e-4)
+
+
+def test_what_does_not_fit_late_in_an_epoch_is_trained_again_from_its_start(unlimited):
+    recorder = Recorder()
+    history = run_limited(4, recorder, steps=5)
+    assert recorder.notes == notes_of(8, 4)
+    for mine, its in zip(history.epochs, unlimited.epochs, strict=True):
+        assert (mine.updates, mine.examples) == (its.updates, its.examples)
         assert mine.metrics["loss"] == pytest.approx(its.metrics["loss"], rel=1e-4)
 
 

@@ -11,7 +11,7 @@ import pytest
 from trainer_module.util.preemption import EXIT_STATUS
 
 pytestmark = pytest.mark.e2e
-PROGRAM = Path(__file__).with_name("program.py")
+PROGRAM = Path(__file__).parents[1] / "program.py"
 
 
 def start(out, *args):
