@@ -43,7 +43,7 @@ def test_a_split_over_the_budget_stays_a_file_and_gives_the_same_batches(
     tmp_path, image_records, image_transform
 ):
     path = write_records(tmp_path / "a.gz", image_records * 200)
-    args = {"picture": True}
+    args = {"is_image": True}
     in_memory = read_split([path], image_transform, cache_mib=100, **args)
     on_disk = read_split([path], image_transform, cache_mib=1, **args)
     assert isinstance(on_disk.x, np.memmap)
