@@ -1,36 +1,22 @@
 """The page in a real browser."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
 from components.gate import Check
 from components.training_report import page
 from components.training_report.page import Report
+from tests.pages import PATIENCE, PHONE, VALIDATE, chromium, wait
 
 pytestmark = pytest.mark.component
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1200,900",
-)
 PLOTS = ("training", "metrics", "noise", "by-class", "confusion", "counts")
-PATIENCE = 120
 HOSTILE = "<script>alert(1)</script>"
 
 # Of each plot: its width, height and number of lines, marks, bars and cells.
@@ -45,17 +31,8 @@ return Object.fromEntries([...document.querySelectorAll(".plot")].map((plot) => 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    if not (CHROMIUM and DRIVER):
-        pytest.skip("needs chromium and chromedriver on the PATH")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    driver.set_page_load_timeout(PATIENCE)
-    yield driver
-    driver.quit()
+    with chromium(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
 
 
 def show(driver: webdriver.Chrome, folder: Path, report: Report, scheme: str = "light") -> str:
@@ -67,8 +44,7 @@ def show(driver: webdriver.Chrome, folder: Path, report: Report, scheme: str = "
         {"features": [{"name": "prefers-color-scheme", "value": scheme}]},
     )
     driver.get(file.as_uri())
-    done = "return document.documentElement.dataset.drawn === 'yes'"
-    WebDriverWait(driver, PATIENCE).until(lambda each: each.execute_script(done))
+    wait(driver)
     return file.as_uri()
 
 
@@ -196,11 +172,7 @@ def test_plotly_knows_every_option(
 ) -> None:
     """Plotly ignores what it does not know, such as a misspelt option."""
     show(browser, tmp_path, report())
-    problems = browser.execute_script(
-        """return [...document.querySelectorAll(".plot")].flatMap(
-             (plot) => Plotly.validate(plot.data, plot.layout) ?? [])
-           .filter((each) => each.code !== "unused").map((each) => each.msg)"""
-    )
+    problems = browser.execute_script(VALIDATE)
     assert problems == [], "\n".join(problems)
 
 
@@ -208,8 +180,7 @@ def test_on_a_phone_nothing_scrolls_sideways_but_tables(
     browser: webdriver.Chrome, report: Callable[..., Report], tmp_path: Path
 ) -> None:
     names = tuple(f"a_class_with_one_very_long_word_{number}" for number in range(30))
-    phone = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
     try:
         show(browser, tmp_path, report(names))
         browser.execute_script(

@@ -1,8 +1,6 @@
 import dataclasses
 import json
-import re
 from collections.abc import Callable
-from html.parser import HTMLParser
 
 import pytest
 
@@ -14,43 +12,11 @@ from components.servable.verdict import Result
 from components.training_report import page
 from components.training_report.page import Report
 from schemas.columns import MISSING_INTEGER, Input
+from tests.pages import Elements, page_data
 from trainer_module.history import History
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 Make = Callable[..., Report]
-
-
-class Elements(HTMLParser):
-    """Counts elements and collects text and addresses, as a browser would see them."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.text = ""
-        self.addresses: list[str] = []
-        self._inside = ""
-        # What follows is for the plots; parsing Plotly itself takes seconds.
-        self.feed(text.partition('<script type="application/json"')[0])
-        self.text = " ".join(self.text.split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._inside = tag
-        self.tags.append(tag)
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = ""
-        self.text += " " * (tag in ("td", "th", "dt", "dd", "li"))
-
-    def handle_data(self, data: str) -> None:
-        if self._inside != "style":
-            self.text += data
-
-
-def page_data(text: str) -> dict[str, object]:
-    (found,) = re.findall(r'<script type="application/json" id="page-data">(.*?)</script>', text)
-    parsed: dict[str, object] = json.loads(found)
-    return parsed
 
 
 def test_every_section_is_there_and_nothing_is_loaded(report: Make) -> None:

@@ -1,31 +1,23 @@
 import dataclasses
 import io
-import json
 import math
-import re
-import shutil
 from collections.abc import Iterator
 from datetime import datetime, timezone
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.support.ui import WebDriverWait
 
 from pipeline.compare import console
 from pipeline.compare import page as comparison_page
 from pipeline.compare import text as comparison_text
 from pipeline.compare.page import Page
 from pipeline.compare.statistics import Comparison, Trial
+from tests.pages import PHONE, VALIDATE, Elements, chromium, page_data, wait
 from trainer_module.history import EpochRecord, History
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 HOSTILE = "</script><img src=x onerror=alert(1)>"
-PATIENCE = 120
 
 
 def trial(strategy: str, seed: int, epochs: int, growth: int, test: float) -> Trial:
@@ -73,32 +65,6 @@ def page(made: Comparison, title: str = "digits") -> Page:
     )
 
 
-class Elements(HTMLParser):
-    """Counts elements, and collects text and addresses."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.text = ""
-        self.addresses: list[str] = []
-        # What follows is for the plots; parsing Plotly itself takes seconds.
-        self.feed(text.partition('<script type="application/json"')[0])
-        self.text = " ".join(self.text.split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
-
-    def handle_data(self, data: str) -> None:
-        self.text += f" {data}"
-
-
-def data_of(text: str) -> dict[str, Any]:
-    (found,) = re.findall(r'<script type="application/json" id="page-data">(.*?)</script>', text)
-    parsed: dict[str, Any] = json.loads(found)
-    return parsed
-
-
 def test_every_number_is_in_a_table_and_nothing_is_loaded() -> None:
     made = comparison()
     found = Elements(comparison_page.page(page(made)))
@@ -141,7 +107,7 @@ def test_every_decision_of_every_seed_is_marked() -> None:
 
 def test_steps_of_the_schedule_are_looked_up_in_their_own_run() -> None:
     made = comparison()
-    data = data_of(comparison_page.page(page(made)))
+    data = page_data(comparison_page.page(page(made)))
     schedule = data["schedule"]
     runs = len(made.trials)
     assert len(schedule["data"]) == 3 * runs
@@ -243,38 +209,17 @@ def test_the_console_shows_totals_verdict_and_places() -> None:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    if not (CHROMIUM and DRIVER):
-        pytest.skip("needs chromium and chromedriver on the PATH")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--window-size=1200,900",
-        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    driver.set_page_load_timeout(PATIENCE)
-    yield driver
-    driver.quit()
+    with chromium(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
 
 
 @pytest.mark.component
 def test_every_plot_is_drawn_and_fits_a_phone(browser: webdriver.Chrome, tmp_path: Path) -> None:
     file = tmp_path / "comparison.html"
     file.write_text(comparison_page.page(page(comparison(), title=HOSTILE)))
-    phone = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
     browser.get(file.as_uri())
-    done = "return document.documentElement.dataset.drawn === 'yes'"
-    WebDriverWait(browser, PATIENCE).until(lambda each: each.execute_script(done))
+    wait(browser)
     drawn = browser.execute_script(
         """return [...document.querySelectorAll(".plot")].map((plot) =>
              [plot.id, plot.querySelectorAll(".trace path, .points path").length])"""
@@ -284,11 +229,7 @@ def test_every_plot_is_drawn_and_fits_a_phone(browser: webdriver.Chrome, tmp_pat
     ]
     assert all(parts > 2 for _, parts in drawn)
     assert browser.execute_script("return document.documentElement.scrollWidth") == 390
-    problems = browser.execute_script(
-        """return [...document.querySelectorAll(".plot")].flatMap(
-             (plot) => Plotly.validate(plot.data, plot.layout) ?? [])
-           .filter((each) => each.code !== "unused").map((each) => each.msg)"""
-    )
+    problems = browser.execute_script(VALIDATE)
     assert problems == [], "\n".join(problems)
     browser.execute_script("document.querySelector(`input[value='updates']`).click()")
     last = browser.execute_script(
