@@ -363,7 +363,7 @@ def _writer(config: PredictConfig) -> Iterator[Callable[[Prediction], object]]:
     if config.file is None:
         yield lambda prediction: None
         return
-    with files.whole(config.file) as path, path.open("w", encoding="utf-8", newline="") as stream:
+    with files.atomic(config.file) as path, path.open("w", encoding="utf-8", newline="") as stream:
         if config.file.suffix == ".jsonl":
             yield lambda prediction: stream.write(_json(prediction) + "\n")
             return

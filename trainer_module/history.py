@@ -147,7 +147,7 @@ def write(history: History, path: Path) -> None:
     }
     end = {"stop_reason": history.stop_reason, "traces": dict(history.traces)}
     lines = [header, *(asdict(record) for record in history.epochs), end]
-    with files.whole(path) as temporary:
+    with files.atomic(path) as temporary:
         temporary.write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
 
 

@@ -57,5 +57,5 @@ def DriftGate(  # noqa: N802  (TFX's style of components)
     check(measured)
     folder = Path(drift.uri)
     folder.mkdir(parents=True, exist_ok=True)
-    with files.whole(folder / FILE_NAME) as unfinished:
-        unfinished.write_text(to_json(measured))
+    with files.atomic(folder / FILE_NAME) as temporary:
+        temporary.write_text(to_json(measured))

@@ -20,8 +20,8 @@ def WriteSchema(text: Parameter[str], schema: OutputArtifact[Schema]) -> None:  
     """Writes the text of a parameter, compressed if it is long, as a Schema artifact."""
     folder = Path(schema.uri)
     folder.mkdir(parents=True, exist_ok=True)
-    with files.whole(folder / FILE_NAME) as unfinished:
-        unfinished.write_text(parameter.text(text), encoding="utf-8")
+    with files.atomic(folder / FILE_NAME) as temporary:
+        temporary.write_text(parameter.text(text), encoding="utf-8")
 
 
 class InlineSchemaGen(WriteSchema):  # type: ignore[misc, valid-type]

@@ -188,8 +188,8 @@ def write(
     }
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, text in texts.items():
-        with files.whole(folder / f"{STEM}{suffix}") as unfinished:
-            unfinished.write_text(text, encoding="utf-8")
+        with files.atomic(folder / f"{STEM}{suffix}") as temporary:
+            temporary.write_text(text, encoding="utf-8")
     return folder / f"{STEM}.html"
 
 

@@ -133,5 +133,5 @@ def _annotate(report: Path, version: str, reason: str) -> None:
 
     note = f"Pushed by hand as {version} on {datetime.now():%Y-%m-%d %H:%M}. Reason: {reason}"
     text = page.with_note(report.read_text(encoding="utf-8"), note)
-    with files.whole(report) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+    with files.atomic(report) as temporary:
+        temporary.write_text(text, encoding="utf-8")

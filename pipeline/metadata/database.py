@@ -168,8 +168,8 @@ def ready(database: Database, output: Path) -> Iterator[None]:
             "folder": database.folder,
             "password_file": str(database.password_file) if database.password_file else None,
         }
-        with files.whole(output / FILE_NAME) as unfinished:
-            unfinished.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        with files.atomic(output / FILE_NAME) as temporary:
+            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         yield
 
 

@@ -237,8 +237,8 @@ def run(config: CompileConfig, command: str = "") -> CompileResult:
         (train_config, config.run.train_config().to_json() + "\n"),
         (config.destination, as_text(compiled, config)),
     ):
-        with files.whole(path) as unfinished:
-            unfinished.write_text(content, encoding="utf-8")
+        with files.atomic(path) as temporary:
+            temporary.write_text(content, encoding="utf-8")
     warnings = kubeflow_checks.warnings(compiled)
     return CompileResult(config.destination, train_config, warnings, config.parameters)
 

@@ -94,7 +94,7 @@ class Checkpoints:
         # Another best file of the same epoch may be a damaged one that was fallen back over.
         self._readable_best: int | None = None
         directory.mkdir(parents=True, exist_ok=True)
-        for leftover in files.unfinished(directory):
+        for leftover in files.temporary_files(directory):
             leftover.unlink(missing_ok=True)
 
     def save(self, latest: Snapshot, best: Snapshot, state: Mapping[str, Any]) -> None:
@@ -156,7 +156,7 @@ class Checkpoints:
             return None
 
     def _write(self, path: Path, snapshot: Snapshot, state: Mapping[str, Any]) -> None:
-        with files.whole(path) as unfinished, unfinished.open("wb") as file:
+        with files.atomic(path) as temporary, temporary.open("wb") as file:
             _save(file, snapshot, {**state, "fingerprint": self._fingerprint})
             file.flush()
             os.fsync(file.fileno())

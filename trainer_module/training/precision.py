@@ -56,8 +56,8 @@ def choose(
         seconds = {name: _seconds(name, build, batches, clock) for name in (FLOAT32, BFLOAT16)}
         choice = BFLOAT16 if seconds[FLOAT32] >= GAIN * seconds[BFLOAT16] else FLOAT32
     if file:
-        with files.whole(file) as unfinished:
-            unfinished.write_text(choice)
+        with files.atomic(file) as temporary:
+            temporary.write_text(choice)
     return choice
 
 

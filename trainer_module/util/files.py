@@ -9,7 +9,7 @@ _SUFFIX = ".part"
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic(path: Path) -> Iterator[Path]:
     """Writes a file atomically: to a temporary name that is renamed at the end of the context.
 
     Args:
@@ -29,6 +29,6 @@ def whole(path: Path) -> Iterator[Path]:
         raise
 
 
-def unfinished(folder: Path) -> list[Path]:
+def temporary_files(folder: Path) -> list[Path]:
     """Returns the temporary files of a folder, of killed processes or of ones still writing."""
     return list(folder.glob(f".*{_SUFFIX}"))

@@ -13,8 +13,8 @@ def names(folder):
 def test_the_file_appears_when_it_is_whole(tmp_path):
     path = tmp_path / "page.html"
     path.write_text("old")
-    with files.whole(path) as unfinished:
-        unfinished.write_text("new")
+    with files.atomic(path) as temporary:
+        temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
     assert names(tmp_path) == ["page.html"]
@@ -24,8 +24,8 @@ def test_the_file_appears_when_it_is_whole(tmp_path):
 def test_what_was_cut_off_leaves_the_file_as_it_was(tmp_path, error):
     path = tmp_path / "page.html"
     path.write_text("old")
-    with pytest.raises(type(error)), files.whole(path) as unfinished:
-        unfinished.write_text("n")
+    with pytest.raises(type(error)), files.atomic(path) as temporary:
+        temporary.write_text("n")
         raise error
     assert path.read_text() == "old"
     assert names(tmp_path) == ["page.html"]
@@ -34,9 +34,9 @@ def test_what_was_cut_off_leaves_the_file_as_it_was(tmp_path, error):
 def test_what_a_killed_process_left_is_told_by_its_name(tmp_path):
     path = tmp_path / "page.html"
     other = tmp_path / "other.html"
-    with files.whole(path) as unfinished:
-        unfinished.write_text("new")
-        assert files.unfinished(tmp_path) == [unfinished]
-        assert str(os.getpid()) in unfinished.name
+    with files.atomic(path) as temporary:
+        temporary.write_text("new")
+        assert files.temporary_files(tmp_path) == [temporary]
+        assert str(os.getpid()) in temporary.name
         other.touch()
-    assert files.unfinished(tmp_path) == []
+    assert files.temporary_files(tmp_path) == []
