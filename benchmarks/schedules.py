@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import keras
 import numpy as np
@@ -34,13 +34,13 @@ from trainer_module.config import ImageFeatures, NetworkConfig, Precision, Train
 from trainer_module.history import History
 from trainer_module.models import registry
 from trainer_module.recorder import HistoryRecorder
+from trainer_module.schedule.strategy import StrategyName
 from trainer_module.training import optimizer
 from trainer_module.training.data import Split, evaluation_dataset, training_factory
 from trainer_module.training.precision import BFLOAT16, FLOAT32, policy
 
 KERAS = "Keras ReduceLROnPlateau"
-Strategy = Literal["lr_decay", "batch_increase", "hybrid"]
-STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+STRATEGIES: tuple[StrategyName, ...] = ("lr_decay", "batch_increase", "hybrid")
 _MONITOR = "val_accuracy"
 # An improvement below a standard error of the validation accuracy is chance.
 _MIN_DELTA = 0.01
@@ -91,7 +91,7 @@ class Contestant:
     precision: Precision = FLOAT32
 
 
-def plateau(task: Task, model: keras.Model, seed: int, *, strategy: Strategy) -> History:
+def plateau(task: Task, model: keras.Model, seed: int, *, strategy: StrategyName) -> History:
     """Trains with our loop."""
     config = task.config
     return train(
