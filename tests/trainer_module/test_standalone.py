@@ -169,7 +169,7 @@ def test_without_metrics_the_monitor_is_the_validation_loss():
 
 @pytest.mark.parametrize("name", ["val_mae", "val_mean_squared_error", "val_rmse", "loss"])
 def test_an_error_may_not_be_maximised(name):
-    with pytest.raises(ValueError, match=r'mode must be min .*Add mode="min"'):
+    with pytest.raises(ValueError, match=r"`mode` must be min .*Add `mode=min`"):
         PlateauConfig(monitor=name)
 
 

@@ -86,7 +86,7 @@ def test_a_label_that_is_no_feature_is_refused() -> None:
         anomalies.check({"train": CLEAN}, {"train": statistics()}, SCHEMA, "lable")
     assert (
         "split train, feature lable: there is no such feature (rule: the label must be a feature "
-        "of the data). Set label to one of label."
+        "of the data). Set `label` to one of 'label'."
     ) in str(error.value)
 
 
