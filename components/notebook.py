@@ -51,7 +51,7 @@ def plot(record: History) -> str:
         return "<p>No epoch was finished, so there is nothing to plot.</p>"
     drawn = figures.training(record)
     text = render.page(_TEMPLATE, {"training": drawn})
-    return _frame(text, drawn.figure.layout.height + 80)
+    return _frame(text, drawn.figure.layout.height + 200)
 
 
 def _frame(document: str, height: int) -> str:

@@ -208,7 +208,8 @@ class RunConfig:
     features: Features
     """How raw examples become tensors."""
     data: Path | None = None
-    """Folder with a subfolder of images for each class, or for a table a folder of CSV files."""
+    """Folder with a subfolder of images for each class; for a table a CSV file, or a folder of CSV
+    files."""
     output: Path | None = None
     """Folder for all that a run writes: artifacts, metadata, pushed models, logs. If not given,
     runs/ and the name of the preset; for a preset without a data set of its own (images), the name
@@ -218,7 +219,7 @@ class RunConfig:
     alphabetical order."""
     schema: Path | None = None
     """TFMD schema (.pbtxt) the data must satisfy; if not given, the preset's committed one, or for
-    images one written from the class names."""
+    images one written from the class names, or for your own table one inferred from it."""
     on_bad_image: Literal["fail", "skip"] = "fail"
     """What to do about an image that cannot be decoded: stop and name it, or leave it out and count
     it."""
@@ -252,6 +253,8 @@ class RunConfig:
     data_set: tyro.conf.Suppress[str] = ""
     """Name of the data set: that of its committed schema, and of the built-in data used where
     `data` is not given."""
+    inferred_schema: tyro.conf.Suppress[str] = ""
+    """Schema that was inferred from a table, as text (.pbtxt), used where `schema` is not given."""
 
     def __post_init__(self) -> None:
         """Checks what involves more than one field."""
@@ -293,7 +296,8 @@ class RunConfig:
         if self.data_set or self.data is None:
             return Path("runs") / self.name
         try:
-            name = self.data.expanduser().resolve().name
+            data = self.data.expanduser().resolve()
+            name = data.stem if data.is_file() else data.name
         # Reading the data raises the error that names the folder.
         except (OSError, RuntimeError):
             name = ""

@@ -1,5 +1,6 @@
 """Presets: a data set, a model, a schedule and gates that belong together."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -130,6 +131,32 @@ def taxi() -> RunConfig:
         ),
         loop=LoopConfig(batch_size=128),
         gates=GateConfig(min_accuracy=0.85, min_class_accuracy=0.5, max_accuracy_drop=0.01),
+    )
+
+
+def table(features: TableFeatures, classes: tuple[str, ...], schema: str, rows: int) -> RunConfig:
+    """Returns the config of a user's own table, as `data.inference` describes it."""
+    # Room for the batch to grow, which ends at a tenth of the examples.
+    batch_size = 2 ** round(math.log2(min(max(rows / 64, 8), 256)))
+    return RunConfig(
+        name="table",
+        features=features,
+        classes=classes,
+        inferred_schema=schema,
+        network=NetworkConfig(model="mlp", dropout=0.2),
+        optimization=OptimizerConfig(learning_rate=0.02),
+        schedule=ScheduleConfig(
+            plateau=PlateauConfig(
+                monitor="val_loss",
+                mode="min",
+                patience=8,
+                # A small table's loss may fall for ever, by ever less.
+                min_delta=0.01,
+                min_delta_mode="relative",
+            ),
+            max_epochs=200,
+        ),
+        loop=LoopConfig(batch_size=batch_size),
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import predict, presets
-from pipeline.cli import flags
+from pipeline.cli import flags, main
 from pipeline.compare import run
 from pipeline.data import dataset
 from pipeline.runners import kubeflow, submit
@@ -37,7 +37,7 @@ def commands() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
-def test_commands_are_understood(words, tmp_path):
+def test_commands_are_understood(words, tmp_path, monkeypatch):
     """`make run` and `make test` are what CI and tests/e2e run; here, the words are checked."""
     if words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.M)
@@ -71,6 +71,13 @@ def test_commands_are_understood(words, tmp_path):
         default = kubeflow.default(presets.get(words[2]).build())
         config = flags.parse(default, words[3:], "plateau", "")
         assert len(dataset.class_names(config.run)) >= 2
+        return
+    if words[1] == "schema" or "my.csv" in words:
+        # tests/e2e/test_own_data.py runs such a table.
+        (tmp_path / "my.csv").write_text("bill,species\n1.5,a\n2.5,b\n1.5,b\n" * 10)
+        monkeypatch.chdir(tmp_path)
+        command = "schema" if words[1] == "schema" else "plan"
+        assert main.main([command, *words[2:]]) == 0
         return
     assert words[1] in ("run", "compare")
     named = len(words) > 2 and not words[2].startswith("-")

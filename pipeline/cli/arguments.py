@@ -1,12 +1,15 @@
 """Arguments of one command, read into its config."""
 
+import argparse
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from ..config import RunConfig
+    from ..data.inference import Table
 
 T = TypeVar("T")
 
@@ -27,6 +30,8 @@ class Arguments:
     """What follows the command's name."""
     config: Any = None
     """Config whose fields are the flags; None before `read`."""
+    table: "Table | None" = None
+    """What was inferred from a user's own table; None for other data."""
     complete: bool = False
     """Whether the flags have been read: an error after that is none of usage."""
 
@@ -64,11 +69,20 @@ class Arguments:
         named = bool(self.words) and not self.words[0].startswith("-")
         name, rest = (self.words[0], self.words[1:]) if named else (presets.DEFAULT, self.words)
         preset = presets.get(name)
+        run_config = preset.build()
+        if not named:
+            # Until the flags are read, an error may name them all the same.
+            self.config = presets.PRESETS["taxi"].build()
+            self.table = _table(rest)
+        if self.table is not None:
+            table = self.table
+            run_config = presets.table(table.features, table.classes, table.schema, table.rows)
         config = self._read(
-            default(preset.build()),
+            default(run_config),
             rest,
             f"plateau {self.command} {name if named else '[PRESET]'}",
-            f"{preset.purpose} Data: {preset.data}. Presets: {', '.join(presets.PRESETS)}.",
+            f"{preset.purpose} Data: {preset.data}. Presets: {', '.join(presets.PRESETS)}. "
+            "A table of your own is a CSV file and the name of its label column.",
         )
         run: Any = getattr(config, "run", config)
         self.complete = False
@@ -89,3 +103,28 @@ class Arguments:
         self.config = config = flags.parse(default, words, prog, description)
         self.complete = True
         return config
+
+
+def _table(words: list[str]) -> "Table | None":
+    """Returns what can be inferred from the table that --data names; None if it names none."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--label")
+    try:
+        known, _ = parser.parse_known_args(words)
+        data = known.data.expanduser() if known.data is not None else None
+    # The flags are read again, with better words.
+    except (argparse.ArgumentError, RuntimeError):
+        return None
+    if data is None:
+        return None
+    from ..data import inference
+
+    if not inference.is_table(data):
+        return None
+    if known.label is None:
+        header = ", ".join(inference.infer(data, None).names)
+        raise UsageError(
+            f"a table needs the name of the column to predict. Add --label, with one of {header}."
+        )
+    return inference.infer(data, known.label)

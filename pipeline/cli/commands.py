@@ -1,5 +1,7 @@
 """Commands that read a preset or a model; each imports what it needs."""
 
+from pathlib import Path
+
 from .arguments import Arguments, UsageError
 
 
@@ -8,12 +10,23 @@ def run(arguments: Arguments) -> int:
     config = arguments.read_preset(lambda preset: preset)
 
     from ..runners import local
-    from . import console, result
+    from . import columns, console, result
 
     out = console.make()
+    if arguments.table is not None:
+        columns.print_columns(out, arguments.table)
     done = local.run(config, out, arguments.line)
     result.print_result(out, done)
     return 0 if done.pushed else 3
+
+
+def schema(arguments: Arguments) -> int:
+    """Infers the schema of a table, and writes it."""
+    from . import columns, console
+
+    config = arguments.read(columns.SchemaConfig(Path()))
+    columns.write_schema(config, console.make())
+    return 0
 
 
 def plan(arguments: Arguments) -> int:

@@ -43,6 +43,9 @@ COMMANDS = {
     "plan": Command(
         "commands.plan", "[PRESET] [flags]", "forecast what the schedule does at each plateau"
     ),
+    "schema": Command(
+        "commands.schema", "FILE.csv", "infer the columns of a table, and write its schema"
+    ),
     "presets": Command("commands.presets", "", "list the presets"),
     "runs": Command("history.runs", "[PRESET]", "list earlier runs, and which model is served"),
     "runs show": Command(

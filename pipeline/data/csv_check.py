@@ -8,7 +8,7 @@ that no feature uses may hold anything.
 import csv
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -42,7 +42,7 @@ def count_rows(csv_folder: str | os.PathLike[str]) -> int:
     Raises:
         UserError: There is no CSV file, or one that cannot be read.
     """
-    return sum(sum(1 for _ in _rows(file)) - 1 for file in _files(Path(csv_folder)))
+    return sum(sum(1 for _ in read_rows(file)) - 1 for file in find_files(Path(csv_folder)))
 
 
 def check_table(
@@ -68,13 +68,13 @@ def check_table(
         UserError: A rule is broken, the schema cannot be read, or does not fit the features.
     """
     folder = Path(csv_folder)
-    files = _files(folder)
+    files = find_files(folder)
     columns = _columns(Path(schema), features, classes)
     header: list[str] = []
     count, unlabelled = 0, 0
     places: list[str] = []
     for file in files:
-        rows = _rows(file)
+        rows = read_rows(file)
         _, names = next(rows)
         _check_header(file, names, columns)
         require(
@@ -126,7 +126,7 @@ class _Column:
         """Returns whether a cell gives no label."""
         if not cell or self.type == schema_pb2.BYTES:
             return not cell
-        number = _number(cell)
+        number = parse_number(cell)
         return number is not None and not math.isfinite(number)
 
     def check(self, cell: str) -> tuple[str, str] | None:
@@ -136,7 +136,7 @@ class _Column:
                 return "it may not be empty", "Fill it in, or remove the row."
             return None
         self.seen = True
-        number = _number(cell)
+        number = parse_number(cell)
         is_int = self.type == schema_pb2.INT
         if self.type == schema_pb2.BYTES:
             self.typed = self.typed or number is None
@@ -223,7 +223,7 @@ def _columns(path: Path, features: TableFeatures, classes: Sequence[str]) -> dic
 def _check_label_classes(label: _Column, classes: tuple[str, ...], schema: Path) -> None:
     """Checks that classes are written as the model reads the label: 001 is read as the number 1."""
     if label.type == schema_pb2.INT:
-        numbers = [_number(name) for name in classes]
+        numbers = [parse_number(name) for name in classes]
         whole = all(isinstance(number, int) for number in numbers)
         require(
             tuple(map(str, numbers)) == classes,
@@ -234,8 +234,14 @@ def _check_label_classes(label: _Column, classes: tuple[str, ...], schema: Path)
         )
 
 
-def _files(folder: Path) -> list[Path]:
-    """Returns the files that CsvExampleGen will read, which is all that its pattern matches."""
+def find_files(folder: Path) -> list[Path]:
+    """Returns the files that CsvExampleGen will read, which is all that its pattern matches.
+
+    Args:
+        folder: Folder of the table, or its one file, which is read from a folder of its own.
+    """
+    if folder.is_file() and folder.suffix == ".csv":
+        return [folder]
     what = "a file" if folder.exists() else "nothing"
     require(folder.is_dir(), f"{folder}: the data folder must be a folder", what, "Check its path.")
     require(
@@ -262,7 +268,17 @@ def _files(folder: Path) -> list[Path]:
     return tables
 
 
-def _check_header(file: Path, header: list[str], columns: dict[str, _Column]) -> None:
+def check_names(file: Path, header: list[str], used: Collection[str] = ()) -> None:
+    """Checks the form of a header.
+
+    Args:
+        file: The file, for the message.
+        header: Names of the columns.
+        used: Names that the first column may not hide behind a byte order mark; all if none.
+
+    Raises:
+        UserError: It is empty, or holds quotes or other characters that are no parts of names.
+    """
     where = f"{file}, row 1"
     names = ",".join(header)
     require(
@@ -272,7 +288,7 @@ def _check_header(file: Path, header: list[str], columns: dict[str, _Column]) ->
         "Add the header, remove empty rows above it, or remove the file.",
     )
     require(
-        not header[0].startswith(_BOM) or header[0].removeprefix(_BOM) not in columns,
+        not header[0].startswith(_BOM) or bool(used and header[0].removeprefix(_BOM) not in used),
         f"{where}: the file may not start with a byte order mark",
         header[0],
         "Save it as UTF-8 without one.",
@@ -285,6 +301,12 @@ def _check_header(file: Path, header: list[str], columns: dict[str, _Column]) ->
         f"For quotes run: sed -i '1s/\"//g' {file.name}. Else end rows with line feeds, and save "
         "as UTF-8.",
     )
+
+
+def _check_header(file: Path, header: list[str], columns: dict[str, _Column]) -> None:
+    check_names(file, header, columns)
+    where = f"{file}, row 1"
+    names = ",".join(header)
     for name in columns:
         require(
             header.count(name) < 2,
@@ -323,7 +345,7 @@ def _check_row(
     return has_label
 
 
-def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
+def read_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
     """Yields row number and cells, the header first, cut as CsvExampleGen cuts them.
 
     It takes the first line for the header, whatever is in it, and parts it at the commas. Then it
@@ -388,7 +410,7 @@ def _parsed(file: Path, row: int, record: str) -> Iterator[list[str]]:
         raise UserError(f"{file}, row {row}: {rule}", record, remedy)
 
 
-def _number(cell: str) -> int | float | None:
+def parse_number(cell: str) -> int | float | None:
     """Returns a cell as CsvExampleGen takes it: an int of 64 bits, a float, or None for text."""
     # It looks at bytes, among which the digits of other scripts are none.
     raw = cell.encode()

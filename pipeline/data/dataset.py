@@ -1,5 +1,8 @@
 """Data of a run, located and checked before TensorFlow or TFX is imported."""
 
+import contextlib
+import os
+import shutil
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,11 +11,14 @@ import schemas
 from components.image_example_gen.folder import ImageFolder, scan
 from components.image_example_gen.split import SHARES, check_groups
 from trainer_module.config import ImageFeatures, TableFeatures
+from trainer_module.util import files
 from trainer_module.util.checks import require
 
 from ..config import RunConfig
 
 DIGITS, TAXI = "digits", "taxi"
+SCHEMA, TABLE = "schema.pbtxt", "table"
+"""Names of an inferred schema and of the folder of a table's one file, below OUTPUT/data."""
 BUILTIN = frozenset({DIGITS, TAXI})
 
 TRAIN, EVAL, TEST = "train", "eval", "test"
@@ -69,7 +75,7 @@ def resolve(config: RunConfig, output: Path) -> Dataset:
     from . import schema as contract
 
     folder = _folder(config, output)
-    schema = schema_file(config)
+    schema = _written_schema(config, output)
     classes = config.classes
     if isinstance(config.features, ImageFeatures):
         images = scan(folder)
@@ -97,6 +103,8 @@ def resolve(config: RunConfig, output: Path) -> Dataset:
             folder, schema, config.features, classes, config.on_missing_label
         )
         size = _size_of_table(folder, rows)
+        if folder.is_file():
+            folder = _folder_of_file(folder, output)
     config.forecast(size.most)
     return Dataset(folder, classes, schema_text(config, classes), size)
 
@@ -143,6 +151,32 @@ def schema_file(config: RunConfig) -> Path | None:
     return schemas.committed(config.data_set)
 
 
+def _written_schema(config: RunConfig, output: Path) -> Path | None:
+    """Returns the schema file of a run; an inferred one is written, so that it can be edited."""
+    file = schema_file(config)
+    if file is not None or not config.inferred_schema:
+        return file
+    file = output / "data" / SCHEMA
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with files.atomic(file) as temporary:
+        temporary.write_text(config.inferred_schema, "utf-8")
+    return file
+
+
+def _folder_of_file(file: Path, output: Path) -> Path:
+    """Returns a folder that holds one CSV file, since CsvExampleGen reads folders."""
+    folder = output / "data" / TABLE
+    folder.mkdir(parents=True, exist_ok=True)
+    for other in folder.iterdir():
+        other.unlink()
+    with contextlib.suppress(OSError):
+        # Of another file system, or one without hard links.
+        os.link(file, folder / file.name)
+        return folder
+    shutil.copy2(file, folder / file.name)
+    return folder
+
+
 def schema_text(config: RunConfig, classes: tuple[str, ...]) -> str:
     """Returns the schema of a run as text: that of its file, or one made from the classes.
 
@@ -153,9 +187,9 @@ def schema_text(config: RunConfig, classes: tuple[str, ...]) -> str:
     from . import schema as contract
 
     file = schema_file(config)
-    if file is None:
+    if file is None and not config.inferred_schema:
         return image_schema_text(classes)
-    text = file.read_text("utf-8")
+    text = file.read_text("utf-8") if file is not None else config.inferred_schema
     if isinstance(config.features, TableFeatures):
         return contract.of_table(text, config.features)
     return text

@@ -155,7 +155,7 @@ def moments(seconds: Mapping[str, float], seed: int) -> Iterator[tuple[str, floa
 
 def seconds_of(done: Done) -> dict[str, float]:
     """How long each component took, in the order they ran."""
-    rows = re.findall(r"│ (\w+) +│ +([\d.]+) │ (?:run|cached)", done.out)
+    rows = re.findall(r"^(\w+) +([\d.]+) +(?:run|cached)", done.out, re.MULTILINE)
     return {name: float(seconds) for name, seconds in rows}
 
 

@@ -24,12 +24,12 @@ class Done:
 
     def component(self, name: str) -> str:
         """Whether a component was run or cached, as the closing table says."""
-        (row,) = re.findall(rf"│ {name} +│ +[\d.]+ │ (\w+)", self.out)
+        (row,) = re.findall(rf"^{name} +[\d.]+ +(\w+)", self.out, re.MULTILINE)
         return row
 
     def accuracy(self, who: str = "candidate") -> float:
-        row = rf"│ {who}(?: \([^)]*\))? +│ +\d+ │ +([\d.]+)"
-        return float(re.search(row, self.out)[1])
+        row = rf"^{who}(?: \([^)]*\))? +\d+ +([\d.]+)"
+        return float(re.search(row, self.out, re.MULTILINE)[1])
 
     def files(self, component: str, output: str, split: str = "") -> list[str]:
         """Files of a component's newest output."""

@@ -96,7 +96,7 @@ def test_every_component_runs_and_history_and_report_are_displayed(
     assert {"AnomalyGate", "DriftGate", "Servable", "Pusher"} <= set(printed(ran).split())
     channel, report, artifact, record, page = map(shown, displays)
     for plotted in (channel, artifact, record):
-        assert "Plotly.newPlot" in plotted
+        assert "Plotly.react" in plotted
         assert "training loss" in plotted
     assert "Training report, written" in report
     assert "Training report, written" in page

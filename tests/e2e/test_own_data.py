@@ -54,6 +54,37 @@ def test_taxi(tmp_path):
     assert "no better val_loss" in done.out
 
 
+def test_a_csv_file_and_the_name_of_its_label_are_enough(shared_data, tmp_path):
+    with tarfile.open(shared_data / "tables.tar.gz") as archive:
+        archive.extract("tables/penguins.csv", tmp_path, filter="data")
+        archive.extract("tables/titanic.csv", tmp_path, filter="data")
+    file = tmp_path / "tables" / "penguins.csv"
+    done = plateau("run", "--data", file, "--label", "species", output=tmp_path / "run")
+    assert done.status == 0, done.out + done.err
+    assert re.search(r"^species +label .* Adelie, Chinstrap, Gentoo *$", done.out, re.MULTILINE)
+    assert done.accuracy() > 0.85
+    answered = predict(tmp_path / "run", file)
+    assert answered.status == 0, answered.out + answered.err
+    assert float(re.search(r"accuracy ([\d.]+)", answered.out)[1]) > 0.95
+
+    # The schema that the run wrote is one that it takes.
+    again = plateau(
+        *("run", "--data", file, "--label", "species"),
+        *("--schema", tmp_path / "run" / "data" / "schema.pbtxt"),
+        output=tmp_path / "run",
+    )
+    assert again.status == 0, again.out + again.err
+    assert again.component("Trainer") == "cached"
+
+    survivors = plateau(
+        *("run", "--data", tmp_path / "tables" / "titanic.csv", "--label", "survived"),
+        *("--max-epochs", 1, "--min-accuracy", 1),
+        output=tmp_path / "titanic",
+    )
+    assert survivors.status == 3, survivors.out + survivors.err
+    assert "each of its values fixes survived" in survivors.out
+
+
 def test_a_table_of_ones_own(tmp_path):
     """Names that TensorFlow refuses, a schema that TFDV infers, and rows without a label."""
     import tensorflow as tf
@@ -138,7 +169,7 @@ def test_data_that_moved_or_has_other_classes_is_refused_before_training(tmp_pat
     three = squares(tmp_path / "three", {"bright": 205, "dark": 50, "mid": 128}, 30)
     refused = plateau("run", "--data", three, *flags, output=tmp_path / "run")
     assert refused.status == 3, refused.out + refused.err
-    assert "images, bright, dark (rule: images, bright, dark, mid)" in refused.err
+    assert "images, 'bright', 'dark' (rule: images, 'bright', 'dark', 'mid')" in refused.err
     assert refused.pushed == first.pushed
     assert "ImageExampleGen" not in refused.out
 

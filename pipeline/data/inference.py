@@ -1,0 +1,269 @@
+"""Inference of a table's columns, label classes and schema from its CSV files."""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
+
+from trainer_module.config import TableFeatures
+from trainer_module.util.checks import UserError, require
+from trainer_module.util.text import listed
+
+from . import csv_check
+
+MAX_CLASSES = 100
+"""Values beyond which a column is no label of classes."""
+
+# Numbers with at most this many values are categories, as the number of doors is.
+_FEW_VALUES = 10
+# Rows for each value below which a text is an id or free text.
+_ROWS_PER_VALUE = 3
+# Rows for each value from which it is no accident that a value fixes the label.
+_ROWS_OF_A_LEAK = 5
+# Values of a column that are remembered; beyond them it has "many".
+_REMEMBERED = 100_000
+_LISTED = 10
+
+Use = Literal["numeric", "categorical", "label", "left out"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """Column of a table, and how a run uses it."""
+
+    name: str
+    """Name in the header."""
+    use: Use
+    """What the run makes of it."""
+    kind: str
+    """Type of its values, as CsvExampleGen reads them: whole numbers, numbers or text."""
+    missing: int
+    """Number of empty cells."""
+    values: int
+    """Number of values that differ, up to a bound."""
+    why: str = ""
+    """Why it is left out; empty if it is not."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What was inferred from the rows of a table."""
+
+    columns: tuple[Column, ...]
+    """The columns in the order of the header."""
+    rows: int
+    """Number of rows below the headers."""
+    features: TableFeatures
+    """How the columns are used."""
+    classes: tuple[str, ...]
+    """Values of the label, sorted; none without a label."""
+    schema: str
+    """TFMD schema as text (.pbtxt)."""
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns."""
+        return [column.name for column in self.columns]
+
+
+def is_table(data: Path) -> bool:
+    """Returns True for a CSV file, and for a folder that has CSV files and no folders."""
+    if data.is_file():
+        return data.suffix.lower() == ".csv"
+    children = list(data.iterdir()) if data.is_dir() else []
+    return any(child.suffix.lower() == ".csv" for child in children) and not any(
+        child.is_dir() for child in children
+    )
+
+
+def infer(data: Path, label: str | None) -> Table:
+    """Infers how to train on a table, in one pass over its rows.
+
+    Whole numbers of few values are categories. Ids, free text, columns of one value, and columns
+    whose values give the label away are left out.
+
+    Args:
+        data: CSV file, or folder of CSV files with the same header.
+        label: Name of the label's column; None if there is none yet.
+
+    Raises:
+        UserError: A file that cannot be read, no column to learn from, or a label that is not
+            there, has one value, too many, or fractions.
+    """
+    columns = _read(data, label)
+    rows = max((column.rows for column in columns.values()), default=0)
+    require(rows > 0, f"{data}: a table must have rows below its header", rows, "Add data.")
+    classes = _classes(data, columns[label]) if label is not None else ()
+    found = tuple(column.judge(label) for column in columns.values())
+    numeric = tuple(column.name for column in found if column.use == "numeric")
+    categorical = tuple(column.name for column in found if column.use == "categorical")
+    require(
+        bool(numeric or categorical),
+        f"{data}: some column must be of use to predict the label",
+        "; ".join(f"{column.name}: {column.why or column.use}" for column in found[:_LISTED]),
+        "Add columns, or name some with `numeric` or `categorical`.",
+    )
+    features = TableFeatures(numeric=numeric, categorical=categorical, label=label or "label")
+    schema = schema_pb2.Schema(feature=[columns[column.name].feature(classes) for column in found])
+    text = text_format.MessageToString(schema, as_utf8=True)
+    return Table(found, rows, features, classes, text)
+
+
+@dataclass
+class _Column:
+    """Statistics of a column."""
+
+    name: str
+    is_label: bool
+    rows: int = 0
+    missing: int = 0
+    is_number: bool = True
+    is_whole: bool = True
+    # Each value with the label of its rows; None where they differ.
+    labels: dict[str, str | None] = field(default_factory=dict)
+    is_overflowing: bool = False
+    is_counting: bool = True
+    last: int | None = None
+
+    def add(self, cell: str, label: str) -> None:
+        """Counts a cell."""
+        self.rows += 1
+        if not cell:
+            self.missing += 1
+            return
+        number = csv_check.parse_number(cell) if self.is_number else None
+        self.is_number = self.is_number and number is not None
+        self.is_whole = self.is_whole and isinstance(number, int)
+        if self.is_whole and isinstance(number, int):
+            self.is_counting = self.is_counting and self.last in (None, number - 1)
+            self.last = number
+        if cell in self.labels:
+            if self.labels[cell] != label:
+                self.labels[cell] = None
+        elif len(self.labels) < _REMEMBERED:
+            self.labels[cell] = label
+        else:
+            self.is_overflowing = True
+
+    @property
+    def present(self) -> int:
+        """Number of cells that are not empty."""
+        return self.rows - self.missing
+
+    @property
+    def kind(self) -> str:
+        """Type of the values in words."""
+        return "whole numbers" if self.is_whole else "numbers" if self.is_number else "text"
+
+    def judge(self, label: str | None) -> Column:
+        """Returns the column with its use."""
+        use, why = self._use(label)
+        return Column(self.name, use, self.kind, self.missing, len(self.labels), why)
+
+    def _use(self, label: str | None) -> tuple[Use, str]:
+        values = len(self.labels)
+        if self.is_label:
+            return "label", ""
+        if values < 2:
+            return "left out", "it has one value" if values else "it is empty"
+        if self.is_whole and self.is_counting and values > _FEW_VALUES:
+            return "left out", "it counts the rows"
+        is_fixed = None not in self.labels.values() and not self.is_overflowing
+        if label is not None and is_fixed and self.present >= _ROWS_OF_A_LEAK * values:
+            return "left out", f"each of its values fixes {label}"
+        if self.is_number and not (self.is_whole and values <= _FEW_VALUES):
+            return "numeric", ""
+        if not self.is_number and (self.is_overflowing or self.present < _ROWS_PER_VALUE * values):
+            return "left out", "an id or free text: most values occur once or twice"
+        return "categorical", ""
+
+    def feature(self, classes: tuple[str, ...]) -> schema_pb2.Feature:
+        """Returns the column as a feature of a schema."""
+        kind = schema_pb2.INT if self.is_whole else schema_pb2.FLOAT
+        feature = schema_pb2.Feature(
+            name=self.name, type=kind if self.is_number else schema_pb2.BYTES
+        )
+        feature.presence.min_count = 1
+        feature.value_count.min = feature.value_count.max = 1
+        if not self.missing:
+            feature.presence.min_fraction = 1
+        if self.is_label and not self.is_number:
+            feature.string_domain.value.extend(classes)
+        return feature
+
+
+def _read(data: Path, label: str | None) -> dict[str, _Column]:
+    """Returns the statistics of each column by name, in the order of the header."""
+    columns: dict[str, _Column] = {}
+    for file in csv_check.find_files(data):
+        rows = csv_check.read_rows(file)
+        _, header = next(rows)
+        csv_check.check_names(file, header)
+        if not columns:
+            columns = {name: _Column(name, name == label) for name in header}
+            require(
+                label is None or label in columns,
+                f"`label` must name a column of {file.name}",
+                label,
+                f"{_nearest(label or '', header)}Choose from {listed(header, _LISTED)}.",
+            )
+        require(
+            list(columns) == header,
+            f"{file}, row 1: all files must have the same columns",
+            ",".join(header),
+            f"Give them the header {','.join(columns)}.",
+        )
+        position = header.index(label) if label is not None else None
+        for row, cells in rows:
+            if len(cells) != len(header):
+                raise UserError(
+                    f"{file}, row {row}: each row must have {len(header)} cells",
+                    len(cells),
+                    "Add or remove cells; put cells that hold commas in double quotes.",
+                )
+            value = cells[position] if position is not None else ""
+            for column, cell in zip(columns.values(), cells, strict=True):
+                column.add(cell, value)
+    return columns
+
+
+def _classes(data: Path, label: _Column) -> tuple[str, ...]:
+    """Returns the classes of a label, as the model reads its values."""
+    values = len(label.labels)
+    rule = f"{data}: the label {label.name!r} must"
+    require(
+        label.present * 2 >= label.rows,
+        f"{rule} be there in most rows",
+        f"{label.missing:,} of {label.rows:,} rows without",
+        "Name another `label`, or fill it in.",
+    )
+    require(
+        values >= 2,
+        f"{rule} have at least two values",
+        next(iter(label.labels), None),
+        "Name another `label`, or add rows of another class.",
+    )
+    require(
+        not label.is_number or label.is_whole,
+        f"{rule} be text or whole numbers",
+        next(iter(label.labels)),
+        "Plateau predicts classes, not quantities: write the classes as text.",
+    )
+    require(
+        values <= MAX_CLASSES and values < label.present,
+        f"{rule} have at most {MAX_CLASSES} values, and some of them more than once",
+        f"{'at least ' if label.is_overflowing else ''}{values:,} in {label.present:,} rows",
+        "Plateau predicts classes, not quantities or ids: name another `label`.",
+    )
+    if label.is_whole:
+        return tuple(map(str, sorted({int(value) for value in label.labels})))
+    return tuple(sorted(label.labels))
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    nearest: Iterator[str] = iter(difflib.get_close_matches(name, names, 1))
+    return "".join(f"Did you mean {each!r}? " for each in nearest)

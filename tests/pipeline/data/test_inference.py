@@ -1,0 +1,118 @@
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.data import csv_check, inference
+from trainer_module.util.checks import UserError
+
+
+def infer(folder: Path, text: str, label: str | None = "label") -> inference.Table:
+    file = folder / "my.csv"
+    file.write_text(text)
+    return inference.infer(file, label)
+
+
+def table(rows: int = 200) -> str:
+    draw = random.Random(0)
+    lines = ["id,name,weight,doors,colour,twin,constant,empty,label"]
+    for row in range(rows):
+        label = draw.choice(("yes", "no"))
+        weight = "" if row % 10 == 0 else f"{draw.random():.3f}"
+        colour = draw.choice(("red", "blue"))
+        lines.append(
+            f"{row},person {row},{weight},{draw.randint(2, 5)},{colour},{label[0]},1,,{label}"
+        )
+    return "\n".join([*lines, ""])
+
+
+def test_each_column_gets_a_use_and_a_reason(tmp_path: Path) -> None:
+    inferred = infer(tmp_path, table())
+    assert [(c.name, c.use, c.why) for c in inferred.columns] == [
+        ("id", "left out", "it counts the rows"),
+        ("name", "left out", "an id or free text: most values occur once or twice"),
+        ("weight", "numeric", ""),
+        ("doors", "categorical", ""),
+        ("colour", "categorical", ""),
+        ("twin", "left out", "each of its values fixes label"),
+        ("constant", "left out", "it has one value"),
+        ("empty", "left out", "it is empty"),
+        ("label", "label", ""),
+    ]
+    assert inferred.features.numeric == ("weight",)
+    assert inferred.features.categorical == ("doors", "colour")
+    assert inferred.classes == ("no", "yes")
+    assert inferred.columns[2].missing == 20
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.one_of(st.integers(-(2**62), 2**62).map(str), st.just("")),
+            st.one_of(st.floats(allow_nan=False).map(repr), st.just("")),
+            st.sampled_from(["a", "b b", "ü", '"c,d"', ""]),
+        ),
+        min_size=20,
+        max_size=60,
+    )
+)
+def test_the_table_follows_its_own_schema(
+    tmp_path_factory: pytest.TempPathFactory, cells: list[tuple[str, str, str]]
+) -> None:
+    """Whatever is inferred passes the check that a run makes."""
+    folder = tmp_path_factory.mktemp("table")
+    rows = [f"{i},{f},{t},{'xy'[n % 2]}" for n, (i, f, t) in enumerate(cells)]
+    try:
+        inferred = infer(folder, "\n".join(["i,f,t,label", *rows, ""]))
+    except UserError as error:
+        assert "some column must be of use" in str(error)
+        return
+    schema = folder / "schema.pbtxt"
+    schema.write_text(inferred.schema)
+    count = csv_check.check_table(folder, schema, inferred.features, inferred.classes)
+    assert count == inferred.rows == len(cells)
+
+
+@pytest.mark.parametrize(
+    ("label", "column", "message"),
+    [
+        ("lable", "label", "must name a column of my.csv, got 'lable'. Did you mean 'label'?"),
+        ("label", ["a"] * 20, "must have at least two values, got 'a'. Name another `label`"),
+        ("label", [""] * 12 + ["a", "b"] * 4, "be there in most rows, got '12 of 20 rows without'"),
+        ("label", [str(n) for n in range(20)], "some of them more than once, got '20 in 20 rows'"),
+        ("label", [f"{n}.5" for n in range(20)], "must be text or whole numbers, got '0.5'"),
+    ],
+)
+def test_a_label_that_cannot_be_predicted(
+    tmp_path: Path, label: str, column: list[str] | str, message: str
+) -> None:
+    values = ["a", "b"] * 10 if isinstance(column, str) else column
+    rows = [f"{n % 7}.5,{value}" for n, value in enumerate(values)]
+    with pytest.raises(UserError) as error:
+        infer(tmp_path, "\n".join(["x,label", *rows, ""]), label)
+    assert message in str(error.value)
+
+
+def test_a_table_of_nothing_to_learn_from(tmp_path: Path) -> None:
+    rows = [f"{n},{'ab'[n % 2]}" for n in range(40)]
+    with pytest.raises(UserError, match=r"some column must be of use.*id: it counts the rows"):
+        infer(tmp_path, "\n".join(["id,label", *rows, ""]))
+
+
+def test_classes_of_numbers_are_in_their_order(tmp_path: Path) -> None:
+    rows = [f"{n % 7}.5,{(1, 2, 10)[n % 3]}" for n in range(60)]
+    assert infer(tmp_path, "\n".join(["x,label", *rows, ""])).classes == ("1", "2", "10")
+
+
+def test_what_is_a_table(tmp_path: Path) -> None:
+    (tmp_path / "images" / "cat").mkdir(parents=True)
+    (tmp_path / "images" / "notes.csv").touch()
+    (tmp_path / "csv").mkdir()
+    (tmp_path / "csv" / "a.csv").touch()
+    assert inference.is_table(tmp_path / "csv")
+    assert inference.is_table(tmp_path / "csv" / "a.csv")
+    assert not inference.is_table(tmp_path / "images")
+    assert not inference.is_table(tmp_path / "none")
