@@ -289,12 +289,10 @@ class RunConfig:
         self.forecast(sys.maxsize)
 
     @property
-    def folder(self) -> Path:
-        """The output folder: `output`, or the default one."""
-        if self.output is not None:
-            return self.output
+    def title(self) -> str:
+        """Name of the run for people: that of the preset, or of the user's own data."""
         if self.data_set or self.data is None:
-            return Path("runs") / self.name
+            return self.name
         try:
             data = self.data.expanduser().resolve()
             name = data.stem if data.is_file() else data.name
@@ -302,7 +300,12 @@ class RunConfig:
         except (OSError, RuntimeError):
             name = ""
         # The root of the file system has no name.
-        return Path("runs") / (name or self.name)
+        return name or self.name
+
+    @property
+    def folder(self) -> Path:
+        """The output folder: `output`, or the default one."""
+        return Path("runs") / self.title if self.output is None else self.output
 
     def forecast(self, num_examples: int) -> tuple[Stage, ...]:
         """Returns what the schedule will do at each plateau.

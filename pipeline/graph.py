@@ -215,7 +215,7 @@ def create_pipeline(
         classes=config.classes,
         split=TEST,
         label=label,
-        title=config.name,
+        title=config.title,
         source=paths.data,
         network=config.network.model,
         command=command,

@@ -71,7 +71,7 @@ def make_plan(config: PlanConfig) -> Plan:
             f"The learning rate rises linearly from the start to epoch "
             f"{schedule.warmup_epochs + 1}; plateaus count from then on."
         )
-    return Plan(run.name, stages, size, tuple(sentences))
+    return Plan(run.title, stages, size, tuple(sentences))
 
 
 def show(plan: Plan) -> RenderableType:

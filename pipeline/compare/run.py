@@ -148,7 +148,7 @@ def run(config: CompareConfig, console: Console, command: str) -> Compared:
         names: tuple[str, ...] = config.strategies
         trials.sort(key=lambda trial: (names.index(trial.strategy), trial.seed))
         comparison = Comparison(tuple(trials))
-        title = f"{config.run.name}: {len(names)} strategies compared"
+        title = f"{config.run.title}: {len(names)} strategies compared"
         folder = session.output / FOLDER
         page = write(comparison, folder, title=title, command=command, settings=_settings(config))
         return Compared(comparison, page, session.log, time.monotonic() - began)

@@ -74,6 +74,8 @@ def test_gate_bounds_are_inclusive(value: float) -> None:
         ("images", "some/trucks", "runs/images", "runs/images"),
         ("cifar10", "some/trucks", None, "runs/cifar10"),
         ("digits", None, None, "runs/digits"),
+        # A file that is there.
+        ("images", __file__, None, "runs/test_config"),
     ],
 )
 def test_the_default_output_is_named_after_the_data_folder_or_the_preset(
@@ -85,3 +87,4 @@ def test_the_default_output_is_named_after_the_data_folder_or_the_preset(
         output=None if output is None else Path(output),
     )
     assert run.folder == Path(folder)
+    assert output is not None or run.title == run.folder.name
