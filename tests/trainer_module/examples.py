@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from trainer_module.config import ImageFeatures, TableFeatures, TrainConfig
+from trainer_module.history import EpochRecord, History
 
 IMAGE_CONFIG = TrainConfig(features=ImageFeatures(height=8, width=8), classes=("dark", "light"))
 TABLE_CONFIG = TrainConfig(
@@ -81,3 +82,30 @@ TABLE_ROWS = [
     {"miles": 5.0, "hour": 9, "company": b"B", "tips": 2.0, "fare": 10.0},
     {"miles": None, "hour": 7, "company": None, "tips": 9.0, "fare": 10.0},
 ]
+
+
+def record(epoch, action="none", best=False):
+    return EpochRecord(
+        epoch=epoch,
+        metrics={"accuracy": 0.2 * epoch, "val_accuracy": 0.1 * epoch},
+        learning_rate=0.05,
+        batch_size=64,
+        update_noise=12.5,
+        simple_noise_scale=99.0 if epoch > 1 else None,
+        updates=10 * epoch,
+        examples=640 * epoch,
+        seconds=1.5 * epoch,
+        action=action,
+        reason="[red]why" if action != "none" else "",
+        best=best,
+    )
+
+
+HISTORY = History(
+    config={"batch_size": 64},
+    monitor="val_accuracy",
+    mode="max",
+    epochs=(record(1, best=True), record(2, best=True), record(3, "batch_increase")),
+    stop_reason="enough",
+    traces={"train_step": 1},
+)

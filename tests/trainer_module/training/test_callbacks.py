@@ -5,35 +5,8 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
-from trainer_module.history import EpochRecord, History
+from examples import HISTORY
 from trainer_module.training.callbacks import ConsoleProgress, TensorBoard
-
-
-def record(epoch, action="none", best=False):
-    return EpochRecord(
-        epoch=epoch,
-        metrics={"accuracy": 0.2 * epoch, "val_accuracy": 0.1 * epoch},
-        learning_rate=0.05,
-        batch_size=64,
-        update_noise=12.5,
-        simple_noise_scale=99.0 if epoch > 1 else None,
-        updates=10 * epoch,
-        examples=640 * epoch,
-        seconds=1.5 * epoch,
-        action=action,
-        reason="[red]why" if action != "none" else "",
-        best=best,
-    )
-
-
-HISTORY = History(
-    config={"batch_size": 64},
-    monitor="val_accuracy",
-    mode="max",
-    epochs=(record(1, best=True), record(2, best=True), record(3, "batch_increase")),
-    stop_reason="enough",
-    traces={"train_step": 1},
-)
 
 
 def test_tensorboard_gets_a_point_an_epoch(tmp_path):
