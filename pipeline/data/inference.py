@@ -26,7 +26,9 @@ _ROWS_PER_VALUE = 3
 _ROWS_OF_A_LEAK = 5
 # Values of a column that are remembered; beyond them it has "many".
 _REMEMBERED = 100_000
-_LISTED = 10
+# Share of numbers from which other cells stand for missing ones, such as NA.
+_NUMBERS = 0.5
+_LISTED, _SHOWN = 10, 20
 
 Use = Literal["numeric", "categorical", "label", "left out"]
 
@@ -121,8 +123,9 @@ class _Column:
     is_label: bool
     rows: int = 0
     missing: int = 0
-    is_number: bool = True
+    numbers: int = 0
     is_whole: bool = True
+    text: str = ""
     # Each value with the label of its rows; None where they differ.
     labels: dict[str, str | None] = field(default_factory=dict)
     is_overflowing: bool = False
@@ -135,8 +138,11 @@ class _Column:
         if not cell:
             self.missing += 1
             return
-        number = csv_check.parse_number(cell) if self.is_number else None
-        self.is_number = self.is_number and number is not None
+        number = csv_check.parse_number(cell)
+        if number is not None:
+            self.numbers += 1
+        elif not self.text:
+            self.text = cell
         self.is_whole = self.is_whole and isinstance(number, int)
         if self.is_whole and isinstance(number, int):
             self.is_counting = self.is_counting and self.last in (None, number - 1)
@@ -153,6 +159,11 @@ class _Column:
     def present(self) -> int:
         """Number of cells that are not empty."""
         return self.rows - self.missing
+
+    @property
+    def is_number(self) -> bool:
+        """Whether CsvExampleGen reads numbers."""
+        return self.numbers == self.present
 
     @property
     def kind(self) -> str:
@@ -177,6 +188,8 @@ class _Column:
             return "left out", f"each of its values fixes {label}"
         if self.is_number and not (self.is_whole and values <= _FEW_VALUES):
             return "numeric", ""
+        if not self.is_number and self.numbers > _NUMBERS * self.present:
+            return "left out", f"numbers, but for cells such as {self.text[:_SHOWN]!r}: empty them"
         if not self.is_number and (self.is_overflowing or self.present < _ROWS_PER_VALUE * values):
             return "left out", "an id or free text: most values occur once or twice"
         return "categorical", ""
@@ -203,6 +216,8 @@ def _read(data: Path, label: str | None) -> dict[str, _Column]:
         rows = csv_check.read_rows(file)
         _, header = next(rows)
         csv_check.check_names(file, header)
+        twice = sorted({name for name in header if header.count(name) > 1})
+        require(not twice, f"{file}, row 1: column names must differ", twice, "Rename one.")
         if not columns:
             columns = {name: _Column(name, name == label) for name in header}
             require(

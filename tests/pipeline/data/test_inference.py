@@ -17,13 +17,14 @@ def infer(folder: Path, text: str, label: str | None = "label") -> inference.Tab
 
 def table(rows: int = 200) -> str:
     draw = random.Random(0)
-    lines = ["id,name,weight,doors,colour,twin,constant,empty,label"]
+    lines = ["id,name,weight,age,doors,colour,twin,constant,empty,label"]
     for row in range(rows):
         label = draw.choice(("yes", "no"))
         weight = "" if row % 10 == 0 else f"{draw.random():.3f}"
         colour = draw.choice(("red", "blue"))
+        age = "NA" if row % 10 == 1 else draw.randint(1, 90)
         lines.append(
-            f"{row},person {row},{weight},{draw.randint(2, 5)},{colour},{label[0]},1,,{label}"
+            f"{row},person {row},{weight},{age},{draw.randint(2, 5)},{colour},{label[0]},1,,{label}"
         )
     return "\n".join([*lines, ""])
 
@@ -34,6 +35,7 @@ def test_each_column_gets_a_use_and_a_reason(tmp_path: Path) -> None:
         ("id", "left out", "it counts the rows"),
         ("name", "left out", "an id or free text: most values occur once or twice"),
         ("weight", "numeric", ""),
+        ("age", "left out", "numbers, but for cells such as 'NA': empty them"),
         ("doors", "categorical", ""),
         ("colour", "categorical", ""),
         ("twin", "left out", "each of its values fixes label"),
@@ -116,3 +118,8 @@ def test_what_is_a_table(tmp_path: Path) -> None:
     assert inference.is_table(tmp_path / "csv" / "a.csv")
     assert not inference.is_table(tmp_path / "images")
     assert not inference.is_table(tmp_path / "none")
+
+
+def test_names_that_occur_twice_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"column names must differ, got \['a'\]"):
+        infer(tmp_path, "a,a,label\n1,2,x\n2,3,y\n")
