@@ -117,9 +117,10 @@ def test_a_lost_connection_is_one_sentence_and_the_run_can_be_repeated(broken, b
     assert status == 1
     sentence, log = err.splitlines()
     assert sentence.startswith(
-        f"error: Trainer failed: the connection to ML Metadata's database {server.url()} was lost."
+        "error: Trainer failed: the connection to ML Metadata's database must last for the run, "
+        f"got '{server.url()}, which was lost'."
     )
-    assert "run the same command again to resume" in sentence
+    assert "run the same command again: it resumes" in sentence
     assert log.startswith("log")
     assert listed(both[1].output)[0]["state"] == "interrupted"
     done = plateau("run", "digits", *OTHER_MODEL, output=both[1].output)

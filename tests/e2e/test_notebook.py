@@ -97,7 +97,7 @@ def test_every_component_runs_and_history_and_report_are_displayed(
     channel, report, artifact, record, page = map(shown, displays)
     for plotted in (channel, artifact, record):
         assert "Plotly.react" in plotted
-        assert "training loss" in plotted
+        assert "learning rate" in plotted
     assert "Training report, written" in report
     assert "Training report, written" in page
 

@@ -65,7 +65,7 @@ def test_a_csv_file_and_the_name_of_its_label_are_enough(shared_data, tmp_path):
     assert done.accuracy() > 0.85
     answered = predict(tmp_path / "run", file)
     assert answered.status == 0, answered.out + answered.err
-    assert float(re.search(r"accuracy ([\d.]+)", answered.out)[1]) > 0.95
+    assert float(re.search(r"accuracy +([\d.]+)", answered.out)[1]) > 0.95
 
     # The schema that the run wrote is one that it takes.
     again = plateau(
