@@ -1,6 +1,7 @@
 """Inputs of the signature `serving_columns`: valid names, dtypes and missing values."""
 
 import json
+import keyword
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -17,7 +18,7 @@ MISSING: Mapping[str, str | int] = {"string": "", "float32": "NaN", "int64": MIS
 
 _NO_NAME = "column"
 # TensorFlow passes inputs on as arguments of a method.
-_RESERVED = frozenset({"self"})
+_RESERVED = frozenset({"self", *keyword.kwlist})
 
 
 class Input(NamedTuple):

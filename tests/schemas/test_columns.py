@@ -1,3 +1,5 @@
+import inspect
+import keyword
 import re
 
 import pytest
@@ -9,7 +11,7 @@ from schemas.columns import Input, served_names
 
 # Few letters, so that names become equal after cleaning.
 NAMES = st.lists(
-    st.text(max_size=12) | st.text("aA_ -1é%", max_size=4) | st.sampled_from(["self", "a_2"]),
+    st.text(max_size=12) | st.text("aA_ -1é%", max_size=4) | st.sampled_from(["self", "a_2", *keyword.kwlist]),
     unique=True,
     max_size=12,
 )
@@ -23,6 +25,8 @@ def test_any_different_names_give_valid_and_unique_ones(names):
     for name in served.values():
         assert re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name)
         assert name != "self"
+        # TensorFlow makes a parameter of each input.
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY)
 
 
 @given(NAMES)
@@ -34,7 +38,7 @@ def test_what_is_served_is_served_by_the_same_names(names):
 @pytest.mark.parametrize(
     ("names", "served"),
     [
-        (["trip_miles", "Age", "class"], ["trip_miles", "Age", "class"]),
+        (["trip_miles", "Age", "class"], ["trip_miles", "Age", "class_"]),
         (["petal width (cm)", "% fat", "_id"], ["petal_width_cm", "fat", "id"]),
         (["Größe", "naïve", "Ångström"], ["Grosse", "naive", "Angstrom"]),
         (["self", "self_"], ["self__2", "self_"]),
