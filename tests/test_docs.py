@@ -74,7 +74,7 @@ def test_commands_are_understood(words, tmp_path, monkeypatch):
         return
     if words[1] == "schema" or "my.csv" in words:
         # tests/e2e/test_own_data.py runs such a table.
-        (tmp_path / "my.csv").write_text("bill,species\n1.5,a\n2.5,b\n1.5,b\n" * 10)
+        (tmp_path / "my.csv").write_text("bill,species\n" + "1.5,a\n2.5,b\n1.5,b\n" * 10)
         monkeypatch.chdir(tmp_path)
         command = "schema" if words[1] == "schema" else "plan"
         assert main.main([command, *words[2:]]) == 0
