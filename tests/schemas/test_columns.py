@@ -11,7 +11,9 @@ from schemas.columns import Input, served_names
 
 # Few letters, so that names become equal after cleaning.
 NAMES = st.lists(
-    st.text(max_size=12) | st.text("aA_ -1é%", max_size=4) | st.sampled_from(["self", "a_2", *keyword.kwlist]),
+    st.text(max_size=12)
+    | st.text("aA_ -1é%", max_size=4)
+    | st.sampled_from(["self", "a_2", *keyword.kwlist]),
     unique=True,
     max_size=12,
 )
