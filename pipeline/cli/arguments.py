@@ -72,7 +72,7 @@ class Arguments:
         run_config = preset.build()
         if not named:
             # Until the flags are read, an error may name them all the same.
-            self.config = presets.PRESETS["taxi"].build()
+            self.config = presets.taxi()
             self.table = _table(rest)
         if self.table is not None:
             table = self.table
@@ -123,8 +123,8 @@ def _table(words: list[str]) -> "Table | None":
     if not inference.is_table(data):
         return None
     if known.label is None:
-        header = ", ".join(inference.infer(data, None).names)
+        names = ", ".join(inference.header(data))
         raise UsageError(
-            f"a table needs the name of the column to predict. Add --label, with one of {header}."
+            f"a table needs the name of the column to predict. Add --label, with one of {names}."
         )
     return inference.infer(data, known.label)

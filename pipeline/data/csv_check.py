@@ -328,13 +328,18 @@ def _check_header(file: Path, header: list[str], columns: dict[str, _Column]) ->
         )
 
 
+def check_size(where: str, cells: list[str], size: int) -> None:
+    """Raises UserError unless a row has as many cells as the header."""
+    if len(cells) != size:
+        remedy = "Add or remove cells; put cells that hold commas in double quotes."
+        raise UserError(f"{where}: each row must have {size} cells", len(cells), remedy)
+
+
 def _check_row(
     where: str, cells: list[str], size: int, columns: Sequence[tuple[int, _Column]]
 ) -> bool:
     """Checks a row, and returns whether it has a label."""
-    if len(cells) != size:
-        remedy = "Add or remove cells; put cells that hold commas in double quotes."
-        raise UserError(f"{where}: each row must have {size} cells", len(cells), remedy)
+    check_size(where, cells, size)
     has_label = True
     for i, column in columns:
         cell = cells[i]

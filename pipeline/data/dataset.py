@@ -1,6 +1,5 @@
 """Data of a run, located and checked before TensorFlow or TFX is imported."""
 
-import contextlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -169,11 +168,11 @@ def _folder_of_file(file: Path, output: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for other in folder.iterdir():
         other.unlink()
-    with contextlib.suppress(OSError):
-        # Of another file system, or one without hard links.
+    try:
         os.link(file, folder / file.name)
-        return folder
-    shutil.copy2(file, folder / file.name)
+    # Another file system, or one without hard links.
+    except OSError:
+        shutil.copy2(file, folder / file.name)
     return folder
 
 

@@ -1,7 +1,6 @@
 """Inference of a table's columns, label classes and schema from its CSV files."""
 
 import difflib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -10,7 +9,7 @@ from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 from trainer_module.config import TableFeatures
-from trainer_module.util.checks import UserError, require
+from trainer_module.util.checks import require
 from trainer_module.util.text import listed
 
 from . import csv_check
@@ -66,11 +65,6 @@ class Table:
     schema: str
     """TFMD schema as text (.pbtxt)."""
 
-    @property
-    def names(self) -> list[str]:
-        """Names of the columns."""
-        return [column.name for column in self.columns]
-
 
 def is_table(data: Path) -> bool:
     """Returns True for a CSV file, and for a folder that has CSV files and no folders."""
@@ -80,6 +74,18 @@ def is_table(data: Path) -> bool:
     return any(child.suffix.lower() == ".csv" for child in children) and not any(
         child.is_dir() for child in children
     )
+
+
+def header(data: Path) -> list[str]:
+    """Returns the names of a table's columns.
+
+    Raises:
+        UserError: There is no file that can be read, or its first row is no header.
+    """
+    file = csv_check.find_files(data)[0]
+    _, names = next(csv_check.read_rows(file))
+    csv_check.check_names(file, names)
+    return names
 
 
 def infer(data: Path, label: str | None) -> Table:
@@ -100,19 +106,19 @@ def infer(data: Path, label: str | None) -> Table:
     rows = max((column.rows for column in columns.values()), default=0)
     require(rows > 0, f"{data}: a table must have rows below its header", rows, "Add data.")
     classes = _classes(data, columns[label]) if label is not None else ()
-    found = tuple(column.judge(label) for column in columns.values())
-    numeric = tuple(column.name for column in found if column.use == "numeric")
-    categorical = tuple(column.name for column in found if column.use == "categorical")
+    judged = tuple(column.judge(label) for column in columns.values())
+    numeric = tuple(column.name for column in judged if column.use == "numeric")
+    categorical = tuple(column.name for column in judged if column.use == "categorical")
     require(
         bool(numeric or categorical),
         f"{data}: some column must be of use to predict the label",
-        "; ".join(f"{column.name}: {column.why or column.use}" for column in found[:_LISTED]),
+        "; ".join(f"{column.name}: {column.why or column.use}" for column in judged[:_LISTED]),
         "Add columns, or name some with `numeric` or `categorical`.",
     )
     features = TableFeatures(numeric=numeric, categorical=categorical, label=label or "label")
-    schema = schema_pb2.Schema(feature=[columns[column.name].feature(classes) for column in found])
+    schema = schema_pb2.Schema(feature=[columns[column.name].feature(classes) for column in judged])
     text = text_format.MessageToString(schema, as_utf8=True)
-    return Table(found, rows, features, classes, text)
+    return Table(judged, rows, features, classes, text)
 
 
 @dataclass
@@ -126,7 +132,7 @@ class _Column:
     numbers: int = 0
     is_whole: bool = True
     text: str = ""
-    # Each value with the label of its rows; None where they differ.
+    # Each value with the label of its rows: empty where they have none, None where they differ.
     labels: dict[str, str | None] = field(default_factory=dict)
     is_overflowing: bool = False
     is_counting: bool = True
@@ -147,13 +153,14 @@ class _Column:
         if self.is_whole and isinstance(number, int):
             self.is_counting = self.is_counting and self.last in (None, number - 1)
             self.last = number
-        if cell in self.labels:
-            if self.labels[cell] != label:
-                self.labels[cell] = None
-        elif len(self.labels) < _REMEMBERED:
-            self.labels[cell] = label
-        else:
+        # A row without a label agrees with any.
+        known = self.labels.get(cell, "")
+        if cell not in self.labels and len(self.labels) >= _REMEMBERED:
             self.is_overflowing = True
+        elif known == "":
+            self.labels[cell] = label
+        elif label not in ("", known):
+            self.labels[cell] = None
 
     @property
     def present(self) -> int:
@@ -234,12 +241,7 @@ def _read(data: Path, label: str | None) -> dict[str, _Column]:
         )
         position = header.index(label) if label is not None else None
         for row, cells in rows:
-            if len(cells) != len(header):
-                raise UserError(
-                    f"{file}, row {row}: each row must have {len(header)} cells",
-                    len(cells),
-                    "Add or remove cells; put cells that hold commas in double quotes.",
-                )
+            csv_check.check_size(f"{file}, row {row}", cells, len(header))
             value = cells[position] if position is not None else ""
             for column, cell in zip(columns.values(), cells, strict=True):
                 column.add(cell, value)
@@ -280,5 +282,6 @@ def _classes(data: Path, label: _Column) -> tuple[str, ...]:
 
 
 def _nearest(name: str, names: list[str]) -> str:
-    nearest: Iterator[str] = iter(difflib.get_close_matches(name, names, 1))
-    return "".join(f"Did you mean {each!r}? " for each in nearest)
+    return "".join(
+        f"Did you mean {each!r}? " for each in difflib.get_close_matches(name, names, n=1)
+    )

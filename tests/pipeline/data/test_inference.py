@@ -120,6 +120,12 @@ def test_what_is_a_table(tmp_path: Path) -> None:
     assert not inference.is_table(tmp_path / "none")
 
 
+def test_a_row_without_a_label_says_nothing_of_a_leak(tmp_path: Path) -> None:
+    rows = [f"{n % 7}.5,{'xy'[n % 2]},{'' if n < 2 else 'ab'[n % 2]}" for n in range(40)]
+    twin = infer(tmp_path, "\n".join(["n,twin,label", *rows, ""])).columns[1]
+    assert (twin.use, twin.why) == ("left out", "each of its values fixes label")
+
+
 def test_names_that_occur_twice_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"column names must differ, got \['a'\]"):
         infer(tmp_path, "a,a,label\n1,2,x\n2,3,y\n")
