@@ -1,4 +1,4 @@
-"""What a failed run leaves behind. Bad input found before TFX starts is in pipeline/test_cli.py."""
+"""What a failed run leaves behind; pipeline/cli/test_main.py has bad input found before TFX."""
 
 import pytest
 from PIL import Image
