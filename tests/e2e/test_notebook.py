@@ -284,4 +284,7 @@ def test_our_gates_behind_the_trainer_of_tfx(examples_of_tfx: Path, name: str) -
     page = found["page"]
     assert "The model can be served" in page
     assert ("The report was given no history" in page) == (name != "penguin")
-    assert ("the confidence is their softmax" in page) == (name != "taxi")
+    # Where every logit of a model with one output lies between 0 and 1, nothing tells them from
+    # probabilities: that of "imdb" is hardly trained.
+    if name != "imdb":
+        assert ("the confidence is their softmax" in page) == (name != "taxi")
