@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import tyro
 from annotated_types import Ge
@@ -18,6 +18,7 @@ from schemas import IMAGE, columns
 from trainer_module.util import files
 from trainer_module.util.checks import UserError, check_fields, require
 
+from .data import csv_check, dialect
 from .metadata import versions
 
 BATCH = 32
@@ -273,52 +274,29 @@ def rows(
     )
     # All headers are checked before anything is predicted.
     for table in tables:
-        _check_header(table, inputs)
+        csv_check.take_header(table, dialect.read(table), [i.column for i in inputs.values()])
     for table in tables:
-        with _open(table) as stream:
-            reader = csv.DictReader(stream, strict=True)
-            # The header is row 1; a cell may span lines, so that lines do not count rows.
-            for number in itertools.count(2):
+        lines = dialect.read(table)
+        names = csv_check.take_header(table, lines)
+        number = 1
+        try:
+            for number, row in lines:
                 try:
-                    cells = next(reader)
-                except StopIteration:
-                    break
-                except (csv.Error, UnicodeDecodeError) as error:
-                    yield Unreadable(table, number, f"not readable from here on: {error}")
-                    break
-                try:
+                    csv_check.check_size(f"row {number}", row, len(names))
+                    cells = dict(zip(names, row, strict=True))
                     values = {name: _value(cells[i.column], i) for name, i in inputs.items()}
                 except ValueError as error:
                     yield Unreadable(table, number, str(error))
                 else:
                     yield Example(table, number, values, cells.get(label or "") or None)
+        except UserError as error:
+            yield Unreadable(table, number + 1, f"not readable from here on: {error}")
 
 
-def _check_header(table: Path, inputs: Mapping[str, columns.Input]) -> None:
-    try:
-        with _open(table) as stream:
-            header = next(csv.reader(stream, strict=True), [])
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(
-            f"each PATH must be a CSV file in UTF-8 ({error})",
-            str(table),
-            "For images, name the model of images.",
-        ) from error
-    missing = [i.column for i in inputs.values() if i.column not in header]
-    require(
-        not missing,
-        "a table must have the columns that the model was trained on, with commas between them",
-        f"{table} without {', '.join(missing)}",
-        "Name the table's own model, or rename its columns.",
-    )
-
-
-def _open(table: Path) -> IO[str]:
-    return table.open(encoding="utf-8-sig", newline="")
-
-
-def _value(cell: str | None, column: columns.Input) -> str | float | int:
+def _value(cell: str, column: columns.Input) -> str | float | int:
     """Returns a cell as the model takes it."""
+    if column.dtype != "string" and cell.strip() in dialect.MISSING:
+        cell = ""
     if not cell and column.missing is None:
         raise ValueError(f"{column.column} must not be empty")
     text = cell or str(column.missing)

@@ -118,12 +118,12 @@ def _table(words: list[str]) -> "Table | None":
         return None
     if data is None:
         return None
-    from ..data import inference
+    from ..data import csv_check, inference
 
     if not inference.is_table(data):
         return None
     if known.label is None:
-        names = ", ".join(inference.header(data))
+        names = ", ".join(csv_check.header(data))
         raise UsageError(
             f"a table needs the name of the column to predict. Add --label, with one of {names}."
         )

@@ -56,7 +56,7 @@ def write_schema(config: SchemaConfig, out: Console) -> None:
 def print_columns(out: Console, table: Table) -> None:
     """Prints what is made of each column."""
     listing = console.table(
-        f"{table.rows:,} rows",
+        f"{table.rows:,} rows{table.dialect and f' ({table.dialect})'}",
         "column",
         "use",
         "type",

@@ -1,17 +1,21 @@
 """CSV check: errors of a table by file, row and column, before a run.
 
 The rules are those by which CsvExampleGen and the schema would stop the run later on, with less to
-say about where. Rows are counted from 1, the header, as editors do, and read one at a time. Columns
-that no feature uses may hold anything.
+say about where. Rows are read one at a time, in the dialect of their file (`dialect`), and the
+columns that the features use are written anew, as CsvExampleGen reads them. Other columns may hold
+anything.
 """
 
+import contextlib
 import csv
 import math
 import os
-from collections.abc import Collection, Iterator, Sequence
+import shutil
+import zlib
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 from tensorflow_metadata.proto.v0 import schema_pb2
 
@@ -20,20 +24,15 @@ from trainer_module.config import TableFeatures
 from trainer_module.util.checks import UserError, require
 from trainer_module.util.text import listed
 
+from . import dialect
 from . import schema as contract
 
-MAX_ROW = 16 * 1024**2
-"""Bytes of a row, line breaks in its cells included."""
-
 _INT64 = range(-(2**63), 2**63)
-_BOM = "\ufeff"
 # Special in the pattern by which CsvExampleGen looks for files.
 _WILD = frozenset("*?[]\\")
+# What CsvExampleGen takes for parts of a header.
+_UNNAMED = frozenset(',"\r\n')
 _LISTED = 20
-_QUOTE = (
-    "Put double quotes around a whole cell that holds quotes, commas or line breaks, and double "
-    "the quotes within; end rows with line feeds."
-)
 
 
 def count_rows(csv_folder: str | os.PathLike[str]) -> int:
@@ -42,7 +41,8 @@ def count_rows(csv_folder: str | os.PathLike[str]) -> int:
     Raises:
         UserError: There is no CSV file, or one that cannot be read.
     """
-    return sum(sum(1 for _ in read_rows(file)) - 1 for file in find_files(Path(csv_folder)))
+    files = find_files(Path(csv_folder))
+    return sum(max(0, sum(1 for _ in dialect.read(file)) - 1) for file in files)
 
 
 def check_table(
@@ -51,15 +51,18 @@ def check_table(
     features: TableFeatures,
     classes: Sequence[str] = (),
     on_missing_label: Literal["fail", "skip"] = "fail",
+    copy: Path | None = None,
 ) -> int:
-    """Checks the CSV files of a folder against a schema.
+    """Checks the CSV files of a folder against a schema, and writes them for CsvExampleGen.
 
     Args:
-        csv_folder: Folder with *.csv files, all with the same header.
+        csv_folder: Folder with *.csv files, all with the same header; or one file.
         schema: TFMD schema as text (.pbtxt).
         features: Columns that the model uses.
         classes: Values the label column may have, where `features` takes it as it stands.
         on_missing_label: Whether rows without a label are an error or left out.
+        copy: Folder for the files with the columns that are used; replaced if there is one, and
+            not written if it is not given.
 
     Returns:
         Number of rows, without headers and rows that are left out.
@@ -73,36 +76,43 @@ def check_table(
     header: list[str] = []
     count, unlabelled = 0, 0
     places: list[str] = []
-    for file in files:
-        rows = read_rows(file)
-        _, names = next(rows)
-        _check_header(file, names, columns)
+    with _folder(copy) as target:
+        for file in files:
+            rows = dialect.read(file)
+            names = take_header(file, rows, columns)
+            require(
+                names == (header or names),
+                f"{file}, row 1: all files must have the columns of {files[0].name}",
+                ",".join(names),
+                "Give them the same header.",
+            )
+            header = names
+            checked = [(i, columns[name]) for i, name in enumerate(header) if name in columns]
+            with _writer(target and target / f"{file.stem}.csv") as write:
+                write([column.name for _, column in checked])
+                for row, cells in rows:
+                    count += 1
+                    values = _check_row(f"{file}, row {row}", cells, len(header), checked)
+                    write(values)
+                    if any(
+                        column.is_label and column.is_missing(value)
+                        for value, (_, column) in zip(values, checked, strict=True)
+                    ):
+                        unlabelled += 1
+                        if len(places) < _LISTED:
+                            places.append(f"{file.name}:{row}")
+        require(count > 0, f"{folder}: a table must have rows below its header", count, "Add data.")
+        label = " and ".join(map(repr, features.labels))
+        more = f" and {unlabelled - _LISTED:,} more" if unlabelled > _LISTED else ""
         require(
-            names == (header or names),
-            f"{file}, row 1: all files must have the columns of {files[0].name}",
-            ",".join(names),
-            "Give them the same header.",
+            not unlabelled or on_missing_label == "skip",
+            f"{folder}: each row must have a label in the column {label}",
+            f"{unlabelled:,} of {count:,} rows without: {', '.join(places)}{more}",
+            "Fill it in, or leave these rows out with `on_missing_label=skip`.",
         )
-        header = names
-        checked = [(i, columns[name]) for i, name in enumerate(header) if name in columns]
-        for row, cells in rows:
-            count += 1
-            if not _check_row(f"{file}, row {row}", cells, len(header), checked):
-                unlabelled += 1
-                if len(places) < _LISTED:
-                    places.append(f"{file.name}:{row}")
-    require(count > 0, f"{folder}: a table must have rows below its header", count, "Add data.")
-    label = " and ".join(map(repr, features.labels))
-    more = f" and {unlabelled - _LISTED:,} more" if unlabelled > _LISTED else ""
-    require(
-        not unlabelled or on_missing_label == "skip",
-        f"{folder}: each row must have a label in the column {label}",
-        f"{unlabelled:,} of {count:,} rows without: {', '.join(places)}{more}",
-        "Fill it in, or leave these rows out with `on_missing_label=skip`.",
-    )
-    require(unlabelled < count, f"{folder}: some row must have a label", "none", "Add some.")
-    for column in columns.values():
-        column.check_type_shows(folder)
+        require(unlabelled < count, f"{folder}: some row must have a label", "none", "Add some.")
+        for column in columns.values():
+            column.check_type_shows(folder)
     return count - unlabelled
 
 
@@ -129,6 +139,18 @@ class _Column:
         number = parse_number(cell)
         return number is not None and not math.isfinite(number)
 
+    def standard(self, cell: str) -> str:
+        """Returns a cell in the form in which CsvExampleGen reads it as of this type."""
+        if self.type == schema_pb2.BYTES:
+            return cell
+        cell = cell.strip()
+        if cell in dialect.MISSING:
+            return ""
+        # CsvExampleGen takes a column of whole numbers for INT, whatever the schema says.
+        if self.type == schema_pb2.FLOAT and isinstance(parse_number(cell), int):
+            return f"{cell}.0"
+        return cell
+
     def check(self, cell: str) -> tuple[str, str] | None:
         """Returns the rule that a cell breaks, and the remedy; None if it breaks none."""
         if not cell:
@@ -144,7 +166,6 @@ class _Column:
             kind = "a whole number of 64 bits, in digits 0 to 9" if is_int else "a number"
             return f"it must be {kind}", "Correct the value, or the column's type in the schema."
         else:
-            self.typed = self.typed or is_int or isinstance(number, float)
             if number < self.low or number > self.high:
                 rule = f"it must be at least {self.low} and at most {self.high}"
                 return rule, "Correct the value, or the column's domain in the schema."
@@ -156,20 +177,16 @@ class _Column:
         return None
 
     def check_type_shows(self, folder: Path) -> None:
-        """Raises UserError if no cell shows the type of the column.
+        """Raises UserError if the column is text and all its cells are numbers.
 
-        CsvExampleGen takes a column of whole numbers for INT, whatever the schema says.
+        CsvExampleGen takes it for one of numbers, whatever the schema says.
         """
-        what, remedy = "a value that is no number", "Make it INT or FLOAT in the schema."
-        if self.type == schema_pb2.FLOAT:
-            what = "a number with a point"
-            remedy = "Write one value as 1.0 in place of 1, or make it INT in the schema."
-        kind = schema_pb2.FeatureType.Name(self.type)
         require(
-            self.typed or not self.seen,
-            f"{folder}, column {self.name!r}: a column of type {kind} must hold {what}",
-            "numbers that are read as another type",
-            remedy,
+            self.typed or not self.seen or self.type != schema_pb2.BYTES,
+            f"{folder}, column {self.name!r}: a column of type BYTES must hold a value that is no "
+            "number",
+            "numbers",
+            "Make it INT or FLOAT in the schema.",
         )
 
 
@@ -244,12 +261,6 @@ def find_files(folder: Path) -> list[Path]:
         return [folder]
     what = "a file" if folder.exists() else "nothing"
     require(folder.is_dir(), f"{folder}: the data folder must be a folder", what, "Check its path.")
-    require(
-        not _WILD & set(str(folder)),
-        "the path of a table may hold none of * ? [ ] \\, which stand for other characters",
-        str(folder),
-        "Rename the folder.",
-    )
     tables = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".csv")
     require(bool(tables), f"{folder}: it must hold a .csv file", "none", "Check `data`.")
     for path in tables:
@@ -268,151 +279,107 @@ def find_files(folder: Path) -> list[Path]:
     return tables
 
 
-def check_names(file: Path, header: list[str], used: Collection[str] = ()) -> None:
-    """Checks the form of a header.
+def header(data: Path) -> list[str]:
+    """Returns the names of a table's columns.
 
     Args:
-        file: The file, for the message.
-        header: Names of the columns.
-        used: Names that the first column may not hide behind a byte order mark; all if none.
+        data: CSV file, or folder of CSV files.
 
     Raises:
-        UserError: It is empty, or holds quotes or other characters that are no parts of names.
+        UserError: There is no file that can be read.
     """
-    where = f"{file}, row 1"
-    names = ",".join(header)
-    require(
-        header != [""],
-        f"{where}: a CSV file must have a header",
-        "an empty row",
-        "Add the header, remove empty rows above it, or remove the file.",
-    )
-    require(
-        not header[0].startswith(_BOM) or bool(used and header[0].removeprefix(_BOM) not in used),
-        f"{where}: the file may not start with a byte order mark",
-        header[0],
-        "Save it as UTF-8 without one.",
-    )
-    require(
-        not set('"\r\0') & set(names),
-        f"{where}: a header may hold neither quotes nor single carriage returns nor NUL "
-        "characters, which CsvExampleGen takes for parts of the names",
-        names,
-        f"For quotes run: sed -i '1s/\"//g' {file.name}. Else end rows with line feeds, and save "
-        "as UTF-8.",
-    )
+    file = find_files(data)[0]
+    return take_header(file, dialect.read(file))
 
 
-def _check_header(file: Path, header: list[str], columns: dict[str, _Column]) -> None:
-    check_names(file, header, columns)
+def take_header(
+    file: Path, rows: Iterator[tuple[int, list[str]]], columns: Collection[str] = ()
+) -> list[str]:
+    """Returns the names in the first of the rows; each of the columns must be there, once."""
     where = f"{file}, row 1"
-    names = ",".join(header)
-    for name in columns:
-        require(
-            header.count(name) < 2,
-            f"{where}, column {name!r}: column names must differ",
-            names,
-            "Rename or remove one.",
-        )
-        require(
-            name in header or name not in map(str.strip, header),
-            f"{where}, column {name!r}: names may have no blanks around them",
-            names,
-            "Separate the names by commas alone.",
-        )
-        require(
-            name in header,
-            f"{where}, column {name!r}: each column that a feature uses must be in the file",
-            names,
-            "Add the column; the first row must be the header, with commas between names.",
-        )
+    _, names = next(rows, (1, []))
+    shown = ",".join(names)
+    require(bool(names), f"{where}: a CSV file must have a header", "nothing", "Add the header.")
+    missing = [name for name in columns if name not in names]
+    require(
+        not missing,
+        f"{where}: each column that is used must be in the file",
+        f"{shown} without {', '.join(missing)}",
+        "Add the columns, or rename some; the first row must be the header.",
+    )
+    twice = [name for name in columns if names.count(name) > 1]
+    require(not twice, f"{where}: column names must differ", twice, "Rename or remove some.")
+    unnamed = [name for name in columns if _UNNAMED & set(name)]
+    require(
+        not unnamed,
+        f"{where}: names of columns may hold no commas, quotes or line breaks, by which "
+        "CsvExampleGen cuts a header",
+        unnamed,
+        "Rename them.",
+    )
+    return names
 
 
 def check_size(where: str, cells: list[str], size: int) -> None:
     """Raises UserError unless a row has as many cells as the header."""
     if len(cells) != size:
-        remedy = "Add or remove cells; put cells that hold commas in double quotes."
+        remedy = "Add or remove cells; put cells that hold the delimiter in double quotes."
         raise UserError(f"{where}: each row must have {size} cells", len(cells), remedy)
 
 
 def _check_row(
     where: str, cells: list[str], size: int, columns: Sequence[tuple[int, _Column]]
-) -> bool:
-    """Checks a row, and returns whether it has a label."""
+) -> list[str]:
+    """Checks a row, and returns the cells of the columns as they are written."""
     check_size(where, cells, size)
-    has_label = True
+    values = []
     for i, column in columns:
-        cell = cells[i]
-        if broken := column.check(cell):
-            raise UserError(f"{where}, column {column.name!r}: {broken[0]}", cell, broken[1])
-        if column.is_label and column.is_missing(cell):
-            has_label = False
-    return has_label
+        value = column.standard(cells[i])
+        if broken := column.check(value):
+            raise UserError(f"{where}, column {column.name!r}: {broken[0]}", value, broken[1])
+        values.append(value)
+    return values
 
 
-def read_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yields row number and cells, the header first, cut as CsvExampleGen cuts them.
-
-    It takes the first line for the header, whatever is in it, and parts it at the commas. Then it
-    joins lines until their quotes are paired, and has the csv module parse what it joined. Where
-    the two do not see the same row, that module asks for the same text again without end. Blank
-    lines are passed over.
-    """
-    row = 1
-    try:
-        with file.open("rb") as stream:
-            yield row, _line(file, row, stream, MAX_ROW).strip().split(",")
-            parts: list[str] = []
-            quotes, room, line = 0, MAX_ROW, 1
-            while part := _line(file, row, stream, room):
-                line += 1
-                row = row if parts else line
-                parts.append(part)
-                quotes += part.count('"')
-                room -= len(part)
-                if quotes % 2 == 0:
-                    yield from ((row, cells) for cells in _parsed(file, row, "".join(parts)))
-                    parts, quotes, room = [], 0, MAX_ROW
-            require(not parts, f"{file}, row {row}: quotes must be paired", "one alone", _QUOTE)
-    except UnicodeDecodeError as error:
-        rule = f"{file}, at or below row {row}: a CSV file must be UTF-8"
-        raise UserError(rule, error.object[error.start : error.end], "Save it as UTF-8.") from None
-    except OSError as error:
-        rule, remedy = (
-            f"{file}: a CSV file must be readable",
-            "Give yourself permission to read it.",
-        )
-        raise UserError(rule, error.strerror, remedy) from error
-
-
-def _line(file: Path, row: int, stream: BinaryIO, room: int) -> str:
-    content = stream.readline(room + 1)
+@contextlib.contextmanager
+def _folder(folder: Path | None) -> Iterator[Path | None]:
+    """Yields a new folder, which takes the place of `folder` where no error is raised."""
+    if folder is None:
+        yield None
+        return
     require(
-        len(content) <= room,
-        f"{file}, below row {row}: a row may have at most {MAX_ROW:,} bytes",
-        "more",
-        "Look for a quote without its partner, or for missing line feeds.",
+        not _WILD & set(str(folder)),
+        "the path of a run on a table may hold none of * ? [ ] \\, which stand for other "
+        "characters",
+        str(folder),
+        "Name another `output`.",
     )
-    return content.decode("utf-8")
-
-
-def _parsed(file: Path, row: int, record: str) -> Iterator[list[str]]:
-    """Yields the cells in a text; nothing if it is blank."""
-    rule, remedy = "", _QUOTE
-    # From Python 3.11 on, the csv module reads it as any other character.
-    if "\0" in record:
-        rule = "a row may hold no NUL characters"
-        remedy = "Save the file as UTF-8, and leave cells without a value empty."
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
     try:
-        if not rule:
-            yield from (cells for cells in csv.reader((record,), strict=True) if cells)
-    except csv.Error as error:
-        rule = f"a row must be readable ({error})"
-        if "limit" in str(error):
-            rule = f"a cell may have at most {csv.field_size_limit():,} characters"
-            remedy = "Shorten the cell, or look for a quote without its partner."
-    if rule:
-        raise UserError(f"{file}, row {row}: {rule}", record, remedy)
+        yield partial
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _writer(file: Path | None) -> Iterator[Callable[[list[str]], object]]:
+    """Opens a file for rows as CsvExampleGen reads them."""
+    if file is None:
+        yield lambda cells: None
+        return
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        table = csv.writer(stream, lineterminator="\n")
+        yield table.writerow
+    # TFX tells the contents of files apart by size and by seconds of the time of change.
+    checksum = 0
+    with file.open("rb") as content:
+        for block in iter(lambda: content.read(2**20), b""):
+            checksum = zlib.crc32(block, checksum)
+    os.utime(file, (checksum, checksum))
 
 
 def parse_number(cell: str) -> int | float | None:

@@ -1,7 +1,5 @@
 """Data of a run, located and checked before TensorFlow or TFX is imported."""
 
-import os
-import shutil
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +15,7 @@ from ..config import RunConfig
 
 DIGITS, TAXI = "digits", "taxi"
 SCHEMA, TABLE = "schema.pbtxt", "table"
-"""Names of an inferred schema and of the folder of a table's one file, below OUTPUT/data."""
+"""Names of an inferred schema and of the folder of a table's files, below OUTPUT/data."""
 BUILTIN = frozenset({DIGITS, TAXI})
 
 TRAIN, EVAL, TEST = "train", "eval", "test"
@@ -98,12 +96,12 @@ def resolve(config: RunConfig, output: Path) -> Dataset:
             "Write one, or infer one with TensorFlow Data Validation.",
         )
         assert schema is not None
+        copy = output / "data" / TABLE
         rows = csv_check.check_table(
-            folder, schema, config.features, classes, config.on_missing_label
+            folder, schema, config.features, classes, config.on_missing_label, copy
         )
         size = _size_of_table(folder, rows)
-        if folder.is_file():
-            folder = _folder_of_file(folder, output)
+        folder = copy
     config.forecast(size.most)
     return Dataset(folder, classes, schema_text(config, classes), size)
 
@@ -160,20 +158,6 @@ def _written_schema(config: RunConfig, output: Path) -> Path | None:
     with files.atomic(file) as temporary:
         temporary.write_text(config.inferred_schema, "utf-8")
     return file
-
-
-def _folder_of_file(file: Path, output: Path) -> Path:
-    """Returns a folder that holds one CSV file, since CsvExampleGen reads folders."""
-    folder = output / "data" / TABLE
-    folder.mkdir(parents=True, exist_ok=True)
-    for other in folder.iterdir():
-        other.unlink()
-    try:
-        os.link(file, folder / file.name)
-    # Another file system, or one without hard links.
-    except OSError:
-        shutil.copy2(file, folder / file.name)
-    return folder
 
 
 def schema_text(config: RunConfig, classes: tuple[str, ...]) -> str:

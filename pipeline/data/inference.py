@@ -13,6 +13,7 @@ from trainer_module.util.checks import require
 from trainer_module.util.text import listed
 
 from . import csv_check
+from . import dialect as dialects
 
 MAX_CLASSES = 100
 """Values beyond which a column is no label of classes."""
@@ -64,6 +65,8 @@ class Table:
     """Values of the label, sorted; none without a label."""
     schema: str
     """TFMD schema as text (.pbtxt)."""
+    dialect: str = ""
+    """How the first file is written, in words, where it is not as most CSV files are."""
 
 
 def is_table(data: Path) -> bool:
@@ -74,18 +77,6 @@ def is_table(data: Path) -> bool:
     return any(child.suffix.lower() == ".csv" for child in children) and not any(
         child.is_dir() for child in children
     )
-
-
-def header(data: Path) -> list[str]:
-    """Returns the names of a table's columns.
-
-    Raises:
-        UserError: There is no file that can be read, or its first row is no header.
-    """
-    file = csv_check.find_files(data)[0]
-    _, names = next(csv_check.read_rows(file))
-    csv_check.check_names(file, names)
-    return names
 
 
 def infer(data: Path, label: str | None) -> Table:
@@ -103,6 +94,8 @@ def infer(data: Path, label: str | None) -> Table:
             there, has one value, too many, or fractions.
     """
     columns = _read(data, label)
+    for column in columns.values():
+        column.settle()
     rows = max((column.rows for column in columns.values()), default=0)
     require(rows > 0, f"{data}: a table must have rows below its header", rows, "Add data.")
     classes = _classes(data, columns[label]) if label is not None else ()
@@ -118,7 +111,8 @@ def infer(data: Path, label: str | None) -> Table:
     features = TableFeatures(numeric=numeric, categorical=categorical, label=label or "label")
     schema = schema_pb2.Schema(feature=[columns[column.name].feature(classes) for column in judged])
     text = text_format.MessageToString(schema, as_utf8=True)
-    return Table(judged, rows, features, classes, text)
+    dialect = str(dialects.detect(csv_check.find_files(data)[0]))
+    return Table(judged, rows, features, classes, text, dialect)
 
 
 @dataclass
@@ -129,14 +123,16 @@ class _Column:
     is_label: bool
     rows: int = 0
     missing: int = 0
+    # Cells such as NA, which are missing in a column of numbers.
+    words: int = 0
     numbers: int = 0
-    is_whole: bool = True
+    has_fractions: bool = False
     text: str = ""
     # Each value with the label of its rows: empty where they have none, None where they differ.
     labels: dict[str, str | None] = field(default_factory=dict)
     is_overflowing: bool = False
     is_counting: bool = True
-    last: int | None = None
+    last: float | None = None
 
     def add(self, cell: str, label: str) -> None:
         """Counts a cell."""
@@ -145,12 +141,13 @@ class _Column:
             self.missing += 1
             return
         number = csv_check.parse_number(cell)
-        if number is not None:
+        if cell.strip() in dialects.MISSING:
+            self.words += 1
+        elif number is None:
+            self.text = self.text or cell
+        else:
             self.numbers += 1
-        elif not self.text:
-            self.text = cell
-        self.is_whole = self.is_whole and isinstance(number, int)
-        if self.is_whole and isinstance(number, int):
+            self.has_fractions = self.has_fractions or isinstance(number, float)
             self.is_counting = self.is_counting and self.last in (None, number - 1)
             self.last = number
         # A row without a label agrees with any.
@@ -162,6 +159,16 @@ class _Column:
         elif label not in ("", known):
             self.labels[cell] = None
 
+    def settle(self) -> None:
+        """Takes words such as NA for missing, where all other cells are numbers."""
+        if self.numbers and self.numbers + self.words == self.present:
+            self.missing += self.words
+            self.labels = {
+                cell: label
+                for cell, label in self.labels.items()
+                if cell.strip() not in dialects.MISSING
+            }
+
     @property
     def present(self) -> int:
         """Number of cells that are not empty."""
@@ -171,6 +178,11 @@ class _Column:
     def is_number(self) -> bool:
         """Whether CsvExampleGen reads numbers."""
         return self.numbers == self.present
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether CsvExampleGen reads whole numbers."""
+        return self.is_number and not self.has_fractions
 
     @property
     def kind(self) -> str:
@@ -220,9 +232,8 @@ def _read(data: Path, label: str | None) -> dict[str, _Column]:
     """Returns the statistics of each column by name, in the order of the header."""
     columns: dict[str, _Column] = {}
     for file in csv_check.find_files(data):
-        rows = csv_check.read_rows(file)
-        _, header = next(rows)
-        csv_check.check_names(file, header)
+        rows = dialects.read(file)
+        header = csv_check.take_header(file, rows)
         twice = sorted({name for name in header if header.count(name) > 1})
         require(not twice, f"{file}, row 1: column names must differ", twice, "Rename one.")
         if not columns:

@@ -90,11 +90,10 @@ def test_a_row_that_does_not_fit_is_named_and_passed_over(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "without miles, hour of day, company, fare"),
-        (b"miles;hour of day;company;fare\n", "with commas between them, got .*without miles"),
-        (b"Miles,hour of day,company,fare\n", "without miles'"),
-        ("miles\n".encode("utf-16"), "must be a CSV file in UTF-8"),
-        (b"\x89PNG\r\n", "must be a CSV file in UTF-8"),
+        (b"", "must have a header"),
+        (b"miles;hour of day;company\n", "company without fare"),
+        (b"Miles,hour of day,company,fare\n", "without miles"),
+        (b"\x89PNG\r\n", "a CSV file must be UTF-8"),
     ],
 )
 def test_another_table_is_refused_before_anything_is_read(

@@ -1,16 +1,17 @@
 """A table: what our first look lets pass, CsvExampleGen must read, as the same rows and types."""
 
-import csv
-import io
 from typing import Any
 
-from pipeline.data import csv_check
+import numpy as np
+
+from pipeline.data import csv_check, dialect
 from tests.fuzz.reader import Reader, refused, scratch
 from trainer_module.config import TableFeatures
 from trainer_module.util.checks import UserError
 
 FOLDER = scratch()
 FILE = FOLDER / "data" / "0.csv"
+COPY = FOLDER / "copy" / "0.csv"
 SCHEMA = FOLDER / "schema.pbtxt"
 FEATURES = TableFeatures(numeric=("age", "weight"), categorical=("note",))
 HEADER = "age,weight,note,label\n"
@@ -38,6 +39,7 @@ def reader() -> Reader:
         '"1","1.5","x","yes"\n',
     ]
     headers = ["", '"age","weight","note","label"\n', "\ufeff" + HEADER, "\n" + HEADER]
+    headers += [HEADER.replace(",", ";")]
     seeds = [HEADER + row for row in rows] + [header + rows[0] for header in headers]
     return Reader(check, [seed.encode() for seed in seeds], memory=2048)
 
@@ -45,15 +47,33 @@ def reader() -> Reader:
 def check(data: bytes) -> None:
     FILE.write_bytes(data)
     try:
-        count = csv_check.check_table(FILE.parent, SCHEMA, FEATURES)
+        count = csv_check.check_table(FILE.parent, SCHEMA, FEATURES, copy=COPY.parent)
     except UserError as error:
         refused(error)
         return
     names, rows, types = as_csv_example_gen_reads()
-    assert set(names) >= set(TYPES)
+    assert set(names) == set(TYPES)
     assert len(rows) == count
+    given = dialect.read(FILE)
+    _, header = next(given)
+    for (_, cells), row in zip(given, rows, strict=True):
+        for name in TYPES:
+            compare(cells[header.index(name)], row.features.feature[name])
     for name, kind in TYPES.items():
         assert types[name] in ("UNKNOWN", kind), (name, types[name])
+
+
+def compare(cell: str, feature: Any) -> None:
+    """Checks that a cell has the value that CsvExampleGen reads from the copy."""
+    kind = feature.WhichOneof("kind")
+    if kind is None:
+        assert cell.strip() in ("", *dialect.MISSING), cell
+    elif kind == "bytes_list":
+        assert feature.bytes_list.value[0].decode() == cell
+    elif kind == "int64_list":
+        assert feature.int64_list.value[0] == int(cell)
+    else:
+        assert feature.float_list.value[0] == np.float32(cell.replace("_", ""))
 
 
 def as_csv_example_gen_reads() -> tuple[list[str], list[Any], dict[str, str]]:
@@ -62,10 +82,10 @@ def as_csv_example_gen_reads() -> tuple[list[str], list[Any], dict[str, str]]:
     from tfx.utils import io_utils
     from tfx_bsl.coders import csv_decoder
 
-    names = io_utils.load_csv_column_names(str(FILE))
+    names = io_utils.load_csv_column_names(str(COPY))
     parse = csv_decoder.ParseCSVLine(",")
     parse.setup()
-    records = list(executor._ReadCsvRecordsFromTextFile().process(str(FILE)))
+    records = list(executor._ReadCsvRecordsFromTextFile().process(str(COPY)))
     cells = [cells for record in records for cells, _ in parse.process(record)]
     infer = csv_decoder.ColumnTypeInferrer(names, skip_blank_lines=True)
     types = infer.create_accumulator()
@@ -75,7 +95,3 @@ def as_csv_example_gen_reads() -> tuple[list[str], list[Any], dict[str, str]]:
     make = executor._ParsedCsvToTfExample()
     examples = [example for row in cells for example in make.process(row, infos)]
     return names, examples, {info.name: info.type.name for info in infos}
-
-
-def rows_of(text: str) -> list[list[str]]:
-    return [row for row in csv.reader(io.StringIO(text)) if row]

@@ -54,9 +54,9 @@ def test_crlf_quotes_and_long_texts(tmp_path: Path) -> None:
     [
         ("", r"0\.csv, row 1: .*must have a header"),
         (HEADER, "must have rows"),
-        ("age,weight,note,town\n", r"0\.csv, row 1, column 'label': each column that"),
-        (GOOD.replace(",", ";"), "column 'age'.*commas between names"),
-        (HEADER.replace("note", "age"), "row 1, column 'age': column names must differ"),
+        ("age,weight,note\n", r"0\.csv, row 1: each column .* without town, label"),
+        (GOOD.replace("age", "x"), "row 1: each column that is used .* without age"),
+        (HEADER.replace("note", "age"), "row 1: each column that is used .* without note"),
         (
             GOOD + "x,1,,Ulm,no\n",
             "row 5, column 'age': it must be a whole number of 64 bits, .* got 'x'",
@@ -74,29 +74,18 @@ def test_crlf_quotes_and_long_texts(tmp_path: Path) -> None:
         (GOOD + "1,1,,Ulm,maybe\n", "column 'label': it must be one of 'no', 'yes', got 'maybe'"),
         (GOOD + "1,1,,Ulm\n", "row 5: each row must have 5 cells, got 4"),
         (GOOD + "1,1,,Ulm,no,\n", "row 5: each row must have 5 cells, got 6"),
-        ("\ufeff" + GOOD, "byte order mark"),
         (GOOD.encode() + b"1,1,\xff,Ulm,no\n", "must be UTF-8"),
-        (HEADER + "1,2,,Ulm,no\n", "column 'weight': a column of type FLOAT must hold a number"),
         (HEADER + "1,2.5,7,Ulm,no\n", "column 'note': a column of type BYTES must hold a value"),
         (GOOD + f"{2**63},1,,Ulm,no\n", "column 'age': it must be a whole number of 64 bits"),
-        # What the csv module reads, but CsvExampleGen cuts or counts in another way.
-        ("\n" + GOOD, "row 1: a CSV file must have a header, got 'an empty row'"),
-        (GOOD.replace("age,", '"age",', 1), "row 1: a header may hold neither.* sed -i"),
-        (GOOD.replace("\n", "\r"), "a header may hold neither quotes nor single carriage"),
-        (GOOD + "1,1,a\rb,Ulm,no\n", "row 5: a row must be readable .*new-line"),
-        (GOOD + '1,1,5" pipe,Ulm,no\n1,1,6" pipe,Ulm,no\n', "row 5: a row must be readable"),
+        (GOOD + "1,1,a\rb,Ulm,no\n", "row 5: each row must have 5 cells, got 3"),
         (GOOD + '1,1,"a"b,Ulm,no\n', "row 5: a row must be readable .*Put double quotes"),
-        (GOOD + '1,1,"a,Ulm,no\n', "row 5: quotes must be paired, got 'one alone'"),
-        # The parser of CsvExampleGen would never come back from this row.
-        (GOOD + '1,1,x"y,"Ulm\nUlm",no\n', "row 5: a row must be readable"),
+        (GOOD + '1,1,"a,Ulm,no\n', "row 5: a row must be readable .*end of data"),
         (GOOD + "1,1,\0,Ulm,no\n", "row 5: a row may hold no NUL characters"),
-        (GOOD.replace("note", "no\0te", 1), "row 1: a header may hold neither"),
+        (GOOD.replace("note", "no\0te", 1), "row 1: a row may hold no NUL"),
         (GOOD + f"1,1,{'x' * 131_073},Ulm,no\n", "row 5: a cell may have at most 131,072 char"),
         (GOOD + "\u0661,1,,Ulm,no\n", "row 5, column 'age': it must be a whole number"),
         (GOOD + "1" * 5000 + ",1,,Ulm,no\n", "column 'age': it must be a whole number"),
-        (GOOD.encode("utf-16"), "at or below row 1: a CSV file must be UTF-8"),
-        (GOOD.encode("utf-16-le"), "row 1: a header may hold .* save as UTF-8"),
-        (GOOD.encode() + "1,1,é,Ulm,no\n".encode("latin-1"), "must be UTF-8"),
+        (GOOD.encode() + "1,1,é,Ulm,no\n".encode("latin-1"), "iconv -f WINDOWS-1252 -t UTF-8 0"),
     ],
 )
 def test_broken_rules(tmp_path: Path, table: str | bytes, message: str) -> None:
@@ -108,8 +97,8 @@ def test_a_row_without_an_end_takes_no_memory(tmp_path: Path) -> None:
     """A quote without its partner, below which everything is one cell."""
     tracemalloc.start()
     try:
-        for text in ("1,1,a\n", "x"):
-            with pytest.raises(UserError, match="a row may have at most 16,777,216 bytes"):
+        for text, most in (("1,1,a\n", "cell .* 131,072"), ("x", "line .* 16,777,216")):
+            with pytest.raises(UserError, match=f"a {most} characters"):
                 check(tmp_path, GOOD + '1,1,"' + text * (20 * 1024**2 // len(text)))
             shutil.rmtree(tmp_path / "data")
         _, peak = tracemalloc.get_traced_memory()
@@ -120,8 +109,8 @@ def test_a_row_without_an_end_takes_no_memory(tmp_path: Path) -> None:
 
 
 def test_numbers_of_every_kind(tmp_path: Path) -> None:
-    odd = ("nan", "inf", "-Infinity", "1e300", "1_000.5", " 2.5 ", "1e-400", "9" * 400 + ".0")
-    assert check(tmp_path, GOOD + "".join(f"1,{number},,Ulm,no\n" for number in odd)) == 10
+    odd = ("inf", "-Infinity", "1e300", "1_000.5", " 2.5 ", "1e-400", "9" * 400 + ".0")
+    assert check(tmp_path, GOOD + "".join(f"1,{number},,Ulm,no\n" for number in odd)) == 9
 
 
 def test_a_long_cell_is_shown_in_part(tmp_path: Path) -> None:
@@ -164,12 +153,13 @@ def test_links_of_tables(tmp_path: Path) -> None:
             check_table(tmp_path / "data", tmp_path / "schema.pbtxt", COLUMNS)
 
 
-@pytest.mark.parametrize("name", ["data[1]", "what?", "all*"])
-def test_a_path_that_would_be_a_pattern(tmp_path: Path, name: str) -> None:
+def test_a_path_that_would_be_a_pattern(tmp_path: Path) -> None:
     check(tmp_path, GOOD)
-    (tmp_path / "data").rename(tmp_path / name)
-    with pytest.raises(UserError, match="the path of a table may hold none of"):
-        check_table(tmp_path / name, tmp_path / "schema.pbtxt", COLUMNS)
+    for name in ("data[1]", "what?", "all*"):
+        with pytest.raises(
+            UserError, match=r"path of a run on a table may hold none of .*`output`"
+        ):
+            check_table(tmp_path / "data", tmp_path / "schema.pbtxt", COLUMNS, copy=tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -286,14 +276,9 @@ def test_columns_that_no_feature_uses_never_stop_a_run(tmp_path: Path) -> None:
     [
         (
             "x,label\n1.5,no\n",
-            "row 1, column 'n': each column that a feature uses must be in the file",
+            "row 1: each column that is used must be in the file, got 'x,label without n'",
         ),
-        (
-            "x, n, label\n1.5,1,no\n",
-            "column 'n': names may have no blanks around them, got 'x, n, label'",
-        ),
-        ("x,n,n,label\n1.5,1,1,no\n", "column 'n': column names must differ"),
-        ("\ufeffx,n,label\n1.5,1,no\n", "may not start with a byte order mark"),
+        ("x,n,n,label\n1.5,1,1,no\n", "column names must differ, got .'n'"),
         (
             "x,n,label\n-1.5,1,no\n",
             r"'x': it must be at least 0\.0 and at most inf, got '-1\.5'",
