@@ -2,7 +2,6 @@
 
 from rich.console import Console
 from rich.markup import escape
-from rich.text import Text
 
 from ..runners.kubeflow import CompileConfig, CompileResult
 from .console import table
@@ -11,11 +10,9 @@ from .console import table
 def print_compiled(console: Console, compiled: CompileResult, config: CompileConfig) -> None:
     """Prints what was written, what a run of it may set, and the next command."""
     listing = table("What a run may set", "parameter", "default")
-    for name, value in compiled.parameters.items():
+    for name, value in config.parameters.items():
         listing.add_row(name, escape(str(value)))
     console.print(listing)
-    for warning in compiled.warnings:
-        console.print(Text.assemble(("warning", "bold yellow"), f"  {warning}"))
     lines = [
         f"file   {compiled.file}",
         f"worker {compiled.train_config}, for trainer_module.worker",

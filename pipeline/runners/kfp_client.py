@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode, urljoin, urlsplit
+from urllib.parse import quote, urlencode
 
 import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, ReadTimeoutError, SSLError
@@ -30,6 +30,7 @@ _LONGEST_REASON = 300
 _SIGN_IN = f"pass a valid token with `token_file` or in {TOKEN}"
 _MAY_EXIST = " It may have been created nevertheless: look before you submit again."
 _REMEDIES = {
+    302: f"If `host` leads to a login page, {_SIGN_IN}; else name the address it redirects to.",
     400: "Correct what it names; the log of its ml-pipeline pod may say more.",
     401: f"Tokens expire: {_SIGN_IN}.",
     403: "Set `namespace` to one in which the token's owner may create runs.",
@@ -48,15 +49,12 @@ class Server:
     Args:
         host: Address of the server.
         token: Returns the bearer token of a request; empty for none.
-        ca_cert: Certificates to trust instead of the system's.
     """
 
-    def __init__(self, host: str, token: Callable[[], str], ca_cert: Path | None) -> None:
+    def __init__(self, host: str, token: Callable[[], str]) -> None:
         self.host, self.retries = host.rstrip("/"), RETRIES
         self._token = token
-        self._pool = urllib3.PoolManager(
-            cert_reqs="CERT_REQUIRED", ca_certs=str(ca_cert) if ca_cert else None
-        )
+        self._pool = urllib3.PoolManager(cert_reqs="CERT_REQUIRED")
         # It warns of each request that it repeats.
         logging.getLogger("urllib3").setLevel(logging.ERROR)
 
@@ -130,30 +128,23 @@ class Server:
             )
         except HTTPError as error:
             raise self._unanswered(getattr(error, "reason", error), may_exist) from None
+        answer = _parsed(response.data)
         if response.status >= 300:
             hint = may_exist if response.status >= 500 else ""
-            raise self._refused(response, token, hint)
-        answer = _parsed(response.data)
-        if answer is None:
-            raise UserError(
-                f"{self.host} must answer in JSON",
-                "something else, such as a login page",
-                f"Check `host`, or {_SIGN_IN}.{may_exist}",
-            )
-        return _checked(answer, required)
+            raise self._refused(response.status, answer, hint)
+        return _checked(answer, required, may_exist)
 
     def _unanswered(self, error: Exception, may_exist: str) -> UserError:
         if isinstance(error, SSLError):
             return UserError(
                 f"{self.host} must have a certificate that is trusted",
                 str(error),
-                "Name the authority's certificates with `ca_cert`; a server without TLS has "
-                f"http://.{may_exist}",
+                "Name the file of the authority's certificates in the variable SSL_CERT_FILE; a "
+                f"server without TLS has http://.{may_exist}",
             )
+        received = getattr(error.__context__, "strerror", None) or "a broken connection"
         if isinstance(error, ReadTimeoutError):
             received = f"nothing in {READ_SECONDS} seconds"
-        else:
-            received = getattr(error.__context__, "strerror", None) or "a broken connection"
         # A connection that is refused is one of these too.
         hint = "" if isinstance(error, ConnectTimeoutError) else may_exist
         return UserError(
@@ -164,25 +155,14 @@ class Server:
             f"{hint}",
         )
 
-    def _refused(self, response: Any, token: str, hint: str) -> UserError:
-        if response.status < 400:
-            # The rest of the address may hold a secret.
-            location = urlsplit(urljoin(self.host, response.headers.get("Location", "")))
-            return UserError(
-                f"{self.host} must answer itself",
-                f"a redirect to {location.scheme}://{location.hostname}",
-                f"If that is the server, name it with `host`; if it is a login page, {_SIGN_IN}.",
-            )
-        answer = _parsed(response.data)
+    def _refused(self, status: int, answer: Any, hint: str) -> UserError:
         fields = answer if isinstance(answer, dict) else {}
         # The upload has a field of its own.
         message = fields.get("message") or fields.get("error_message")
-        reason = f" ({clean(str(message), token)})" if message else ""
-        remedy = _REMEDIES.get(response.status, _SERVER_FAULT)
+        reason = f" ({clean(str(message))})" if message else ""
+        remedy = _REMEDIES.get(status, _SERVER_FAULT)
         return UserError(
-            f"{self.host} must accept the request",
-            f"HTTP {response.status}{reason}",
-            f"{remedy}{hint}",
+            f"{self.host} must accept the request", f"HTTP {status}{reason}", f"{remedy}{hint}"
         )
 
 
@@ -213,11 +193,10 @@ def read_token(file: Path | None, environ: Mapping[str, str]) -> str:
     return token
 
 
-def clean(text: str, token: str) -> str:
-    """Returns a text of the server as one short line, without the token."""
-    text = text.replace(token, "(token)") if token else text
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]} ..."
+def clean(text: str) -> str:
+    """Returns a text of the server as one short line."""
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(printable.split())[:_LONGEST_REASON]
 
 
 def _parsed(body: bytes) -> Any:
@@ -227,14 +206,13 @@ def _parsed(body: bytes) -> Any:
         return None
 
 
-def _checked(answer: object, required: tuple[str, ...]) -> Json:
+def _checked(answer: object, required: tuple[str, ...], may_exist: str = "") -> Json:
     """Returns an answer that is an object with the required fields."""
     if not isinstance(answer, dict) or any(answer.get(key) in (None, "") for key in required):
         # The answer itself may hold a secret.
         raise UserError(
             "the server must answer as Kubeflow Pipelines does",
-            "something else",
-            "Check `host` and the server's version, and look what was created before you submit "
-            "again.",
+            "something else, such as a login page",
+            f"Check `host` and the server's version, or {_SIGN_IN}.{may_exist}",
         )
     return answer

@@ -7,10 +7,9 @@ Pipelines, which is then adapted to what open-source Kubeflow Pipelines runs.
 import json
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 from annotated_types import Ge, Gt
@@ -21,11 +20,10 @@ from trainer_module.util.checks import check_fields, require
 from ..config import MetadataConfig, RunConfig
 from ..data import dataset
 from . import beam, kubeflow_checks, logs
-from .kubeflow_checks import Compiled, Target
 
 Spec = dict[str, Any]
 
-COMMAND = ("python", "-m", kubeflow_checks.ENTRYPOINT)
+COMMAND = ("python", "-m", "components.container")
 RUNTIME = ("strategy", "patience", "max_epochs")
 """Fields of the schedule that a run of the compiled pipeline may set; beside data and pushed."""
 
@@ -36,8 +34,25 @@ _PLACEHOLDER_ROOT = "minio://mlpipeline/v2/artifacts"
 _RETRIES = {"maxRetryCount": 3, "backoffDuration": "10s", "backoffFactor": 2.0}
 _KFP_RETRIES = {**_RETRIES, "backoffMaxDuration": "2592000s"}
 _TOLERATION = re.compile(r"([^\s=:]+)(?:=([^\s=:]*))?(?::(NoSchedule|PreferNoSchedule|NoExecute))?")
-_LABEL = re.compile(r"([^\s=]+)=([^\s=]*)")
-_VOLUME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?:/[^:]*[^:/]")
+_SCHEMES = {"kfp": "(minio|s3|gs)", "vertex": "gs"}
+# Field, form of its value, the same in words, and an example. A claim's name becomes that of a
+# volume.
+_FORMS = (
+    ("image", re.compile(r"\S+"), "one word", "registry.example/plateau:1"),
+    (
+        "volume",
+        re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?:/[^:]*[^:/]"),
+        "CLAIM:/PATH, the claim 1 to 63 lower-case letters, digits and hyphens",
+        "plateau-workspace:/workspace",
+    ),
+    (
+        "toleration",
+        _TOLERATION,
+        "KEY[=VALUE][:EFFECT] with the effect NoSchedule, PreferNoSchedule or NoExecute",
+        "nvidia.com/gpu:NoSchedule",
+    ),
+    ("node_selector", re.compile(r"[^\s=]+=[^\s=]*"), "KEY=VALUE", "pool=gpu"),
+)
 _HTML = {"schemaTitle": "system.HTML", "schemaVersion": "0.0.1"}
 _TRAINER, _TRAINER_EXECUTOR = "Trainer", "Trainer_executor"
 # Their results depend on folders whose content a cache key does not see.
@@ -57,7 +72,7 @@ class CompileConfig:
     not needed where the schema or --classes has them."""
     image: str
     """Container image, as built from deploy/Dockerfile, with a tag or a digest."""
-    target: Target = "kfp"
+    target: Literal["kfp", "vertex"] = "kfp"
     """kfp, open-source Kubeflow Pipelines, or vertex, Vertex AI Pipelines."""
     root: str | None = None
     """Pipeline root, under which all artifacts are stored: minio://, s3:// or gs:// and a path;
@@ -111,30 +126,20 @@ class CompileConfig:
                 value,
                 f"Leave `{name}` out; on Vertex AI, data lies in gs:// folders.",
             )
-        for text in self.toleration:
-            require(
-                _TOLERATION.fullmatch(text) is not None,
-                "`toleration` must be KEY[=VALUE][:EFFECT] with the effect NoSchedule, "
-                "PreferNoSchedule or NoExecute",
-                text,
-                "Try `toleration=nvidia.com/gpu:NoSchedule`.",
-            )
-        for text in self.node_selector:
-            require(
-                _LABEL.fullmatch(text) is not None,
-                "`node_selector` must be KEY=VALUE",
-                text,
-                "Try `node_selector=pool=gpu`.",
-            )
+        for name, form, words, example in _FORMS:
+            value = getattr(self, name)
+            for text in value if isinstance(value, tuple) else (value,):
+                require(
+                    text is None or form.fullmatch(text) is not None,
+                    f"`{name}` must be {words}",
+                    text,
+                    f"Try `{name}={example}`.",
+                )
+        root = re.fullmatch(rf"{_SCHEMES[self.target]}://.+", self.root or "")
         require(
-            self.volume is None or _VOLUME.fullmatch(self.volume) is not None,
-            "`volume` must be CLAIM:/PATH",
-            self.volume,
-            "Try `volume=plateau-workspace:/workspace`.",
-        )
-        require(
-            self.target == "kfp" or self.root is not None,
-            "`root` must be given for `target=vertex`",
+            root is not None or (self.root is None and self.target == "kfp"),
+            "`root` must begin with gs:// for `target=vertex`, and with minio://, s3:// or gs:// "
+            "for `target=kfp`",
             self.root,
             "Try `root=gs://BUCKET/plateau`.",
         )
@@ -209,10 +214,6 @@ class CompileResult(NamedTuple):
     """The file."""
     train_config: Path
     """The Trainer's configuration as JSON, for `trainer_module.worker`."""
-    warnings: tuple[str, ...]
-    """What may fail, or give other results another day."""
-    parameters: Mapping[str, str | int]
-    """Default of each parameter of a run."""
 
 
 def run(config: CompileConfig, command: str = "") -> CompileResult:
@@ -223,24 +224,22 @@ def run(config: CompileConfig, command: str = "") -> CompileResult:
         command: Command that does so, for the report of the runs.
 
     Raises:
-        UserError: The names of the classes are unknown, data and flags do not fit, or a server
-            would refuse the compiled pipeline.
+        UserError: The names of the classes are unknown, data and flags do not fit, or the
+            parameters of a task could not be passed on.
         OSError: The file cannot be written.
     """
     config = replace(config, run=replace(config.run, classes=dataset.class_names(config.run)))
     spec = compile_spec(config, command)
-    compiled = Compiled(spec, platform_spec(spec, config), config.target)
-    kubeflow_checks.check(compiled)
+    kubeflow_checks.check(spec, config.target)
     train_config = config.destination.with_suffix(".train_config.json")
     config.destination.parent.mkdir(parents=True, exist_ok=True)
     for path, content in (
         (train_config, config.run.train_config().to_json() + "\n"),
-        (config.destination, as_text(compiled, config)),
+        (config.destination, as_text(spec, config)),
     ):
         with files.atomic(path) as temporary:
             temporary.write_text(content, encoding="utf-8")
-    warnings = kubeflow_checks.warnings(compiled)
-    return CompileResult(config.destination, train_config, warnings, config.parameters)
+    return CompileResult(config.destination, train_config)
 
 
 def compile_spec(config: CompileConfig, command: str = "") -> Spec:
@@ -390,32 +389,18 @@ def _toleration(text: str) -> Spec:
     }
 
 
-def as_text(compiled: Compiled, config: CompileConfig) -> str:
+def as_text(spec: Spec, config: CompileConfig) -> str:
     """Returns the file: YAML documents for kfp, a PipelineJob as JSON for vertex."""
     if config.target == "vertex":
         job = {
-            "displayName": compiled.spec["pipelineInfo"]["name"],
-            "pipelineSpec": compiled.spec,
+            "displayName": spec["pipelineInfo"]["name"],
+            "pipelineSpec": spec,
             "runtimeConfig": {
                 "gcsOutputDirectory": config.pipeline_root,
                 "parameterValues": config.parameters,
             },
         }
         return json.dumps(job, indent=1, sort_keys=True) + "\n"
-    return _yaml([compiled.spec, *([compiled.platform] if compiled.platform else [])])
-
-
-def _yaml(documents: list[Any]) -> str:
-    import yaml
-
-    class Dumper(yaml.SafeDumper):  # type: ignore[misc]
-        """Quotes every text: other readers of YAML take 1e3 for a number."""
-
-        def ignore_aliases(self, data: object) -> bool:
-            """Writes equal objects out: careful readers refuse aliases."""
-            return True
-
-    Dumper.add_representer(
-        str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
-    )
-    return str(yaml.dump_all(documents, Dumper=Dumper, sort_keys=True, width=100))
+    # JSON is YAML whose texts are quoted: some readers of YAML take a plain 1e3 for a number.
+    documents = [spec, platform_spec(spec, config)]
+    return "".join(f"---\n{json.dumps(d, indent=1, sort_keys=True)}\n" for d in documents if d)

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import tyro
-from annotated_types import Ge, Gt
+import yaml
+from annotated_types import Ge
 from rich.console import Console
 from rich.text import Text
 
 from trainer_module.schedule.strategy import StrategyName
 from trainer_module.util.checks import UserError, check_fields, require
 
-from . import kfp_client, kubeflow_checks
+from . import kfp_client
 
 POLL_SECONDS = 10.0
 FINISHED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
@@ -27,7 +28,6 @@ FINISHED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 
 _PARAMETERS = ("data", "strategy", "patience", "max_epochs", "pushed")
 _HOST = re.compile(r"https?://(\[[\da-fA-F:]+\]|[\w.-]+)(:\d{1,5})?(/[^\s?#@]*)?")
-_COMPILE = "Write one with `plateau compile --target kfp`."
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,8 @@ class SubmitConfig:
     host: str
     """Address of the Kubeflow Pipelines server, such as http://localhost:8080. A token for it is
     taken from the environment variable PLATEAU_KFP_TOKEN or from --token-file."""
-    name: str | None = None
-    """Name of the pipeline on the server; if not given, the one in the file."""
     version: str | None = None
-    """Name of the version and of the run; if not given, the name and the time in UTC."""
+    """Name of the version and of the run; if not given, the pipeline's and the time in UTC."""
     experiment: str = "plateau"
     """Experiment of the run; it is created if it does not exist."""
     namespace: str | None = None
@@ -60,19 +58,10 @@ class SubmitConfig:
     given, as compiled."""
     root: str | None = None
     """Pipeline root; if not given, as compiled, or else the server's own."""
-    cron: str | None = None
-    """Schedule of recurring runs, with six fields, the first one seconds: '0 30 3 * * *' is half
-    past three each night, in the time zone of the server, as a rule UTC."""
-    catchup: bool = False
-    """Make up for the runs that a paused schedule has missed."""
     wait: bool = False
     """Wait for the end of the run."""
-    timeout: Annotated[float | None, Gt(0)] = None
-    """Most minutes to wait; if not given, as long as the run takes."""
     token_file: Path | None = None
     """File that holds a token; it is read anew for each request."""
-    ca_cert: Path | None = None
-    """File with the certificates to trust, for a server with a private authority."""
     service_account: str | None = None
     """Kubernetes service account to run as."""
 
@@ -88,40 +77,13 @@ class SubmitConfig:
                 self.host.rpartition("@")[2],
                 "Try `host=http://localhost:8080`.",
             )
-        require(
-            self.ca_cert is None or self.ca_cert.is_file(),
-            "`ca_cert` must be a file",
-            str(self.ca_cert),
-            "Check the path.",
-        )
-        # The server takes the minutes of five fields for seconds.
-        require(
-            self.cron is None or self.cron.startswith("@") or len(self.cron.split()) == 6,
-            "`cron` must have six fields, the first one seconds, or be a word such as @daily",
-            self.cron,
-            "Try `cron='0 30 3 * * *'`.",
-        )
-        require(
-            not (self.cron and self.wait),
-            "`wait` must be left out with `cron`, whose runs have no end",
-            self.wait,
-            "Look at the runs in the web page.",
-        )
-        for field, other in (("catchup", "cron"), ("timeout", "wait")):
-            value = getattr(self, field)
-            require(
-                not value or bool(getattr(self, other)),
-                f"`{field}` must come with `{other}`",
-                value,
-                f"Add `{other}`.",
-            )
 
 
 class Submitted(NamedTuple):
     """Result of a submission."""
 
     id: str
-    """Id of the run, or of the recurring run if there is a schedule."""
+    """Id of the run."""
     address: str
     """Web page of the run."""
     state: str | None = None
@@ -146,27 +108,23 @@ def read(path: Path) -> tuple[str, dict[str, Any], str | None]:
         Its name, the default of each parameter of a run, and its root if it was compiled with one.
 
     Raises:
-        UserError: The file is another one, or a server would refuse it.
+        UserError: The file is another one.
         OSError: The file cannot be read.
     """
-    compiled = kubeflow_checks.load(path)
-    require(
-        compiled.target == "kfp",
-        "FILE must be compiled for Kubeflow Pipelines",
-        str(path),
-        f"Submit one for Vertex AI with aiplatform.PipelineJob(...).submit(). {_COMPILE}",
-    )
+    rule = "FILE must be a pipeline that `plateau compile --target kfp` wrote"
+    remedy = "Submit one for Vertex AI with aiplatform.PipelineJob(...).submit()."
     # The server knows the format by the name.
-    require(path.suffix in (".yaml", ".yml"), "FILE must end with .yaml", path.name, "Rename it.")
-    parameters = {name: p.get("defaultValue") for name, p in compiled.parameters.items()}
-    require(
-        set(parameters) == set(_PARAMETERS) and None not in parameters.values(),
-        f"FILE must have the parameters {', '.join(_PARAMETERS)}, each with a default",
-        parameters,
-        _COMPILE,
-    )
-    root: str | None = compiled.spec.get("defaultPipelineRoot")
-    return compiled.spec["pipelineInfo"]["name"], parameters, root
+    is_named = path.is_file() and path.suffix in (".yaml", ".yml")
+    require(is_named, f"{rule}, with a name that ends with .yaml", str(path), remedy)
+    try:
+        spec = next(yaml.safe_load_all(path.read_text("utf-8")))
+        parameters = {
+            name: spec["root"]["inputDefinitions"]["parameters"][name]["defaultValue"]
+            for name in _PARAMETERS
+        }
+        return spec["pipelineInfo"]["name"], parameters, spec.get("defaultPipelineRoot")
+    except (ValueError, LookupError, TypeError, RecursionError, StopIteration, yaml.YAMLError):
+        raise UserError(rule, str(path), remedy) from None
 
 
 def submit(
@@ -174,7 +132,6 @@ def submit(
     console: Console,
     environ: Mapping[str, str] = os.environ,
     sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
 ) -> Submitted:
     """Uploads a pipeline as a new version, runs it, and waits for its end if `wait` is set.
 
@@ -183,28 +140,19 @@ def submit(
         console: Where progress is printed.
         environ: Environment variables.
         sleep: Waits for some seconds.
-        clock: The time in seconds, for the timeout.
 
     Raises:
         UserError: The file is not what `plateau compile` writes, the server cannot be reached or
-            refuses, or the timeout is over.
+            refuses.
         OSError: A file cannot be read.
     """
-    compiled_name, defaults, root = read(config.file)
+    name, defaults, root = read(config.file)
     token = partial(kfp_client.read_token, config.token_file, environ)
     token()
-    server = kfp_client.Server(config.host, token, config.ca_cert)
-    _check_namespace(server, config.namespace)
+    server = kfp_client.Server(config.host, token)
     experiment = server.find_or_create(
         "experiments", "experiment_id", config.experiment, config.namespace
     )
-    require(
-        experiment.get("storage_state") != "ARCHIVED",
-        "`experiment` must not be archived, where runs are hidden",
-        config.experiment,
-        "Restore it in the web page, or name another with `experiment`.",
-    )
-    name = config.name or compiled_name
     version = config.version or f"{name}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}"
     pipeline = server.find_or_create("pipelines", "pipeline_id", name, config.namespace)
     reference = {
@@ -227,10 +175,6 @@ def submit(
         "runtime_config": runtime,
         "service_account": config.service_account,
     }
-    if config.cron is not None:
-        submitted = _schedule(server, config, run)
-        _say(console, "schedule", submitted.address)
-        return submitted
     run_id = server.create("runs", "run_id", **run)["run_id"]
     submitted = Submitted(run_id, f"{server.host}/#/runs/details/{run_id}")
     _say(console, "run", submitted.address)
@@ -238,73 +182,29 @@ def submit(
         return submitted
     server.retries = kfp_client.PATIENT_RETRIES
     try:
-        ended = _wait(server, run_id, config.timeout, console, sleep, clock)
+        ended = _wait(server, run_id, console, sleep)
         for problem in _problems(ended) if ended["state"] != "SUCCEEDED" else ():
-            _say(console, "failed", kfp_client.clean(problem, token()), "red")
+            _say(console, "failed", kfp_client.clean(problem), "red")
     except UserError as error:
         remedy = f"{error.remedy} The run continues: {submitted.address}"
         raise UserError(error.rule, error.value, remedy) from None
     return submitted._replace(state=ended["state"])
 
 
-def _check_namespace(server: kfp_client.Server, namespace: str | None) -> None:
-    multi_user = server.get("healthz", "multi_user")["multi_user"]
-    require(
-        namespace is not None or not multi_user,
-        f"`namespace` must be given to {server.host}, which has many users",
-        namespace,
-        "Name yours with `namespace`.",
-    )
-    # Such a server would take a namespace and not heed it.
-    require(
-        namespace is None or multi_user,
-        f"`namespace` must not be given to {server.host}, which has one user",
-        namespace,
-        "Leave `namespace` out.",
-    )
-
-
-def _schedule(server: kfp_client.Server, config: SubmitConfig, run: dict[str, Any]) -> Submitted:
-    """Creates a recurring run."""
-    identity = server.create(
-        "recurringruns",
-        "recurring_run_id",
-        **run,
-        trigger={"cron_schedule": {"cron": config.cron}},
-        mode="ENABLE",
-        max_concurrency=1,
-        no_catchup=not config.catchup,
-    )["recurring_run_id"]
-    return Submitted(identity, f"{server.host}/#/recurringrun/details/{identity}")
-
-
 def _wait(
-    server: kfp_client.Server,
-    run_id: str,
-    timeout: float | None,
-    console: Console,
-    sleep: Callable[[float], None],
-    clock: Callable[[], float],
+    server: kfp_client.Server, run_id: str, console: Console, sleep: Callable[[float], None]
 ) -> dict[str, Any]:
     """Returns a run as the server describes it when it has ended."""
-    began, last = clock(), None
+    last = None
     while True:
         run = server.get(f"runs/{run_id}", "run_id")
-        state, passed = run.get("state"), clock() - began
+        state = run.get("state")
         if state != last:
             last = state
-            minutes, seconds = divmod(int(passed), 60)
-            _say(console, "state", f"{str(state).lower()} after {minutes}:{seconds:02d}")
+            _say(console, "state", f"{str(state).lower()} at {datetime.now():%H:%M:%S}")
         if state in FINISHED:
             return run
-        left = float("inf") if timeout is None else timeout * 60 - passed
-        require(
-            left > 0,
-            f"the run must end within {timeout} minutes (`timeout`)",
-            str(state).lower(),
-            "Give it longer, or look at it.",
-        )
-        sleep(min(POLL_SECONDS, left))
+        sleep(POLL_SECONDS)
 
 
 def _problems(run: Mapping[str, Any]) -> Iterator[str]:

@@ -91,7 +91,6 @@ class KfpServer:
         versions: Pipeline versions by id, with the uploaded file.
         experiments: Experiments by id.
         runs: Runs by id.
-        recurring: Recurring runs by id.
     """
 
     def __init__(self, certificate: Path | None = None) -> None:
@@ -104,7 +103,6 @@ class KfpServer:
         self.versions: dict[str, dict[str, Any]] = {}
         self.experiments: dict[str, dict[str, Any]] = {}
         self.runs: dict[str, dict[str, Any]] = {}
-        self.recurring: dict[str, dict[str, Any]] = {}
         self.faults: list[Fault] = []
         self._ids = 0
         server = self
@@ -172,7 +170,6 @@ class KfpServer:
             ("POST", "experiments"): self._create_experiment,
             ("POST", "runs"): self._create_run,
             ("GET", "runs/([^/]+)"): self._get_run,
-            ("POST", "recurringruns"): self._create_recurring,
         }
         for (method, pattern), act in routes.items():
             found = re.fullmatch(API + pattern, request.path)
@@ -289,14 +286,6 @@ class KfpServer:
             return refused
         new = {"run_id": self._new("run"), "state": "PENDING", **request.json}
         self.runs[new["run_id"]] = new
-        return 200, new
-
-    def _create_recurring(self, request: Recorded) -> Answer:
-        refused = self._invalid(request.json)
-        if refused is not None:
-            return refused
-        new = {"recurring_run_id": self._new("recurring"), "status": "ENABLED", **request.json}
-        self.recurring[new["recurring_run_id"]] = new
         return 200, new
 
     def _invalid(self, run: dict[str, Any]) -> Answer | None:

@@ -65,27 +65,15 @@ SPEC = {
     },
 }
 MOUNT = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": {"Trainer_executor": {}}}}}}
-CREATING = ["pipelines", "pipelines/upload_version", "experiments", "runs", "recurringruns"]
-
-
-class Clock:
-    """A clock that only sleeping moves."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
+CREATING = ["pipelines", "pipelines/upload_version", "experiments", "runs"]
 
 
 class Submission:
     """A file, a server, and what submitting came to."""
 
     def __init__(self, server: KfpServer, folder: Path) -> None:
-        self.server, self.file, self.clock = server, folder / "digits.yaml", Clock()
+        self.server, self.file = server, folder / "digits.yaml"
+        self.sleep: Callable[[float], None] = lambda _: None
         self.output, self.environ = io.StringIO(), {}
         self.write(SPEC, MOUNT)
 
@@ -96,7 +84,7 @@ class Submission:
         config = SubmitConfig(**{"file": self.file, "host": self.server.url, **fields})
         console = Console(file=self.output, width=80, color_system=None)
         environ: Mapping[str, str] = self.environ
-        return submit.submit(config, console, environ, self.clock.sleep, self.clock)
+        return submit.submit(config, console, environ, self.sleep)
 
     def refused(self, **fields: Any) -> str:
         """What is said where nothing can be submitted: one line."""
@@ -156,12 +144,11 @@ def test_first_submission_creates_the_pipeline_and_a_run(
     assert not any("authorization" in request.headers for request in send.server.requests)
 
 
-@pytest.mark.parametrize("name", [None, 'a+b 100% "c"'])
-def test_second_submission_adds_a_version(send: Submission, name: str | None) -> None:
-    send(name=name, version="one")
-    send(name=name, version="two")
+def test_second_submission_adds_a_version(send: Submission) -> None:
+    send(version="one", experiment='a+b 100% "c"')
+    send(version="two", experiment='a+b 100% "c"')
     (pipeline,) = send.server.pipelines.values()
-    assert pipeline["display_name"] == (name or "plateau-digits")
+    assert pipeline["display_name"] == "plateau-digits"
     assert len(send.server.experiments) == 1
     assert [v["display_name"] for v in send.server.versions.values()] == ["one", "two"]
     assert [run["display_name"] for run in send.server.runs.values()] == ["one", "two"]
@@ -170,7 +157,6 @@ def test_second_submission_adds_a_version(send: Submission, name: str | None) ->
 FLAGS = {"data": "/d", "strategy": "lr_decay", "patience": 2, "max_epochs": 9, "pushed": "/p"}
 
 
-@pytest.mark.parametrize("cron", [None, "0 30 3 * * *"])
 @pytest.mark.parametrize(
     ("flags", "compiled", "root", "sent"),
     [
@@ -181,15 +167,14 @@ FLAGS = {"data": "/d", "strategy": "lr_decay", "patience": 2, "max_epochs": 9, "
 )
 def test_a_run_has_the_root_and_parameters_of_the_flags_or_else_of_the_file(
     send: Submission,
-    cron: str | None,
     flags: dict[str, Any],
     compiled: str | None,
     root: str | None,
     sent: dict[str, str],
 ) -> None:
     send.write({**SPEC, "defaultPipelineRoot": compiled} if compiled else SPEC, MOUNT)
-    send(root=root, cron=cron, **flags)
-    (run,) = [*send.server.runs.values(), *send.server.recurring.values()]
+    send(root=root, **flags)
+    (run,) = send.server.runs.values()
     assert run["runtime_config"] == {"parameters": {**DEFAULTS, **flags}, **sent}
 
 
@@ -203,43 +188,30 @@ def without(*path: str) -> dict[str, Any]:
 
 
 PARAMETERS = ("root", "inputDefinitions", "parameters")
-VERTEX = {**SPEC, "defaultPipelineRoot": "gs://bucket/root"}
 
 
 @pytest.mark.parametrize(
-    ("content", "rule"),
+    "content",
     [
-        ("just text", "that `plateau compile` wrote"),
-        (yaml.safe_dump(without("pipelineInfo", "name")), "a pipeline's name must be"),
-        (yaml.safe_dump(without(*PARAMETERS)), "FILE must have the parameters"),
-        (yaml.safe_dump(without(*PARAMETERS, "patience")), "FILE must have the parameters"),
-        (json.dumps({"displayName": "a", "pipelineSpec": VERTEX}), r"aiplatform.PipelineJob"),
+        *("", "just text", "a: [", "null", "[]", "- &a [*a]", "root: " + "[" * 100_000),
+        "root: !!python/object/apply:os.system ['false']",
+        yaml.safe_dump(without("pipelineInfo", "name")),
+        yaml.safe_dump(without(*PARAMETERS)),
+        yaml.safe_dump(without(*PARAMETERS, "patience")),
+        json.dumps({"displayName": "a", "pipelineSpec": SPEC}),
     ],
 )
-def test_what_compile_did_not_write_is_refused(send: Submission, content: str, rule: str) -> None:
+def test_what_compile_did_not_write_is_refused(send: Submission, content: str) -> None:
     send.file.write_text(content)
     message = send.refused()
-    assert rule in message
+    assert "that `plateau compile --target kfp` wrote" in message
     assert send.server.requests == []
 
 
 def test_a_missing_file_and_one_of_another_name_are_refused(send: Submission) -> None:
-    assert "`plateau compile` wrote, got 'no.yaml'" in send.refused(file=Path("no.yaml"))
+    assert "ends with .yaml, got 'no.yaml'" in send.refused(file=Path("no.yaml"))
     other = send.file.rename(send.file.with_suffix(".txt"))
-    assert "must end with .yaml, got 'digits.txt'" in send.refused(file=other)
-
-
-@pytest.mark.parametrize("catchup", [False, True])
-def test_a_schedule_creates_a_recurring_run_only(send: Submission, catchup: bool) -> None:
-    made = send(cron="0 30 3 * * *", catchup=catchup)
-    (recurring,) = send.server.recurring.values()
-    assert send.server.runs == {}
-    assert recurring["trigger"] == {"cron_schedule": {"cron": "0 30 3 * * *"}}
-    assert recurring["mode"] == "ENABLE"
-    assert recurring["no_catchup"] is not catchup
-    assert int(recurring["max_concurrency"]) == 1
-    identity = recurring["recurring_run_id"]
-    assert made == Submitted(identity, f"{send.server.url}/#/recurringrun/details/{identity}")
+    assert "ends with .yaml, got '" in send.refused(file=other)
 
 
 @pytest.mark.parametrize("namespace", ["team", "kubeflow"])
@@ -253,11 +225,10 @@ def test_many_users_have_namespaces(send: Submission, namespace: str) -> None:
     assert len(send.server.runs) == 3
 
 
-@pytest.mark.parametrize("multi_user", [True, False])
-def test_a_namespace_must_fit_the_server(send: Submission, multi_user: bool) -> None:
-    send.server.multi_user = multi_user
-    assert "`namespace` must" in send.refused(namespace=None if multi_user else "team")
-    assert not [request for request in send.server.requests if request.method == "POST"]
+def test_a_namespace_must_be_given_where_there_are_many(send: Submission) -> None:
+    send.server.multi_user = True
+    assert "An experiment cannot have an empty namespace" in send.refused()
+    assert send.server.versions == {}
 
 
 def test_each_change_of_state_is_printed_once(send: Submission) -> None:
@@ -278,18 +249,10 @@ def test_a_run_that_fails_is_not_ok_and_says_why(send: Submission, state: str) -
         {"display_name": "Transform", "state": "SUCCEEDED"},
         {"display_name": "Trainer", "state": "FAILED", "error": {"message": "out of\nmemory"}},
     ]
-    made = send(wait=True, timeout=5)
+    made = send(wait=True)
     assert (made.state, made.ok) == (state, False)
     failed = [line for line in send.said.splitlines() if line.startswith("failed")]
     assert [line.split(maxsplit=1)[1] for line in failed] == ["Trainer: out of memory"]
-
-
-def test_the_timeout_ends_the_waiting_and_not_the_run(send: Submission) -> None:
-    send.server.states = ["RUNNING"]
-    with pytest.raises(UserError, match="The run continues: http") as error:
-        send(wait=True, timeout=2)
-    assert "2 minutes (`timeout`)" in str(error.value)
-    assert send.clock.now == 120
 
 
 def test_a_server_that_is_replaced_meanwhile_is_waited_for(send: Submission) -> None:
@@ -307,13 +270,13 @@ FAILED = [{"status": 503}, {"status": 500}, {"status": 429}, {"drop": True}]
 
 @pytest.mark.parametrize("how", FAILED)
 def test_a_get_is_repeated_a_few_times(send: Submission, how: dict[str, Any]) -> None:
-    for path in ("healthz", "pipelines", "experiments"):
+    for path in ("pipelines", "experiments"):
         send.server.fail("GET", path, times=kfp_client.RETRIES, **how)
     assert send().ok
     assert len(send.server.asked("GET", "pipelines")) == kfp_client.RETRIES + 1
     assert len(send.server.runs) == 1
     send.server.requests.clear()
-    send.server.fail("GET", "healthz", **how)
+    send.server.fail("GET", "experiments", **how)
     send.refused()
     assert len(send.server.requests) == kfp_client.RETRIES + 1
 
@@ -337,10 +300,10 @@ def test_nothing_is_created_twice(
     send: Submission, path: str, how: dict[str, Any], may_exist: bool
 ) -> None:
     send.server.fail("POST", path, after=True, **how)
-    message = send.refused(cron="@daily" if path == "recurringruns" else None)
+    message = send.refused()
     assert len(send.server.asked("POST", path)) == 1
     server = send.server
-    made = [server.pipelines, server.versions, server.experiments, server.runs, server.recurring]
+    made = [server.pipelines, server.versions, server.experiments, server.runs]
     assert all(len(items) <= 1 for items in made)
     assert ("before you submit again" in message) == may_exist
 
@@ -351,14 +314,6 @@ def test_a_version_that_is_there_is_named(send: Submission) -> None:
     assert "HTTP 409 (Failed to create a pipeline version)" in message
     assert "`version`" in message
     assert len(send.server.runs) == 1
-
-
-def test_an_archived_experiment_is_refused(send: Submission) -> None:
-    send()
-    (experiment,) = send.server.experiments.values()
-    experiment["storage_state"] = "ARCHIVED"
-    assert "archived, where runs are hidden, got 'plateau'" in send.refused(version="second")
-    assert len(send.server.versions) == 1
 
 
 LOGIN = b"<!doctype html><title>Log in</title>"
@@ -380,14 +335,11 @@ DEX = {"Location": "https://login.example/dex/auth?state=abc"}
         ({"status": 200, "body": LOGIN, "content": "text/html"}, "login page", "`token_file`"),
         ({"status": 200, "body": b"[" * 100_000}, "something else", "Check `host`"),
         ({"status": 200, "body": b"\xff", "content": "a; charset=no"}, "something else", "`host`"),
-        ({"status": 200, "body": b"{}"}, "something else", "Check `host`"),
-        ({"status": 200, "body": b"[]"}, "something else", "Check `host`"),
-        ({"status": 302, "headers": DEX}, "a redirect to https://login.example'", "`token_file`"),
-        ({"status": 302}, "a redirect to http://127.0.0.1'", "`token_file`"),
+        ({"status": 302, "headers": DEX}, "HTTP 302", "`token_file`"),
         ({"drop": True}, "got 'a broken connection'", "Check `host`"),
     ],
 )
-@pytest.mark.parametrize("path", ["GET healthz", "POST pipelines/upload_version"])
+@pytest.mark.parametrize("path", ["GET experiments", "POST pipelines/upload_version"])
 def test_what_a_server_answers_becomes_one_sentence_and_a_remedy(
     send: Submission, path: str, how: dict[str, Any], rule: str, remedy: str
 ) -> None:
@@ -453,15 +405,17 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_certificate_must_be_trusted(tmp_path: Path, certificate: Path) -> None:
+def test_a_certificate_must_be_trusted(
+    tmp_path: Path, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with KfpServer(certificate) as server:
         send = Submission(server, tmp_path)
-        for untrusted in (None, send.file):
-            message = send.refused(ca_cert=untrusted)
-            assert "must have a certificate that is trusted" in message
-            assert "`ca_cert`" in message
+        message = send.refused()
+        assert "must have a certificate that is trusted" in message
+        assert "SSL_CERT_FILE" in message
         assert server.requests == []
-        assert send(ca_cert=certificate).ok
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert send().ok
         assert send.server.url.startswith("https://")
 
 
@@ -483,28 +437,9 @@ def test_the_token_is_in_one_header_and_nowhere_else(
     assert TOKEN not in caplog.text + send.said + printed.out + printed.err + repr(made)
 
 
-def echo(before: int) -> bytes:
-    """An answer that quotes the request's headers, after some other text."""
-    return f'{{"message": "{"x" * before} Authorization: Bearer {TOKEN}"}}'.encode()
-
-
-# A text that is cut off must not be cut in the middle of a token that is then no more known as one.
-BODIES = [
-    (body, content)
-    for before in (0, kfp_client._LONGEST_REASON - 40, kfp_client._LONGEST_REASON - 35)
-    for body, content in (
-        (echo(before), "application/json"),
-        (echo(before - len('{"message": "'))[:-2], "text/plain"),
-    )
-]
-FAULTS: list[dict[str, Any]] = [
-    {"status": status, "body": body, "content": content, "headers": {"X-Echo": TOKEN}}
-    for status in (200, 401, 500)
-    for body, content in BODIES
-]
-
-
-@pytest.mark.parametrize("how", [*FAULTS, {"drop": True}, {"status": 302, "headers": DEX}])
+@pytest.mark.parametrize(
+    "how", [{"status": 401}, {"status": 500}, {"drop": True}, {"status": 302, "headers": DEX}]
+)
 @pytest.mark.parametrize(
     ("method", "path"),
     [("GET", "experiments"), ("POST", "pipelines/upload_version"), ("POST", "runs")],
@@ -534,20 +469,10 @@ def test_no_error_shows_the_token(
 def test_a_token_file_that_is_removed_leaves_the_address(send: Submission, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(TOKEN)
-    send.clock.sleep = lambda _: file.unlink()  # type: ignore[method-assign]
+    send.sleep = lambda _: file.unlink()
     message = send.refused(token_file=file, wait=True)
     assert "`token_file` must be readable, got 'No such file" in message
     assert "The run continues: http" in message
-
-
-def test_what_a_task_says_is_shown_without_the_token(send: Submission) -> None:
-    send.environ = {kfp_client.TOKEN: TOKEN}
-    send.server.states = ["FAILED"]
-    said = {"message": f"bad header Bearer {TOKEN}"}
-    send.server.tasks = [{"display_name": "Trainer", "state": "FAILED", "error": said}]
-    send(wait=True)
-    assert "bad header" in send.said
-    assert TOKEN not in send.said
 
 
 @pytest.mark.parametrize(
@@ -579,13 +504,11 @@ def test_a_token_file_is_read_anew(send: Submission, tmp_path: Path) -> None:
     file.write_text("first")
     file.chmod(0o600)
     send.server.states = ["RUNNING", "RUNNING", "SUCCEEDED"]
-    sleep = send.clock.sleep
 
     def renew(seconds: float) -> None:
         file.write_text("second")
-        sleep(seconds)
 
-    send.clock.sleep = renew  # type: ignore[method-assign]
+    send.sleep = renew
     send.environ = {kfp_client.TOKEN: "ignored"}
     send(token_file=file, wait=True)
     sent = [request.headers["authorization"] for request in send.server.requests]
@@ -601,12 +524,6 @@ def test_a_token_file_is_read_anew(send: Submission, tmp_path: Path) -> None:
         ({"host": "http://a:b"}, "`host` must be", "Try `host=http"),
         ({"host": "http://a/#/runs"}, "without a user, ? or #", "Try `host=http"),
         ({"host": "http://a b"}, "`host` must be", "Try `host=http"),
-        ({"cron": "30 3 * * *"}, "six fields, the first one seconds", "'0 30 3 * * *'"),
-        ({"cron": ""}, "six fields", "Try `cron="),
-        ({"cron": "@daily", "wait": True}, "`wait` must be left out with `cron`", "web page"),
-        ({"catchup": True}, "`catchup` must come with `cron`", "Add `cron`"),
-        ({"timeout": 5}, "`timeout` must come with `wait`", "Add `wait`"),
-        ({"ca_cert": Path("none")}, "`ca_cert` must be a file, got 'none'", "Check the path"),
     ],
 )
 def test_bad_flags_are_explained(fields: dict[str, Any], rule: str, remedy: str) -> None:
@@ -628,10 +545,8 @@ def test_flags_make_the_config() -> None:
         submit.default(), args, prog="plateau submit", description="Submit."
     )
     for host in ("http://a", "http://[::1]:8080", "https://kfp.example/pipeline", "http://a/"):
-        words = f"a.yaml --host {host} --wait --timeout 5 --max-epochs 3"
-        assert parse(*words.split()) == SubmitConfig(
-            Path("a.yaml"), host, wait=True, timeout=5, max_epochs=3
-        )
+        words = f"a.yaml --host {host} --wait --max-epochs 3"
+        assert parse(*words.split()) == SubmitConfig(Path("a.yaml"), host, wait=True, max_epochs=3)
     for missing in (["a.yaml"], ["--host", "http://a"]):
         with pytest.raises(UsageError):
             parse(*missing)
