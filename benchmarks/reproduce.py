@@ -10,10 +10,10 @@ from typing import Any
 import tyro
 from rich.console import Console
 
-from benchmarks import plot, report, schedules
+from benchmarks import plot, report, schedules, tables
 from benchmarks.settings import ROOT, Settings
 from pipeline import presets
-from pipeline.compare import run, text
+from pipeline.compare import run
 from pipeline.compare.statistics import Comparison
 from trainer_module.util import environment
 
@@ -62,13 +62,13 @@ def write(
     heading = f"{title}: the strategies side by side"
     figure = page.with_suffix(".png")
     plot.draw(comparison, figure, heading)
-    verdict, totals, tables = text.markdown(comparison, heading, "make reproduce").partition(
+    verdict, totals, rest = tables.markdown(comparison, heading, "make reproduce").partition(
         "## Totals"
     )
     page.write_text(
         f"{verdict}{method}\n\n{report.hardware_line(machine)}\n\n"
         f"![{comparison.monitor}, noise scale and batch of each strategy]({figure.name})\n\n"
-        f"{totals}{tables}"
+        f"{totals}{rest}"
     )
     print(page)
 

@@ -45,7 +45,6 @@ def print_comparison(
         console.print(Text(verdict.caution, style="yellow"))
     rows = {
         "report": page,
-        "tables": page.with_suffix(".md"),
         "log": log,
         "time": f"{seconds:.1f} s",
     }

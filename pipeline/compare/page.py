@@ -1,7 +1,7 @@
 """Comparison of strategies as one self-contained HTML page.  Pure: values in, text out."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,13 +25,7 @@ _TITLES: Mapping[Unit, str] = {
     "updates": "updates",
     "seconds": "seconds after the first epoch",
 }
-_DASHES = ("solid", "dot", "dash", "longdash", "dashdot")
 _HEIGHT = 320
-_PANES: tuple[tuple[str, Callable[[EpochRecord], float]], ...] = (
-    ("learning rate", lambda record: record.learning_rate),
-    ("batch size (examples)", lambda record: float(record.batch_size)),
-    ("update noise g", lambda record: record.update_noise),
-)
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,7 @@ def page(content: Page) -> str:
     """Returns the page: HTML that loads nothing, with every text escaped."""
     comparison = content.comparison
     drawn: dict[str, Plot] = {unit: metric_over(comparison, unit) for unit in UNITS}
-    drawn |= {"accuracy": accuracies(comparison), "schedule": schedule(comparison)}
+    drawn["accuracy"] = accuracies(comparison)
     return render.page(
         _TEMPLATE,
         drawn,
@@ -67,7 +61,6 @@ def page(content: Page) -> str:
         c=comparison,
         first=comparison.totals[0],
         runs=comparison.ordered,
-        curves={unit: comparison.curves(unit) for unit in UNITS},
         verdict=comparison_text.verdict(comparison),
         units=UNITS,
         key=[Key(name, colour(name), "line") for name in comparison.strategies],
@@ -235,37 +228,6 @@ def _add_spread(made: go.Figure, place: int, strategy: str, spread: Spread, shad
         marker={"symbol": "diamond", "size": 10, "color": shade},
         hovertemplate=f"{strategy}, mean {comparison_text.share(spread)}<extra></extra>",
     )
-
-
-def schedule(comparison: Comparison) -> Plot:
-    """Draws learning rate, batch size and noise of every run as steps, one pane each."""
-    made = plots.panes([title for title, _ in _PANES], [1.0] * len(_PANES), 500)
-    made.update_layout(hovermode="closest")
-    for pane, (title, value) in enumerate(_PANES):
-        start = 0
-        drawn: list[float] = []
-        for trial in comparison.trials:
-            values = [value(record) for record in trial.history.epochs]
-            name = f"{trial.strategy}, seed {trial.seed}"
-            trace = plots.steps(values, name, colour(trial.strategy))
-            dash = _DASHES[comparison.seeds.index(trial.seed) % len(_DASHES)]
-            trace.update(
-                # The axes of all runs follow each other in one list.
-                x=[start + place for place in range(len(values) + 1)],
-                line={"width": 2, "dash": dash},
-                opacity=0.85,
-                hovertemplate=f"{name}: {title} %{{y:.5~g}} to %{{x:,.4~g}}<extra></extra>",
-            )
-            plots.add(made, pane, trace)
-            start += len(values) + 1
-            drawn += values
-        plots.log_if_wide(made, pane, drawn, ratio=3)
-    axes: dict[str, list[float]] = {}
-    for unit in UNITS:
-        joined = [x for trial in comparison.trials for x in (0.0, *trial.axis(unit))]
-        # The page takes the last value for the end of the axis.
-        axes[unit] = [*joined, max(joined)]
-    return Plot(made, axes=axes)
 
 
 def _window(comparison: Comparison) -> list[float] | None:

@@ -24,7 +24,6 @@ from ..metadata import store
 from ..metadata.store import Artifact, Records
 from ..runners import local, progress
 from . import console as comparison_console
-from . import text as comparison_text
 from .statistics import Comparison, Trial
 
 FOLDER, STEM = "comparison", "comparison"
@@ -91,7 +90,7 @@ class Compared(NamedTuple):
 
     comparison: Comparison
     page: Path
-    """The page; the same as .md and .json lie beside it."""
+    """The page; every number as .json lies beside it."""
     log: Path
     seconds: float
     """Wall time, imports included."""
@@ -157,7 +156,7 @@ def run(config: CompareConfig, console: Console, command: str) -> Compared:
 def write(
     comparison: Comparison, folder: Path, *, title: str, command: str, settings: dict[str, Any]
 ) -> Path:
-    """Writes a comparison as page, Markdown and JSON, each atomically.
+    """Writes a comparison as page and JSON, each atomically.
 
     Args:
         comparison: Runs of any strategies, of a pipeline or not.
@@ -183,7 +182,6 @@ def write(
     record = {"command": command, "config": settings, **comparison.to_dict()}
     texts = {
         ".html": page.page(content),
-        ".md": comparison_text.markdown(comparison, title, command),
         ".json": json.dumps(record, indent=1) + "\n",
     }
     folder.mkdir(parents=True, exist_ok=True)

@@ -240,7 +240,6 @@ class Comparison:
                 "strategies": self.strategies,
                 "seeds": self.seeds,
                 "totals": [_total_to_dict(total) for total in self.totals],
-                "curves": {unit: list(map(asdict, self.curves(unit))) for unit in UNITS},
                 "runs": [
                     {
                         "strategy": trial.strategy,

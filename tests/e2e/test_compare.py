@@ -24,9 +24,8 @@ def compared(tmp_path_factory):
 
 
 def compare(output):
-    return plateau(
-        "compare", "digits", *FLAGS, "--strategies", "lr_decay", "batch_increase", output=output
-    )
+    strategies = "--strategies", "lr_decay", "batch_increase"
+    return plateau("compare", "digits", *FLAGS, *strategies, "--beam", "direct:2", output=output)
 
 
 def result(done):

@@ -14,7 +14,7 @@ from pipeline.compare import page as comparison_page
 from pipeline.compare import text as comparison_text
 from pipeline.compare.page import Page
 from pipeline.compare.statistics import Comparison, Trial
-from tests.pages import PHONE, VALIDATE, Elements, chromium, page_data, wait
+from tests.pages import PHONE, VALIDATE, Elements, chromium, wait
 from trainer_module.history import EpochRecord, History
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -68,7 +68,7 @@ def page(made: Comparison, title: str = "digits") -> Page:
 def test_every_number_is_in_a_table_and_nothing_is_loaded() -> None:
     made = comparison()
     found = Elements(comparison_page.page(page(made)))
-    assert found.tags.count("section") == 7
+    assert found.tags.count("section") == 6
     assert all(address.startswith(("#", "data:")) for address in found.addresses)
     for total in made.totals:
         assert comparison_text.cost(total.costs["updates"]) in found.text
@@ -103,21 +103,6 @@ def test_every_decision_of_every_seed_is_marked() -> None:
     assert [trace["x"] for trace in marks] == [[400, 800, 400, 900], [400, 500, 400, 525]]
     assert marks[1]["marker"]["symbol"] == ["circle", "x", "circle", "x"]
     assert "batch grown" in marks[1]["text"][0]
-
-
-def test_steps_of_the_schedule_are_looked_up_in_their_own_run() -> None:
-    made = comparison()
-    data = page_data(comparison_page.page(page(made)))
-    schedule = data["schedule"]
-    runs = len(made.trials)
-    assert len(schedule["data"]) == 3 * runs
-    for unit in ("epochs", "updates"):
-        for place, run in enumerate(made.trials):
-            found = [schedule["axes"][unit][at] for at in schedule["data"][place]["x"]]
-            assert found == [0, *run.axis(unit)]
-    batches = schedule["data"][2 * runs - 1]["y"]
-    assert batches == [32, 32, 32, 32, 32, 128, 128, 128, 128, 128]
-    assert schedule["axes"]["updates"][-1] == 900
 
 
 def test_one_seed_has_no_band_and_proves_nothing() -> None:
@@ -175,24 +160,7 @@ def test_costs_that_are_not_known_have_words() -> None:
     made = Comparison(tuple(runs))
     assert math.isnan(made.totals[1].ratios["seconds"].value)
     assert "an unknown part of its seconds" in comparison_text.verdict(made).sentences[0]
-    for text in (
-        comparison_page.page(page(made)),
-        comparison_text.markdown(made, "digits", "plateau compare"),
-    ):
-        assert "nan" not in Elements(text).text.split()
-
-
-def test_markdown_has_a_row_for_each_run_and_cannot_be_broken_by_a_reason() -> None:
-    made = comparison()
-    run = made.trials[0]
-    history = dataclasses.replace(run.history, stop_reason="a | b\nc")
-    trials = (dataclasses.replace(run, history=history), *made.trials[1:])
-    text = comparison_text.markdown(Comparison(trials), "digits", "plateau compare digits")
-    rows = [line for line in text.split("## Runs")[1].splitlines() if line.startswith("| lr_decay")]
-    assert "a \\| b c |" in rows[0]
-    totals = text.split("## Totals")[1].split("Relative to")[0]
-    widths = {line.count("|") for line in totals.splitlines() if line.startswith("|")}
-    assert widths == {7}
+    assert "nan" not in Elements(comparison_page.page(page(made))).text.split()
 
 
 def test_the_console_shows_totals_verdict_and_places() -> None:
@@ -225,15 +193,10 @@ def test_every_plot_is_drawn_and_fits_a_phone(browser: webdriver.Chrome, tmp_pat
              [plot.id, plot.querySelectorAll(".trace path, .points path").length])"""
     )
     assert [name for name, _ in drawn] == [
-        f"plot-{name}" for name in ("epochs", "updates", "seconds", "accuracy", "schedule")
+        f"plot-{name}" for name in ("epochs", "updates", "seconds", "accuracy")
     ]
     assert all(parts > 2 for _, parts in drawn)
     assert browser.execute_script("return document.documentElement.scrollWidth") == 390
     problems = browser.execute_script(VALIDATE)
     assert problems == [], "\n".join(problems)
-    browser.execute_script("document.querySelector(`input[value='updates']`).click()")
-    last = browser.execute_script(
-        "return document.getElementById('plot-schedule').data[1].x.at(-1)"
-    )
-    assert last == 900
     assert browser.get_log("browser") == []

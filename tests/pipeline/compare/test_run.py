@@ -144,7 +144,6 @@ def test_all_three_files_are_written_whole_and_the_settings_leave_out_what_diffe
     assert sorted(path.name for path in page.parent.iterdir()) == [
         "comparison.html",
         "comparison.json",
-        "comparison.md",
     ]
     record = json.loads(page.with_suffix(".json").read_text())
     assert record["command"] == "plateau compare digits"
