@@ -134,7 +134,7 @@ def keras_callbacks(task: Task, model: keras.Model, seed: int) -> History:
                     factor=1 / schedule.factor,
                     patience=patience,
                     min_delta=min_delta,
-                    min_lr=config.optimization.learning_rate / schedule.factor**schedule.actions,
+                    min_lr=config.optimization.known_rate / schedule.factor**schedule.actions,
                 ),
                 # Both callbacks count the same epochs. Where no cut helps, the run ends once each
                 # has had its patience, as our stop rule has it.

@@ -212,7 +212,7 @@ def bare_epochs(task: Task, steps_per_call: int | None) -> EpochTimer:
     """Epochs of a bare loop on the batches our loop gets."""
     loop = BareLoop(
         task.model(),
-        OPTIMIZATION.learning_rate,
+        OPTIMIZATION.known_rate,
         OPTIMIZATION.momentum,
         steps_per_call=steps_per_call,
     )

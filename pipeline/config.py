@@ -315,7 +315,7 @@ class RunConfig:
         """
         optimization = self.optimization
         spec = TrainingSpec(num_examples, optimization.optimizer, optimization.momentum)
-        return forecast(self.schedule, spec, optimization.learning_rate, self.loop.batch_size)
+        return forecast(self.schedule, spec, optimization.known_rate, self.loop.batch_size)
 
     def train_config(self) -> TrainConfig:
         """Returns the part that the Trainer reads."""

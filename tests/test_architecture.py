@@ -95,4 +95,4 @@ def test_only_the_command_and_containers_import_what_the_extra_brings():
     programs = {ROOT / "components/container.py", ROOT / "trainer_module/worker.py"}
     library = set(sources("schemas", "trainer_module", "components")) - programs
     assert third_party(sorted(library)) & extra == set()
-    assert third_party(sources(*PACKAGES)) >= {"filelock", "kfp", "sklearn", "tyro"}
+    assert third_party(sources(*PACKAGES)) >= {"filelock", "sklearn", "tyro"}

@@ -82,6 +82,8 @@ Precision: TypeAlias = Literal["float32", "mixed_bfloat16", "auto"]
 MODELS = ("cnn", "mlp", "resnet", "vgg16")
 """Names of the built-in models, each a module of `trainer_module.models`."""
 
+_PLACEHOLDER = 0.01
+
 METRICS = ("loss", "accuracy")
 """What `run_fn.run_fn` measures on both splits; of the validation split as val_loss and so on."""
 
@@ -109,8 +111,9 @@ class OptimizerConfig:
 
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     """Keras optimizer."""
-    learning_rate: Annotated[float, Interval(gt=0, le=100)] = 0.05
-    """Learning rate of the first epoch."""
+    learning_rate: Annotated[float, Interval(gt=0, le=100)] | Literal["auto"] = 0.05
+    """Learning rate of the first epoch; auto finds it by a range test (Smith 2017): about a hundred
+    updates at growing rates, which are undone."""
     momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.9
     """Momentum of SGD."""
     nesterov: bool = False
@@ -121,6 +124,11 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         """Checks ranges."""
         check_fields(self)
+
+    @property
+    def known_rate(self) -> float:
+        """The learning rate, or for auto a number in its place until it is found."""
+        return _PLACEHOLDER if self.learning_rate == "auto" else self.learning_rate
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from trainer_module.util.checks import UserError, require
 FORMAT = "plateau-training-history"
 VERSION = 1
 FILE_NAME = "history.jsonl"
+RANGE_TEST = "range_test"
+"""Key of a learning rate range test in the config of a history."""
 
 MAX_BYTES = 256 * 1024**2
 """Largest file that is read; an epoch takes about half a KiB."""

@@ -177,6 +177,7 @@ def fit_and_export(
         num_examples=len(training.y),
         batch_size=config.loop.batch_size,
         micro_batch=config.loop.micro_batch,
+        find_learning_rate=config.optimization.learning_rate == "auto",
         steps_per_call=config.loop.steps_per_call,
         directory=folder,
         description={"precision": chosen},

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
@@ -132,6 +133,38 @@ def noise(history: History) -> Plot:
     plots.log_if_wide(made, 1, scales, ratio=4)
     _mark_decisions(made, history)
     return Plot(made, key, axes(history))
+
+
+def range_test(test: Mapping[str, Any]) -> Plot:
+    """Draws the loss of a learning rate range test, and the rate that was chosen.
+
+    Args:
+        test: Fields of `trainer_module.training.range_test.RangeTest`.
+    """
+    rates, losses = test["rates"], test["losses"]
+    ticks = plots.log_ticks(min(rates), max(rates))
+    made = plots.figure(
+        260,
+        xaxis={
+            "type": "log",
+            "tickmode": "array",
+            "tickvals": ticks,
+            "exponentformat": "power",
+            "title": {"text": "learning rate"},
+        },
+        yaxis={"title": {"text": "smoothed loss"}},
+    )
+    made.add_scatter(
+        mode="lines",
+        name="loss",
+        x=rates,
+        y=[plots.finite(loss) for loss in losses],
+        line={"color": "var(--train)", "width": 2},
+        hovertemplate="learning rate %{x:.3g}: loss %{y:.4g}<extra></extra>",
+    )
+    made.add_vline(test["learning_rate"], line={"color": "var(--rate)", "dash": "dot", "width": 2})
+    key = [Key("training loss", "--train", "line"), Key("chosen", "--rate", "line dotted")]
+    return Plot(made, key)
 
 
 def _mark_decisions(made: go.Figure, history: History) -> None:

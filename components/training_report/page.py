@@ -19,7 +19,7 @@ from components.training_report import figures
 from components.training_report.data import DataSummary
 from components.training_report.mistakes import Mistakes
 from schemas.columns import Input
-from trainer_module.history import History
+from trainer_module.history import RANGE_TEST, History
 from trainer_module.schedule.strategy import ACTIONS
 
 _TEMPLATE = Path(__file__).parent / "report.html"
@@ -95,6 +95,8 @@ def page(report: Report) -> str:
         plots["training"] = figures.training(history)
         plots["metrics"] = figures.other_metrics(history)
         plots["noise"] = figures.noise(history)
+        if test := history.config.get(RANGE_TEST):
+            plots["range-test"] = figures.range_test(test)
     indices = matrix.most_confused(figures.CLASSES_SHOWN) if matrix else ()
     if matrix:
         plots["confusion"] = figures.confusion(matrix, indices)
@@ -131,7 +133,7 @@ def page(report: Report) -> str:
         distances=_fold(report.drift or (), _DISTANCES),
         class_counts=_class_counts(report.data),
         count_summary=_count_summary(report.data),
-        config=render.flatten(history.config),
+        config=render.flatten({k: v for k, v in history.config.items() if k != RANGE_TEST}),
         problems=evaluation.problems[:_PROBLEMS],
         more_problems=max(len(evaluation.problems) - _PROBLEMS, 0),
     )

@@ -1,6 +1,6 @@
 """Forecast of what the schedule will do at each plateau, before training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Annotated
 
@@ -70,6 +70,19 @@ def make_plan(config: PlanConfig) -> Plan:
         sentences.append(
             f"The learning rate rises linearly from the start to epoch "
             f"{schedule.warmup_epochs + 1}; plateaus count from then on."
+        )
+    if run.optimization.learning_rate == "auto":
+        first = stages[bool(schedule.warmup_epochs)]
+        stages = tuple(
+            replace(
+                stage,
+                learning_rate=stage.learning_rate / first.learning_rate,
+                update_noise=stage.update_noise / first.update_noise,
+            )
+            for stage in stages
+        )
+        sentences.append(
+            "Learning rate and update noise are relative to the first, which a range test finds."
         )
     return Plan(run.title, stages, size, tuple(sentences))
 

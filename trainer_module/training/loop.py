@@ -14,13 +14,14 @@ import numpy as np
 import tensorflow as tf
 from rich.console import Console
 
+from trainer_module import history
 from trainer_module.distributed import strategies
 from trainer_module.history import EpochRecord, History
 from trainer_module.schedule import schedule
 from trainer_module.schedule.plateau import PlateauConfig
 from trainer_module.schedule.schedule import NonFiniteError, ScheduleConfig
 from trainer_module.schedule.state import Decision, ScheduleState
-from trainer_module.training import checkpoint, noise
+from trainer_module.training import checkpoint, noise, range_test
 from trainer_module.training.batch import (
     DatasetFactory,
     as_factory,
@@ -49,6 +50,7 @@ def train(
     batch_size: int,
     num_examples: int | None = None,
     micro_batch: int | None = None,
+    find_learning_rate: bool = False,
     steps_per_call: int = 8,
     loss: Any = None,
     metrics: Metrics | None = None,
@@ -79,6 +81,8 @@ def train(
         num_examples: Training examples in an epoch, N of the update noise; compared with what an
             epoch gives. If not given, they are counted in a pass over the first epoch's batches.
         micro_batch: Largest batch a replica computes at once; bigger ones accumulate gradients.
+        find_learning_rate: Whether a range test of about a hundred updates finds the first learning
+            rate, in place of the optimizer's.
         steps_per_call: Steps run by one call of the traced function.
         loss: What `compile` takes, or a function (y, output) -> loss of each example [B, ...]; the
             mean over the batch is minimised. If not given, loss and metrics are those the model was
@@ -138,6 +142,26 @@ def train(
         steps_per_call=steps_per_call,
         strategy=strategy,
     )
+    # Other workers may see other files, or none.
+    folder = Path(directory) if directory and is_chief else None
+    callbacks = [*_progress(verbose, config), *callbacks] if is_chief else []
+    description = {
+        **({"loss_weights": objective.loss_weights} if objective.loss_weights else {}),
+        **({"class_weight": dict(class_weight)} if class_weight else {}),
+        **(description or {}),
+    }
+    if find_learning_rate:
+        first_learning_rate(optimizer)
+        test = range_test.find(
+            steps, make_dataset, batch_size, micro_batch, directory=folder, clock=clock
+        )
+        optimizer.learning_rate.assign(test.learning_rate)
+        description[history.RANGE_TEST] = asdict(test)
+        Callbacks(callbacks).notify(
+            "on_message",
+            f"learning rate {test.learning_rate:g}, found by a range test of {len(test.rates)} "
+            f"updates in {test.seconds:.1f} s",
+        )
     loop = TrainingLoop(
         steps,
         make_dataset,
@@ -147,16 +171,11 @@ def train(
         check_num_examples=not is_counted,
         batch_size=batch_size,
         micro_batch=micro_batch,
-        callbacks=[*_progress(verbose, config), *callbacks] if is_chief else [],
+        callbacks=callbacks,
         clock=clock,
-        description={
-            **({"loss_weights": objective.loss_weights} if objective.loss_weights else {}),
-            **({"class_weight": dict(class_weight)} if class_weight else {}),
-            **(description or {}),
-        },
+        description=description,
     )
-    # Other workers may see other files, or none.
-    loop.resume(Path(directory) if directory and is_chief else None)
+    loop.resume(folder)
     return loop.train()
 
 

@@ -17,13 +17,13 @@ def build(config: OptimizerConfig) -> keras.optimizers.Optimizer:
     """Returns the Keras optimizer of a config."""
     if config.optimizer == "sgd":
         return keras.optimizers.SGD(
-            config.learning_rate,
+            config.known_rate,
             momentum=config.momentum,
             nesterov=config.nesterov,
             weight_decay=config.weight_decay or None,
         )
     kind = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[config.optimizer]
-    return kind(config.learning_rate, weight_decay=config.weight_decay or None)
+    return kind(config.known_rate, weight_decay=config.weight_decay or None)
 
 
 def inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:

@@ -26,7 +26,7 @@ def space(config: TrainConfig, num_examples: int) -> keras_tuner.HyperParameters
         learning_rate, a tenth to ten times; batch_size, half to four times; patience and
         width_multiplier, half to twice.
     """
-    rate, width = config.optimization.learning_rate, config.network.width_multiplier
+    rate, width = config.optimization.known_rate, config.network.width_multiplier
     batch_size, patience = config.loop.batch_size, config.schedule.plateau.patience
     largest = max(batch_size, num_examples // 10)
     searched = keras_tuner.HyperParameters()

@@ -4,7 +4,7 @@ import math
 import numbers
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, fields
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Interval, Le, Lt
 
@@ -46,8 +46,8 @@ def require(holds: bool, rule: str, value: object, remedy: str) -> None:
 def check_fields(config: Any) -> None:
     """Checks the fields of a config dataclass against their annotations.
 
-    A field may be a Literal, or Annotated with Ge, Gt, Le, Lt or Interval of `annotated_types`; an
-    optional one may be None. A bounded number must be finite.
+    A field may be a Literal, or Annotated with Ge, Gt, Le, Lt or Interval of `annotated_types`, or
+    either; an optional one may be None. A bounded number must be finite.
 
     Raises:
         UserError: A value is not one of the choices, or out of range.
@@ -65,15 +65,22 @@ def check_fields(config: Any) -> None:
 
 def _rules(field: "Field[Any]") -> Iterator[tuple[str, Callable[[Any], bool]]]:
     """Yields each rule of a field in words, with its check."""
-    if get_origin(field.type) is Literal:
-        choices = get_args(field.type)
+    kinds = get_args(field.type) if get_origin(field.type) is Union else (field.type,)
+    choices = [each for kind in kinds if get_origin(kind) is Literal for each in get_args(kind)]
+    bounded = next((kind for kind in kinds if get_origin(kind) is Annotated), None)
+    if bounded is None and choices:
         yield f"one of {', '.join(map(str, choices))}", lambda value: value in choices
-    elif get_origin(field.type) is Annotated:
-        limits = [each for mark in get_args(field.type)[1:] for each in _limits(mark)]
+    elif bounded is not None:
+        limits = [each for mark in get_args(bounded)[1:] for each in _limits(mark)]
         if limits:
             words = " and ".join(f"{word} {limit:,}" for word, limit, _ in limits)
             tests = [test for *_, test in limits]
-            yield words, lambda value: _is_finite(value) and all(test(value) for test in tests)
+            yield (
+                " or ".join((words, *map(str, choices))),
+                lambda value: (
+                    value in choices or (_is_finite(value) and all(test(value) for test in tests))
+                ),
+            )
 
 
 def _is_finite(value: object) -> bool:

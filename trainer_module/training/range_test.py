@@ -1,0 +1,194 @@
+"""Learning rate range test: the first learning rate, by the loss while the rate grows.
+
+Smith 2017, "Cyclical Learning Rates for Training Neural Networks", section 3.3.
+"""
+
+import contextlib
+import itertools
+import json
+import math
+import statistics
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trainer_module.distributed import strategies
+from trainer_module.training.batch import DatasetFactory, distributed
+from trainer_module.training.checkpoint import Snapshot
+from trainer_module.training.step import Steps
+from trainer_module.util import files
+from trainer_module.util.checks import require
+
+UPDATES = 100
+"""Updates of a test whose loss does not diverge."""
+
+LOWEST, HIGHEST = 1e-6, 10.0
+"""Learning rates of the first and of the last update."""
+
+FILE_NAME = "range_test.json"
+
+# Weight of the past in the smoothed loss.
+_SMOOTHING = 0.9
+# Updates at first whose rates are too low to change anything: their losses show the noise.
+_IDLE = 20
+# Standard deviations of the smoothed loss by which it must fall.
+_SIGNIFICANT = 4.0
+# The loss has diverged where it is above its smallest value by so many times that value.
+_DIVERGED = 3.0
+_DIGITS = 3
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """Result of a range test.
+
+    Attributes:
+        learning_rate: The rate to begin with.
+        rates: Learning rate of each update.
+        losses: Smoothed training loss at each update.
+        seconds: What it took.
+    """
+
+    learning_rate: float
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    seconds: float
+
+
+def choose(rates: Sequence[float], losses: Sequence[float]) -> float:
+    """Returns a tenth of the rate at which the smoothed loss is lowest.
+
+    At the lowest point the loss is about to diverge; a tenth is the margin of fastai's `lr_find`.
+    Where no rate lowered the loss by more than its noise, as with trained weights, the largest rate
+    that did not raise it takes the place of the lowest point.
+
+    Args:
+        rates: Learning rates, ascending.
+        losses: Training loss of the batch at each of them.
+    """
+    idle = min(_IDLE, len(losses) // 2)
+    smoothed = smooth(losses)
+    before, noise = (losses[0], 0.0)
+    if idle > 1:
+        before = statistics.fmean(losses[:idle])
+        # Variances of an exponential moving average of independent values, and of their mean.
+        share = math.sqrt((1 - _SMOOTHING) / (1 + _SMOOTHING) + 1 / idle)
+        noise = _SIGNIFICANT * share * statistics.stdev(losses[:idle])
+    chosen = idle + int(np.argmin(smoothed[idle:]))
+    if smoothed[chosen] > before - noise:
+        kept = [i for i, loss in enumerate(smoothed) if loss <= before + noise]
+        chosen = max(kept, default=0)
+    return float(f"{rates[chosen] / 10:.{_DIGITS}g}")
+
+
+def smooth(losses: Sequence[float]) -> list[float]:
+    """Returns exponential moving averages of losses, without bias to zero."""
+    average = 0.0
+    smoothed = []
+    for count, loss in enumerate(losses, 1):
+        average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
+        smoothed.append(average / (1 - _SMOOTHING**count))
+    return smoothed
+
+
+def find(
+    steps: Steps,
+    make_dataset: DatasetFactory,
+    batch_size: int,
+    micro_batch: int | None,
+    *,
+    directory: Path | None,
+    clock: Callable[[], float],
+) -> RangeTest:
+    """Returns the test of this run: that in `directory` where it was resumed, or else a new one.
+
+    Weights, optimizer and random states are as before, so that the run is that of the same rate
+    given. Several workers test together, and take the chief's result.
+
+    Args:
+        steps: Training step of the run.
+        make_dataset: Batches of an epoch.
+        batch_size: First global batch size, in examples.
+        micro_batch: Largest batch a replica computes at once.
+        directory: Folder that keeps the result; None for none, and on all workers but the chief.
+        clock: Seconds, monotonic.
+    """
+    file = directory / FILE_NAME if directory else None
+    text = file.read_text() if file and file.exists() else ""
+    several = strategies.has_several_workers(steps.strategy)
+    if several:
+        text = strategies.from_chief(text.encode(), steps.strategy).decode()
+    if not text:
+        began = clock()
+        losses = _measure(steps, make_dataset, batch_size, micro_batch)
+        require(
+            bool(losses),
+            "the loss must be finite before the first update",
+            "NaN or infinity",
+            "Look for such values in the data, or set the learning rate.",
+        )
+        rates = _rates()[: len(losses)]
+        test = RangeTest(
+            choose(rates, losses), tuple(rates), tuple(smooth(losses)), clock() - began
+        )
+        text = json.dumps(asdict(test))
+        if several:
+            text = strategies.from_chief(text.encode(), steps.strategy).decode()
+    if file and not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with files.atomic(file) as temporary:
+            temporary.write_text(text)
+    fields = json.loads(text)
+    return RangeTest(**fields | {name: tuple(fields[name]) for name in ("rates", "losses")})
+
+
+def _rates() -> list[float]:
+    rates: list[float] = np.geomspace(LOWEST, HIGHEST, UPDATES).tolist()
+    return rates
+
+
+def _measure(
+    steps: Steps, make_dataset: DatasetFactory, batch_size: int, micro_batch: int | None
+) -> list[float]:
+    """Returns the loss at each rate, up to where it diverges."""
+    losses: list[float] = []
+    with contextlib.closing(_losses(steps, make_dataset, batch_size, micro_batch)) as trained:
+        for loss in trained:
+            *past, last = smooth([*losses, loss])
+            least = min(past, default=last)
+            if not last <= least + _DIVERGED * abs(least):
+                break
+            losses.append(loss)
+    return losses
+
+
+def _losses(
+    steps: Steps, make_dataset: DatasetFactory, batch_size: int, micro_batch: int | None
+) -> Generator[float]:
+    """Trains at each of the rates in turn, and yields the loss of each batch before its update."""
+    optimizer = steps.optimizer
+    share = -(-batch_size // int(steps.strategy.num_replicas_in_sync))
+    cut = micro_batch if micro_batch is not None and share > micro_batch else None
+    start = Snapshot.take(0, steps.model, optimizer)
+    rates = iter(_rates())
+    try:
+        optimizer.learning_rate.assign(next(rates))
+        for epoch in itertools.count(1):
+            elements = distributed(make_dataset(batch_size, epoch), steps.strategy, cut)
+            loss, examples = 0.0, 0.0
+            for call in steps.train_epoch(elements, micro=cut is not None):
+                loss += float(call.sums[0])
+                examples += float(call.sums[-1])
+                if not call.batches:
+                    continue
+                yield loss / examples
+                loss, examples = 0.0, 0.0
+                rate = next(rates, None)
+                if rate is None:
+                    return
+                optimizer.learning_rate.assign(rate)
+    finally:
+        start.restore_model(steps.model)
+        start.restore_optimizer(optimizer)
