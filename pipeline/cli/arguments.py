@@ -2,9 +2,10 @@
 
 import argparse
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -40,10 +41,6 @@ class Arguments:
         """The command line, for a shell."""
         return shlex.join(["plateau", *self.command.split(), *self.words])
 
-    def has(self, flag: str) -> bool:
-        """Returns True if a flag is given."""
-        return any(word.partition("=")[0] == flag for word in self.words)
-
     def read(self, default: T) -> T:
         """Returns the config of a command without a preset.
 
@@ -53,12 +50,18 @@ class Arguments:
         description = f"{self.purpose[0].upper()}{self.purpose[1:]}."
         return self._read(default, self.words, f"plateau {self.command}", description)
 
-    def read_preset(self, default: "Callable[[RunConfig], T]", needs_data: bool = True) -> T:
+    def read_preset(
+        self,
+        default: "Callable[[RunConfig], T]",
+        needs_data: bool = True,
+        refused: Mapping[str, str] = MappingProxyType({}),
+    ) -> T:
         """Returns the config of a command with a preset.
 
         Args:
             default: Makes the config from the preset's.
             needs_data: Whether a data folder must be given where the preset has no data.
+            refused: Names of flags that the command does not take, with the reason.
 
         Raises:
             UsageError: No such preset, no data, an unknown flag, or a value of the wrong type.
@@ -66,6 +69,9 @@ class Arguments:
         from .. import presets
         from ..data import dataset, fingerprint
 
+        for word in self.words:
+            if reason := refused.get(word.partition("=")[0].removeprefix("--")):
+                raise UsageError(reason)
         named = bool(self.words) and not self.words[0].startswith("-")
         name, rest = (self.words[0], self.words[1:]) if named else (presets.DEFAULT, self.words)
         preset = presets.get(name)
@@ -83,6 +89,7 @@ class Arguments:
             f"plateau {self.command} {name if named else '[PRESET]'}",
             f"{preset.purpose} Data: {preset.data}. Presets: {', '.join(presets.PRESETS)}. "
             "A table of your own is a CSV file and the name of its label column.",
+            refused,
         )
         run: Any = getattr(config, "run", config)
         self.complete = False
@@ -96,11 +103,18 @@ class Arguments:
         self.complete = True
         return config
 
-    def _read(self, default: T, words: list[str], prog: str, description: str) -> T:
+    def _read(
+        self,
+        default: T,
+        words: list[str],
+        prog: str,
+        description: str,
+        refused: Collection[str] = (),
+    ) -> T:
         from . import flags
 
         self.config = default
-        self.config = config = flags.parse(default, words, prog, description)
+        self.config = config = flags.parse(default, words, prog, description, refused)
         self.complete = True
         return config
 

@@ -42,9 +42,8 @@ def compare(arguments: Arguments) -> int:
     """Trains the strategies side by side."""
     from ..compare import run as comparison
 
-    if arguments.has("--strategy"):
-        raise UsageError("a comparison has several strategies. Name them with --strategies.")
-    config = arguments.read_preset(comparison.default)
+    several = "a comparison has several strategies. Name them with --strategies."
+    config = arguments.read_preset(comparison.default, refused={"strategy": several})
 
     from ..compare.console import print_comparison
     from . import console
@@ -59,12 +58,13 @@ def compile_pipeline(arguments: Arguments) -> int:
     """Compiles the pipeline for Kubeflow Pipelines or Vertex AI."""
     from ..runners import kubeflow
 
-    if arguments.has("--output"):
-        raise UsageError(
-            "a compiled pipeline has no output folder. Name the file with --file, and where "
-            "the tasks write with --root and --pushed, or --volume."
-        )
-    config = arguments.read_preset(kubeflow.default, needs_data=False)
+    no_folder = (
+        "a compiled pipeline has no output folder. Name the file with --file, and where the tasks "
+        "write with --root and --pushed, or --volume."
+    )
+    config = arguments.read_preset(
+        kubeflow.default, needs_data=False, refused={"output": no_folder}
+    )
 
     from . import compiled, console
 

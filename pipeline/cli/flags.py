@@ -5,7 +5,7 @@ import dataclasses
 import io
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 import tyro
@@ -20,7 +20,13 @@ T = TypeVar("T")
 _FIELD = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]*))?`")
 
 
-def parse(default: T, args: Sequence[str], prog: str, description: str) -> T:
+def parse(
+    default: T,
+    args: Sequence[str],
+    prog: str,
+    description: str,
+    without: Collection[str] = (),
+) -> T:
     """Returns the config that the flags describe.
 
     Args:
@@ -28,6 +34,7 @@ def parse(default: T, args: Sequence[str], prog: str, description: str) -> T:
         args: Flags, without the command and the preset.
         prog: Command as the help shows it.
         description: First paragraph of the help.
+        without: Names of flags that the command refuses, and that the help leaves out.
 
     Raises:
         SystemExit: After --help (code 0).
@@ -52,7 +59,10 @@ def parse(default: T, args: Sequence[str], prog: str, description: str) -> T:
             )
     except SystemExit as stop:
         if not stop.code:
-            print(help.lay_out(out.getvalue(), show_all) if is_help else out.getvalue(), end="")
+            print(
+                help.lay_out(out.getvalue(), show_all, without) if is_help else out.getvalue(),
+                end="",
+            )
             raise
         # Tyro reports the error of a config's own check by group of flags.
         error: BaseException | None = stop

@@ -3,7 +3,7 @@
 import re
 import shutil
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 _COMMON = """
 data output classes on-bad-image tune verbose height width channels augment numeric bucketized
@@ -23,15 +23,19 @@ _NO_DEFAULT = re.compile(r" \((?:default: (?:None)?|required)\)$")
 _FLAG = re.compile(r"^  (?=--|\[?[A-Z_]+[\].]*(?:$|  ))", re.M)
 
 
-def lay_out(text: str, show_all: bool) -> str:
+def lay_out(text: str, show_all: bool, without: Collection[str] = ()) -> str:
     """Returns a help text of tyro in groups, for the width of the terminal.
 
     Args:
         text: Help as tyro prints it where there is no terminal.
         show_all: Whether to explain all flags of a command with many.
+        without: Flags that the command refuses.
     """
     first, *rest = _TITLE.split(_RULE.sub("", text.replace("{None}|", "")))
-    groups = [(_title(part), list(_flags(part))) for part in rest]
+    groups = [
+        (_title(part), [flag for flag in _flags(part) if _name(flag[0]) not in without])
+        for part in rest
+    ]
     show_all = show_all or sum(len(flags) for _, flags in groups) <= _MANY
     width = max(40, shutil.get_terminal_size().columns - 1)
     usage, *about = first.strip().splitlines()

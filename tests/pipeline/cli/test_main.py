@@ -103,6 +103,19 @@ def test_bad_usage_exits_2_and_says_why(
     assert "Traceback" not in text
 
 
+@pytest.mark.parametrize(
+    ("command", "flag", "other"),
+    [("compile", "--output", "--volume"), ("compare", "--strategy", "--strategies")],
+)
+def test_help_lists_no_flag_that_is_refused(
+    capsys: pytest.CaptureFixture[str], command: str, flag: str, other: str
+) -> None:
+    code, text = outcome(capsys, command, "digits", "--help-all")
+    assert code == 0
+    assert f" {other} " in text
+    assert f" {flag} " not in text
+
+
 def test_every_command_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     _, listed = outcome(capsys, "--help")
     for name, command in main.COMMANDS.items():

@@ -11,8 +11,10 @@ from pipeline.cli import main
 from pipeline.compare import run as compare
 from pipeline.compare.run import CompareConfig
 from pipeline.compare.statistics import Comparison, Trial
+from pipeline.data import dataset
 from pipeline.metadata import store
-from pipeline.runners import lock
+from pipeline.runners import local, lock
+from schemas.images import image_schema_text
 from trainer_module.history import EpochRecord, History
 from trainer_module.util.checks import UserError
 
@@ -37,6 +39,28 @@ def test_each_seed_begins_with_another_strategy_and_only_those_two_differ() -> N
         assert turn.config.loop.seed == turn.seed
         same = dataclasses.replace(turn.config, schedule=made.run.schedule, loop=made.run.loop)
         assert same == made.run
+
+
+@pytest.mark.component
+def test_every_run_uses_the_engine_of_the_flags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[CompareConfig] = []
+
+    def stop(config: CompareConfig, *_: object) -> None:
+        made.append(config)
+        raise UserError("the test", "must stop", "here")
+
+    monkeypatch.setattr(compare, "run", stop)
+    monkeypatch.chdir(tmp_path)
+    assert main.main(["compare", "digits", "--beam", "direct:2", "--seeds", "1"]) == 1
+    assert "must stop" in capsys.readouterr().err
+    for turn in compare.turns(made[0]):
+        run = dataclasses.replace(turn.config, classes=("0", "1"))
+        size = dataset.TrainingSize(100, 100, "a test")
+        data = dataset.Dataset(tmp_path, run.classes, image_schema_text(run.classes), size)
+        compiled = local.compile_pipeline(run, data, tmp_path)
+        assert b"--direct_num_workers=2" in compiled.SerializeToString()
 
 
 def test_seeds_count_from_the_one_given() -> None:
