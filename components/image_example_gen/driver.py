@@ -25,8 +25,8 @@ class ImageInputProcessor(input_processor.FileBasedInputProcessor):  # type: ign
         for source in (*sorted(Path(__file__).parent.glob("*.py")), *checks):
             code.update(source.read_bytes())
         images = folder.fingerprint(folder.scan(self._input_base_uri))
-        # `plateau runs` reads this, of earlier versions too.
-        self._fingerprint = f"pictures:{images},code:{code.hexdigest()}"
+        # `plateau runs` reads this.
+        self._fingerprint = f"images:{images},code:{code.hexdigest()}"
         return 0, None
 
 

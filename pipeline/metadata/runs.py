@@ -171,7 +171,7 @@ def short_data(properties: Mapping[str, Scalar]) -> str:
     """Returns eight digits that change with the data."""
     fingerprint = str(properties.get("input_fingerprint", ""))
     # Ours has the code that read them beside the images.
-    images = re.search(r"pictures:([0-9a-f]{8})", fingerprint)
+    images = re.search(r"images:([0-9a-f]{8})", fingerprint)
     if images:
         return images[1]
     return hashlib.sha256(fingerprint.encode()).hexdigest()[:8] if fingerprint else ""

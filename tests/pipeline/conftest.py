@@ -83,7 +83,7 @@ class Archive:
             properties: More custom properties, by component or by key of its output.
         """
         found: dict[str, Mapping[str, Value]] = {
-            "examples": {"input_fingerprint": "pictures:22ae517f4a3d44a5,code:d1a23d", "span": 0},
+            "examples": {"input_fingerprint": "images:22ae517f4a3d44a5,code:d1a23d", "span": 0},
             "blessing": {"blessed": int(blessed)},
             "pushed_model": self._push(version),
             **(properties or {}),

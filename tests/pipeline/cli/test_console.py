@@ -174,7 +174,7 @@ DETAIL = Detail(
         RunStep("LatestBlessedModel", "interrupted", None, ()),
     ),
     lineage=MODEL,
-    data={"input_fingerprint": f"pictures:{'a' * 64},code:{'b' * 64}", "span": 0},
+    data={"input_fingerprint": f"images:{'a' * 64},code:{'b' * 64}", "span": 0},
     config={
         "classes": {"classes": ["a", "b"]},
         "schedule": {"patience": 3, "plan": None, "strategy": "hybrid"},
@@ -252,7 +252,7 @@ def test_one_run_fits_and_says_it_all(width: int) -> None:
     ):
         assert line in lines, line
     together = "".join(text.split())
-    assert f"pictures:{'a' * 64},code:{'b' * 64}" in together
+    assert f"images:{'a' * 64},code:{'b' * 64}" in together
 
 
 def test_a_run_that_came_to_nothing_is_shown() -> None:

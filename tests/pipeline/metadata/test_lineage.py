@@ -85,7 +85,7 @@ def test_a_run_without_a_model_has_no_lineage(archive: Any) -> None:
     found = read(archive)
     assert found.lineage is None
     assert (found.config, found.code) == ({}, "")
-    assert found.data["input_fingerprint"] == "pictures:22ae517f4a3d44a5,code:d1a23d"
+    assert found.data["input_fingerprint"] == "images:22ae517f4a3d44a5,code:d1a23d"
 
 
 def test_steps_name_what_they_made_and_in_which_run(two: Any) -> None:
