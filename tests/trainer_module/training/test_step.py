@@ -62,7 +62,7 @@ def test_trains_as_keras_fit_does(regularizer):
     assert values["loss"] == pytest.approx(record["loss"][-1], rel=1e-5)
 
 
-@pytest.mark.parametrize("steps_per_call", [2, 3, 8])
+@pytest.mark.parametrize("steps_per_call", [3, 8])
 def test_several_steps_a_call_change_nothing(steps_per_call):
     one, *_, values = trained(16, steps_per_call=1)
     several, *_, other = trained(16, steps_per_call=steps_per_call)
@@ -70,7 +70,7 @@ def test_several_steps_a_call_change_nothing(steps_per_call):
     assert values == pytest.approx(other)
 
 
-@pytest.mark.parametrize("micro_batch", [7, 16, 31])
+@pytest.mark.parametrize("micro_batch", [7, 31])
 def test_micro_batches_equal_the_big_batch(micro_batch):
     whole, optimizer, *_, values = trained(48, regularizer="l2")
     cut, other, *_, in_pieces = trained(48, micro_batch=micro_batch, regularizer="l2")
@@ -106,13 +106,12 @@ def test_one_trace_whatever_learning_rate_and_batch_do():
     assert set(steps.traces().values()) == {1}
 
 
-@pytest.mark.parametrize("steps_per_call", [1, 2])
-def test_measuring_the_noise_changes_nothing(steps_per_call):
+def test_measuring_the_noise_changes_nothing():
     found = []
     for probes in (0, 3):
         model, optimizer = dense()
         data = pieces(batches(12))
-        steps = Steps(model, optimizer, data.element_spec, steps_per_call=steps_per_call)
+        steps = Steps(model, optimizer, data.element_spec, steps_per_call=2)
         calls = list(steps.train_epoch(data, probes=probes, batches=8))
         assert [call.squared_norms is not None for call in calls] == [
             index == 0 and probes > 0 for index in range(len(calls))
@@ -162,8 +161,9 @@ def loss_scaled():
     return keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=1024.0)
 
 
-@pytest.mark.parametrize("make_optimizer", [lambda: None, loss_scaled])
-@pytest.mark.parametrize(("size", "micro_batch"), [(48, 20), (3, 1)])
+@pytest.mark.parametrize(
+    ("size", "micro_batch", "make_optimizer"), [(48, 20, lambda: None), (3, 1, loss_scaled)]
+)
 def test_micro_batches_measure_each_batch(size, micro_batch, make_optimizer):
     model, optimizer = dense(make_optimizer())
     data = pieces(batches(size), micro_batch=micro_batch)
@@ -177,10 +177,10 @@ def test_micro_batches_measure_each_batch(size, micro_batch, make_optimizer):
     assert calls[2].squared_norms.numpy() == pytest.approx(expected, rel=1e-4)
 
 
-def embedding(**options):
+def embedding(pool=None):
     keras.utils.set_random_seed(1)
     inputs = keras.Input((6,), dtype="int64")
-    x = keras.layers.LSTM(3, **options)(keras.layers.Embedding(9, 4)(inputs))
+    x = (pool or keras.layers.GlobalAveragePooling1D())(keras.layers.Embedding(9, 4)(inputs))
     model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.BatchNormalization()(x)))
     optimizer = keras.optimizers.SGD(0.1)
     optimizer.build(model.trainable_variables)
@@ -194,8 +194,8 @@ def words(size):
     return tf.data.Dataset.from_tensor_slices((WORDS, Y)).batch(size)
 
 
-@pytest.mark.parametrize("probes", [1, 3])
-def test_squared_norms_of_sparse_gradients_are_those_of_dense_ones(probes):
+def test_squared_norms_of_sparse_gradients_are_those_of_dense_ones():
+    probes = 3
     model, optimizer = embedding()
     steps = Steps(model, optimizer, words(8).element_spec, steps_per_call=1)
     halves = [squared(model, slice(4 * i, 4 * i + 4), x=WORDS) for i in range(2 * probes)]
@@ -218,26 +218,24 @@ def test_micro_batches_with_sparse_gradients_measure_what_they_train_on():
     assert second.squared_norms.numpy() == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("steps_per_call", [1, 2])
-def test_a_batch_of_one_says_nothing_of_the_noise_but_several_do(steps_per_call):
+def test_a_batch_of_one_says_nothing_of_the_noise_but_several_do():
     model, optimizer = embedding()
-    steps = Steps(model, optimizer, words(1).element_spec, steps_per_call=steps_per_call)
+    steps = Steps(model, optimizer, words(1).element_spec, steps_per_call=1)
     one = next(steps.train_epoch(words(1), probes=1, batches=96)).squared_norms
     assert measured(NoiseState(), [Measurement(*map(float, one))]) == NoiseState()
     model, optimizer = embedding()
     each = [squared(model, slice(i, i + 1), x=WORDS) for i in range(4)]
     whole = squared(model, slice(4), x=WORDS)
-    steps = Steps(model, optimizer, words(1).element_spec, steps_per_call=steps_per_call)
+    steps = Steps(model, optimizer, words(1).element_spec, steps_per_call=2)
     several = next(steps.train_epoch(words(1), probes=4, batches=96)).squared_norms
     assert several.numpy() == pytest.approx((1, np.mean(each), 4, whole), rel=1e-4)
 
 
-@pytest.mark.parametrize("steps_per_call", [1, 2])
-def test_measuring_the_noise_leaves_random_states_as_they_were(steps_per_call):
+def test_measuring_the_noise_leaves_random_states_as_they_were():
     found = []
     for probes in (0, 3):
-        model, optimizer = embedding(recurrent_dropout=0.3, dropout=0.3)
-        steps = Steps(model, optimizer, words(8).element_spec, steps_per_call=steps_per_call)
+        model, optimizer = embedding(keras.layers.LSTM(3, recurrent_dropout=0.3, dropout=0.3))
+        steps = Steps(model, optimizer, words(8).element_spec, steps_per_call=2)
         list(steps.train_epoch(words(8), probes=probes, batches=12))
         found.append([np.array(v) for v in model.variables])
     for without, measuring in zip(*found, strict=True):
