@@ -36,7 +36,7 @@ def images() -> RunConfig:
         name="images",
         features=ImageFeatures(height=64, width=64, channels=3, augment=("flip",)),
         network=NetworkConfig(model="cnn", dropout=0.2),
-        optimization=OptimizerConfig(learning_rate="auto"),
+        optimization=OptimizerConfig(learning_rate=0.02),
         schedule=ScheduleConfig(plateau=PlateauConfig(patience=4), max_epochs=60),
         loop=LoopConfig(batch_size=32),
     )
@@ -144,7 +144,7 @@ def table(features: TableFeatures, classes: tuple[str, ...], schema: str, rows: 
         classes=classes,
         inferred_schema=schema,
         network=NetworkConfig(model="mlp", dropout=0.2),
-        optimization=OptimizerConfig(learning_rate="auto"),
+        optimization=OptimizerConfig(learning_rate=0.02),
         schedule=ScheduleConfig(
             plateau=PlateauConfig(
                 monitor="val_loss",

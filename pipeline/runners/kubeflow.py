@@ -401,6 +401,21 @@ def as_text(spec: Spec, config: CompileConfig) -> str:
             },
         }
         return json.dumps(job, indent=1, sort_keys=True) + "\n"
-    # JSON is YAML whose texts are quoted: some readers of YAML take a plain 1e3 for a number.
     documents = [spec, platform_spec(spec, config)]
-    return "".join(f"---\n{json.dumps(d, indent=1, sort_keys=True)}\n" for d in documents if d)
+    return _yaml([document for document in documents if document])
+
+
+def _yaml(documents: list[Any]) -> str:
+    import yaml
+
+    class Dumper(yaml.SafeDumper):  # type: ignore[misc]
+        """Quotes every text: other readers of YAML take 1e3 for a number."""
+
+        def ignore_aliases(self, data: object) -> bool:
+            """Writes equal objects out: careful readers refuse aliases."""
+            return True
+
+    Dumper.add_representer(
+        str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+    )
+    return str(yaml.dump_all(documents, Dumper=Dumper, sort_keys=True, width=100))
