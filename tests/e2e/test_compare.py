@@ -25,7 +25,7 @@ def compared(tmp_path_factory):
 
 def compare(output):
     strategies = "--strategies", "lr_decay", "batch_increase"
-    return plateau("compare", "digits", *FLAGS, *strategies, "--beam", "direct:2", output=output)
+    return plateau("compare", "digits", *FLAGS, *strategies, output=output)
 
 
 def result(done):
