@@ -170,8 +170,8 @@ def code(properties: Mapping[str, Scalar]) -> str:
 def short_data(properties: Mapping[str, Scalar]) -> str:
     """Returns eight digits that change with the data."""
     fingerprint = str(properties.get("input_fingerprint", ""))
-    # Ours has the code that read them beside the images.
-    images = re.search(r"images:([0-9a-f]{8})", fingerprint)
+    # Ours has the code that read them beside the images, which version 0.1 called pictures.
+    images = re.search(r"(?:images|pictures):([0-9a-f]{8})", fingerprint)
     if images:
         return images[1]
     return hashlib.sha256(fingerprint.encode()).hexdigest()[:8] if fingerprint else ""

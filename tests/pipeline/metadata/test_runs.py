@@ -240,3 +240,11 @@ def test_a_folder_that_moved_finds_its_artifacts(archive: Any, tmp_path: Path) -
     assert runs.newest_report([moved]) == report
     (run,) = runs.read(moved).runs
     assert run.served
+
+
+@pytest.mark.parametrize("word", ["images", "pictures"])
+def test_data_of_images_is_known_by_its_fingerprint_in_folders_of_version_0_1_too(
+    word: str,
+) -> None:
+    properties = {"input_fingerprint": f"{word}:22ae517f4a3d44a5,code:d1a23d"}
+    assert runs.short_data(properties) == "22ae517f"
