@@ -231,7 +231,7 @@ def rows(comparison: Comparison, own: str, other: str, targets: Mapping[str, flo
         )
         for unit in units
     ]
-    a, b = (Spread(tuple(trial.test_accuracy for trial in side)) for side in (mine, others))
+    a, b = (Spread(tuple(trial.test_score for trial in side)) for side in (mine, others))
     change = statistics.difference(a, b)
     what, note = f"test accuracy that {own} lacks", f"{a.mean:.4f} against {b.mean:.4f}"
     if change.by_chance is None:
@@ -289,7 +289,7 @@ def _run_missing(
             append(path, common, trial)
             print(
                 f"  {trial.strategy}, seed {seed}: {trial.cost('updates'):,} updates, "
-                f"{trial.cost('seconds'):.0f} s, test accuracy {trial.test_accuracy:.4f}",
+                f"{trial.cost('seconds'):.0f} s, test accuracy {trial.test_score:.4f}",
                 file=sys.stderr,
                 flush=True,
             )

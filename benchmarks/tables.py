@@ -24,7 +24,7 @@ def markdown(comparison: Comparison, title: str, command: str) -> str:
             str(trial.seed),
             *(text.number(trial.cost(unit)) for unit in UNITS),
             f"{trial.best_value:.4f} (epoch {trial.best.epoch})",
-            f"{trial.test_accuracy:.4f}",
+            f"{trial.test_score:.4f}",
             trial.history.stop_reason,
         ]
         for trial in comparison.ordered

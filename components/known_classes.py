@@ -1,4 +1,4 @@
-"""Classes of an exported model, and the gate on replacing a model of other classes."""
+"""Task and classes of an exported model, and the gate on replacing a model of another task."""
 
 import json
 from pathlib import Path
@@ -12,23 +12,44 @@ from trainer_module.util.text import listed
 
 
 class Known(NamedTuple):
-    """Classes that an exported model knows.
+    """What an exported model predicts.
 
     Attributes:
         kind: Kind of its data: "images" or "table".
-        classes: Class names in the order of its outputs.
-        label: Column of a table that holds the class; None for images, for a label that is made of
+        classes: Class names in the order of its outputs; none for a regression.
+        label: Column of a table that holds the label; None for images, for a label that is made of
             several columns, and in models of earlier versions.
+        task: "classification" or "regression".
     """
 
     kind: str
     classes: tuple[str, ...]
     label: str | None = None
+    task: str = "classification"
+
+    @property
+    def _meaning(self) -> tuple[str, ...]:
+        """What the outputs stand for."""
+        return (self.label or "",) if self.task == "regression" else self.classes
+
+    def may_replace(self, old: "Known") -> bool:
+        """Returns whether the outputs stand for the same; those of images may be in any order."""
+        kinds = {(self.kind, self.task), (old.kind, old.task)}
+        if self.kind == "images":
+            return len(kinds) == 1 and set(self.classes) == set(old.classes)
+        return len(kinds) == 1 and self._meaning == old._meaning
+
+    def __str__(self) -> str:
+        """Kind, and classes or the number's column."""
+        meaning = f"number {self.label}" if self.task == "regression" else listed(self.classes)
+        return f"{self.kind}, {meaning}"
 
 
 def of(features: Features, classes: tuple[str, ...]) -> Known:
     """Returns what the export of a model with these features and classes writes."""
-    return Known("images" if isinstance(features, ImageFeatures) else "table", classes)
+    if isinstance(features, ImageFeatures):
+        return Known("images", classes)
+    return Known("table", classes, features.label, features.task)
 
 
 def read(model: Path) -> Known | None:
@@ -46,7 +67,11 @@ def read(model: Path) -> Known | None:
     try:
         content = json.loads(file.read_text("utf-8"))
         return Known(
-            str(content["kind"]), tuple(map(str, content["classes"])), content.get("label")
+            str(content["kind"]),
+            tuple(map(str, content["classes"])),
+            content.get("label"),
+            # Models of earlier versions are all classifiers.
+            str(content.get("task", "classification")),
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         rule = f"the classes of a model must be a readable {schemas.CLASSES_FILE} ({error})"
@@ -58,6 +83,7 @@ def check(model: Path, new: Known, *, allow_change: bool) -> None:
 
     Two tables must have the same classes in the same order: where the label is derived, its order
     says what a class means, and the evaluation knows the classes of a table by their index alone.
+    Two regressions must predict the same column.
 
     Args:
         model: Folder of the SavedModel that would be replaced or compared with.
@@ -70,8 +96,7 @@ def check(model: Path, new: Known, *, allow_change: bool) -> None:
     """
     old = read(model)
     images = old is not None and old.kind == new.kind == "images"
-    same = old is not None and (old.kind, old.classes) == (new.kind, new.classes)
-    if same or (images and old and set(old.classes) == set(new.classes)):
+    if old is not None and new.may_replace(old):
         return
     may_change = images or old is None
     if may_change and allow_change:
@@ -81,8 +106,8 @@ def check(model: Path, new: Known, *, allow_change: bool) -> None:
         remedy = f"To replace it, set `allow_class_change`. {remedy}"
     failed = Check(
         f"classes of {model}",
-        "not recorded" if old is None else f"{old.kind}, {listed(old.classes)}",
-        f"{new.kind}, {listed(new.classes)}",
+        "not recorded" if old is None else str(old),
+        str(new),
         passed=False,
     )
     raise GateError("a model may only replace one that knows the same classes", [failed], remedy)

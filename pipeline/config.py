@@ -8,17 +8,18 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import tyro
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Ge, Gt, Interval, Le
 
 from components.image_example_gen.split import check_expression
 from trainer_module.config import (
-    METRICS,
     Features,
     LoopConfig,
     NetworkConfig,
     OptimizerConfig,
     TableFeatures,
     TrainConfig,
+    is_regression,
+    metrics,
 )
 from trainer_module.schedule.scaling import TrainingSpec
 from trainer_module.schedule.schedule import ScheduleConfig, forecast
@@ -26,9 +27,6 @@ from trainer_module.schedule.state import Stage
 from trainer_module.util.checks import check_fields, require
 
 from .metadata.database import parse as parse_database
-
-MONITORS = (*METRICS, *(f"val_{name}" for name in METRICS))
-"""Metrics that the Trainer measures after each epoch."""
 
 ENGINES = (
     "direct, direct:N, portable://HOST:PORT, flink://HOST:PORT, flink://local, spark://HOST:PORT, "
@@ -69,6 +67,15 @@ class GateConfig:
     max_accuracy_drop: Share = 0.01
     """How far (0 to 1) its accuracy may lie below that of the last blessed model, measured on the
     same test examples; ignored where there is none yet."""
+    min_r2: Annotated[float | None, Le(1)] = None
+    """R2 over all test examples a regression must reach (1 is perfect); if not given, the lower end
+    of its 95 % interval must reach 0, which the mean of the labels does."""
+    max_mae: Annotated[float | None, Ge(0)] = None
+    """Mean absolute error, in the label's unit, that a regression may have; no such gate if not
+    given."""
+    max_r2_drop: Annotated[float, Ge(0)] = 0.01
+    """How far its R2 may lie below that of the last blessed model, measured on the same test
+    examples; ignored where there is none yet."""
     allow_class_change: bool = False
     """Let the model replace one of images that knows other classes; the drop is then measured on
     the test examples of the classes that both know."""
@@ -87,6 +94,17 @@ class GateConfig:
     def __post_init__(self) -> None:
         """Checks ranges."""
         check_fields(self)
+
+
+_NO_GATES = GateConfig()
+_OF_NUMBERS = ("min_r2", "max_mae", "max_r2_drop")
+_OF_CLASSES = (
+    "min_accuracy",
+    "min_class_accuracy",
+    "min_class_examples",
+    "max_accuracy_drop",
+    "allow_class_change",
+)
 
 
 @dataclass(frozen=True)
@@ -216,7 +234,7 @@ class RunConfig:
     of the data folder."""
     classes: tuple[str, ...] = ()
     """Class names in the order of the label indices; if not given, the names of the subfolders in
-    alphabetical order."""
+    alphabetical order. A regression has none."""
     schema: Path | None = None
     """TFMD schema (.pbtxt) the data must satisfy; if not given, the preset's committed one, or for
     images one written from the class names, or for your own table one inferred from it."""
@@ -260,11 +278,20 @@ class RunConfig:
         """Checks what involves more than one field."""
         check_fields(self)
         is_table = isinstance(self.features, TableFeatures)
+        predicts_number = is_regression(self.features)
         require(
-            not is_table or len(self.classes) >= 2,
+            not is_table or predicts_number or len(self.classes) >= 2,
             "`classes` must name two classes or more for a table",
             self.classes,
             "Name them in the order of the label values.",
+        )
+        other = _OF_CLASSES if predicts_number else _OF_NUMBERS
+        unused = [name for name in other if getattr(self.gates, name) != getattr(_NO_GATES, name)]
+        require(
+            not unused,
+            f"gates must be those of a {'regression' if predicts_number else 'classification'}",
+            ", ".join(f"`{name}`" for name in unused),
+            f"Leave them out; {', '.join(_OF_NUMBERS if predicts_number else _OF_CLASSES)} apply.",
         )
         require(
             is_table or self.on_missing_label == "fail",
@@ -280,9 +307,10 @@ class RunConfig:
                 "Leave it out: the rows of a table are split by their contents.",
             )
             check_expression(self.group_by)
+        monitors = [f"{prefix}{m}" for prefix in ("", "val_") for m in metrics(self.features)]
         require(
-            self.schedule.plateau.monitor in MONITORS,
-            f"`monitor` must be one of {', '.join(MONITORS)}",
+            self.schedule.plateau.monitor in monitors,
+            f"`monitor` must be one of {', '.join(monitors)}",
             self.schedule.plateau.monitor,
             "Try `monitor=val_loss` with `mode=min`.",
         )

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import schemas
 from components import gate
-from components.evaluation.results import ACCURACY, CROSSENTROPY
+from components.evaluation.results import ACCURACY, CROSSENTROPY, MAE, R2, RMSE
 from components.servable import verdict as servable
-from trainer_module.config import Features, ImageFeatures
+from trainer_module.config import Features, ImageFeatures, is_regression
 
 from .config import GateConfig
 
 if TYPE_CHECKING:
     from tensorflow_model_analysis.proto import config_pb2
 
-LABEL_INDEX = "label_xf"
+TRANSFORMED_LABEL = "label_xf"
 # Metrics come as float32, where 0.9 is 0.89999998: a value right at its bound must pass.
 ROUNDING = 1e-6
 
@@ -27,13 +27,22 @@ def slice_feature(features: Features) -> str:
     Images carry the class name itself; a table's label may be derived (a ratio of two columns,
     say), so that only its index, which the model's transformation computes, tells the class.
     """
-    return schemas.LABEL if isinstance(features, ImageFeatures) else LABEL_INDEX
+    return schemas.LABEL if isinstance(features, ImageFeatures) else TRANSFORMED_LABEL
 
 
 def eval_config(
     features: Features, gates: GateConfig, classes: Sequence[str]
 ) -> "config_pb2.EvalConfig":
-    """Returns the TFMA configuration for both kinds of data.
+    """Returns the TFMA configuration of a run."""
+    if is_regression(features):
+        return _of_regression(gates)
+    return _of_classes(features, gates, classes)
+
+
+def _of_classes(
+    features: Features, gates: GateConfig, classes: Sequence[str]
+) -> "config_pb2.EvalConfig":
+    """Returns the TFMA configuration of a classifier.
 
     The exported model's `transform_labels` signature yields the label's index, so that the
     integer metrics work whatever the raw label is. A MetricConfig's plain `threshold` holds in
@@ -46,20 +55,7 @@ def eval_config(
     overall = [config_pb2.SlicingSpec()]
     per_class = [config_pb2.SlicingSpec(feature_keys=[slice_feature(features)])]
 
-    def at_least(bound: float) -> "config_pb2.GenericValueThreshold":
-        return config_pb2.GenericValueThreshold(lower_bound={"value": bound - ROUNDING})
-
-    def on(
-        slices: "list[config_pb2.SlicingSpec]", **threshold: Any
-    ) -> "config_pb2.PerSliceMetricThreshold":
-        return config_pb2.PerSliceMetricThreshold(
-            slicing_specs=slices, threshold=config_pb2.MetricThreshold(**threshold)
-        )
-
-    drop = config_pb2.GenericChangeThreshold(
-        direction=config_pb2.MetricDirection.HIGHER_IS_BETTER,
-        absolute={"value": -gates.max_accuracy_drop - ROUNDING},
-    )
+    drop = _drop(gates.max_accuracy_drop)
     accuracy, examples, more = [], [], []
     crossentropy = config_pb2.MetricConfig(
         class_name="SparseCategoricalCrossentropy", config=f'{{"name": "{CROSSENTROPY}"}}'
@@ -69,37 +65,30 @@ def eval_config(
         # Labels that the baseline does not know would be an error of Keras's metric.
         crossentropy = metrics.config(metrics.KnownCrossentropy)
         shared = metrics.config(metrics.SharedAccuracy)
-        shared.per_slice_thresholds.append(on(overall, **change))
+        shared.per_slice_thresholds.append(_on(overall, **change))
         more.append(shared)
         change = {}
     if gates.min_accuracy is None:
         majority = metrics.config(metrics.AccuracyAboveMajority)
-        majority.per_slice_thresholds.append(on(overall, value_threshold=at_least(0.0)))
+        majority.per_slice_thresholds.append(_on(overall, value_threshold=_at_least(0.0)))
         more.append(majority)
         if change:
-            accuracy.append(on(overall, **change))
+            accuracy.append(_on(overall, **change))
     else:
-        reached = at_least(gates.min_accuracy)
-        accuracy.append(on(overall, value_threshold=reached, **change))
+        reached = _at_least(gates.min_accuracy)
+        accuracy.append(_on(overall, value_threshold=reached, **change))
     if gates.min_class_accuracy > 0:
-        accuracy.append(on(per_class, value_threshold=at_least(gates.min_class_accuracy)))
+        accuracy.append(_on(per_class, value_threshold=_at_least(gates.min_class_accuracy)))
     if gates.min_class_examples > 0:
-        examples.append(on(per_class, value_threshold=at_least(gates.min_class_examples)))
+        examples.append(_on(per_class, value_threshold=_at_least(gates.min_class_examples)))
     if gates.min_class_accuracy > 0 or gates.min_class_examples > 0:
         # TFMA has no slice of a class without examples, and validates the slices that there are.
         missing = metrics.config(metrics.ClassesWithoutExamples, classes=len(classes))
         none = config_pb2.GenericValueThreshold(upper_bound={"value": 0.0})
-        missing.per_slice_thresholds.append(on(overall, value_threshold=none))
+        missing.per_slice_thresholds.append(_on(overall, value_threshold=none))
         more.append(missing)
     return config_pb2.EvalConfig(
-        model_specs=[
-            config_pb2.ModelSpec(
-                signature_name="serving_default",
-                preprocessing_function_names=["transform_labels"],
-                label_key=LABEL_INDEX,
-                prediction_key="probabilities",
-            )
-        ],
+        model_specs=[_model("probabilities")],
         slicing_specs=overall + per_class,
         metrics_specs=[
             config_pb2.MetricsSpec(
@@ -118,6 +107,80 @@ def eval_config(
                 ]
             )
         ],
+    )
+
+
+def _of_regression(gates: GateConfig) -> "config_pb2.EvalConfig":
+    """Returns the TFMA configuration of a regression, in the label's unit."""
+    from tensorflow_model_analysis.proto import config_pb2
+
+    from components.evaluation import errors, metrics
+
+    overall = [config_pb2.SlicingSpec()]
+    ours = {
+        name: metrics.config(errors.RegressionMetric, name=name)
+        for name in (R2, *(f"{name}_{end}" for name in (R2, MAE) for end in ("low", "high")))
+    }
+    keras = {
+        name: config_pb2.MetricConfig(class_name=metric, config=json.dumps({"name": name}))
+        for name, metric in ((MAE, "MeanAbsoluteError"), (RMSE, "RootMeanSquaredError"))
+    }
+
+    def gate(metric: "config_pb2.MetricConfig", **threshold: Any) -> None:
+        metric.per_slice_thresholds.append(_on(overall, **threshold))
+
+    change = {"change_threshold": _drop(gates.max_r2_drop)}
+    if gates.min_r2 is None:
+        gate(ours[f"{R2}_low"], value_threshold=_at_least(0.0))
+        gate(ours[R2], **change)
+    else:
+        gate(ours[R2], value_threshold=_at_least(gates.min_r2), **change)
+    if gates.max_mae is not None:
+        bound = config_pb2.GenericValueThreshold(upper_bound={"value": gates.max_mae + ROUNDING})
+        gate(keras[MAE], value_threshold=bound)
+    count = config_pb2.MetricConfig(class_name="ExampleCount")
+    return config_pb2.EvalConfig(
+        model_specs=[_model("prediction")],
+        slicing_specs=overall,
+        metrics_specs=[
+            config_pb2.MetricsSpec(metrics=[count, ours.pop(R2), *keras.values(), *ours.values()])
+        ],
+    )
+
+
+def _model(prediction: str) -> "config_pb2.ModelSpec":
+    from tensorflow_model_analysis.proto import config_pb2
+
+    return config_pb2.ModelSpec(
+        signature_name="serving_default",
+        preprocessing_function_names=["transform_labels"],
+        label_key=TRANSFORMED_LABEL,
+        prediction_key=prediction,
+    )
+
+
+def _at_least(bound: float) -> "config_pb2.GenericValueThreshold":
+    from tensorflow_model_analysis.proto import config_pb2
+
+    return config_pb2.GenericValueThreshold(lower_bound={"value": bound - ROUNDING})
+
+
+def _drop(most: float) -> "config_pb2.GenericChangeThreshold":
+    from tensorflow_model_analysis.proto import config_pb2
+
+    return config_pb2.GenericChangeThreshold(
+        direction=config_pb2.MetricDirection.HIGHER_IS_BETTER,
+        absolute={"value": -most - ROUNDING},
+    )
+
+
+def _on(
+    slices: "list[config_pb2.SlicingSpec]", **threshold: Any
+) -> "config_pb2.PerSliceMetricThreshold":
+    from tensorflow_model_analysis.proto import config_pb2
+
+    return config_pb2.PerSliceMetricThreshold(
+        slicing_specs=slices, threshold=config_pb2.MetricThreshold(**threshold)
     )
 
 

@@ -63,6 +63,8 @@ class PipelinePaths:
     """Folder that receives a numbered subfolder for each pushed model."""
     checkpoints: str | None = None
     """Folder from which an interrupted Trainer resumes; None where none outlives it."""
+    source: str | None = None
+    """Where people know the data, for the report; `data` if not given."""
     metadata: Store | None = None
     """ML Metadata; None where the runner has a store of its own, and the last blessed model is
     looked up in the folder of pushed ones."""
@@ -216,7 +218,7 @@ def create_pipeline(
         split=TEST,
         label=label,
         title=config.title,
-        source=paths.data,
+        source=paths.data if paths.source is None else paths.source,
         network=config.network.model,
         command=command,
         fingerprint=code,

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +40,7 @@ class PredictConfig:
     """For a model of images: image files, and folders, which are searched. For a model of a table:
     CSV files, and folders of them. Columns may be in any order, and others are ignored."""
     top: Annotated[int, Ge(1)] = 1
-    """Number of classes listed for each example, the most probable first."""
+    """Number of classes listed for each example, the most probable first; a regression has none."""
     file: Path | None = None
     """File for all predictions: .csv, or .jsonl for JSON Lines."""
 
@@ -82,11 +83,13 @@ class Example:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Most probable classes of an example, the most probable first."""
+    """Most probable classes of an example, the most probable first, or its number."""
 
     example: Example
-    classes: tuple[str, ...]
-    probabilities: tuple[float, ...]
+    classes: tuple[str, ...] = ()
+    probabilities: tuple[float, ...] = ()
+    number: float = math.nan
+    """What a regression predicts."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +105,35 @@ Result: TypeAlias = Prediction | Unreadable
 
 
 @dataclass
+class Errors:
+    """Sums over labelled examples of a regression."""
+
+    labels: float = 0.0
+    squares: float = 0.0
+    absolute: float = 0.0
+    squared: float = 0.0
+
+    def add(self, label: float, number: float) -> None:
+        """Adds an example."""
+        self.labels += label
+        self.squares += label**2
+        self.absolute += abs(number - label)
+        self.squared += (number - label) ** 2
+
+    def r2(self, count: int) -> float:
+        """Returns the coefficient of determination; -infinity where all labels are equal."""
+        spread = self.squares - self.labels**2 / count
+        return 1 - self.squared / spread if spread > 0 else -math.inf
+
+
+@dataclass
 class Summary:
     """Counts of all predictions, and the first of them."""
 
     model: Path
     """Folder of the SavedModel."""
+    errors: Errors | None = None
+    """Errors of a regression; None for classes."""
     first: list[Prediction] = field(default_factory=list)
     predicted: int = 0
     labelled: int = 0
@@ -124,7 +151,10 @@ class Summary:
         example = result.example
         self.predicted += 1
         self.labelled += example.label is not None
-        self.correct += example.label == result.classes[0]
+        if self.errors is None:
+            self.correct += example.label == result.classes[0]
+        elif example.label is not None:
+            self.errors.add(float(example.label), result.number)
         self.converted += bool(example.converted)
         if len(self.first) < _KEPT:
             self.first.append(result)
@@ -134,9 +164,9 @@ class ServedModel:
     """Pushed SavedModel, called by the signature that TensorFlow Serving offers.
 
     Attributes:
-        classes: Class names, in the order of its outputs.
+        classes: Class names, in the order of its outputs; none for a regression.
         inputs: Inputs of a model of a table by name; empty for a model of images.
-        label: Column of a table that holds the class; None if there is none such.
+        label: Column of a table that holds the label; None if there is none such.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -151,6 +181,7 @@ class ServedModel:
         import tensorflow as tf
 
         self.classes = known.classes
+        self.is_regression = known.task == "regression"
         self.label = known.label
         is_table = known.kind == "table"
         self.inputs = columns.parse((folder / columns.FILE).read_bytes()) if is_table else {}
@@ -158,8 +189,8 @@ class ServedModel:
         self._model: Any = tf.saved_model.load(str(folder))
         self._serve = self._model.signatures["serving_columns" if is_table else "serving_images"]
 
-    def probabilities(self, examples: Sequence[Example]) -> Any:
-        """Returns float32 [N, C].
+    def answer(self, examples: Sequence[Example]) -> Any:
+        """Returns the probability of each class, float32 [N, C], or a number, [N, 1].
 
         Raises:
             tf.errors.InvalidArgumentError: The model refuses one of the examples.
@@ -171,7 +202,8 @@ class ServedModel:
             name: tf.constant([example.inputs[name] for example in examples], dtype)
             for name, dtype in dtypes.items()
         }
-        return self._serve(**batch)["probabilities"].numpy()
+        output = "prediction" if self.is_regression else "probabilities"
+        return self._serve(**batch)[output].numpy()
 
 
 def find(path: Path) -> Path:
@@ -203,13 +235,15 @@ def run(config: PredictConfig, advance: Callable[[], None] = lambda: None) -> Su
     for path in config.paths:
         require(path.exists(), "each PATH must exist", str(path), "Check the path.")
     model = ServedModel(folder)
-    examples = (
-        rows(config.paths, model.inputs, model.label)
-        if model.inputs
-        else images(config.paths, model.classes)
+    require(
+        config.top == 1 or not model.is_regression,
+        "`top` is for models of classes",
+        config.top,
+        "Leave it out: this model predicts a number.",
     )
-    summary = Summary(folder)
-    with _writer(config) as write:
+    examples = rows(config.paths, model) if model.inputs else images(config.paths, model.classes)
+    summary = Summary(folder, Errors() if model.is_regression else None)
+    with _writer(config, model.is_regression) as write:
         for result in results(model, examples, config.top):
             advance()
             summary.add(result)
@@ -257,10 +291,9 @@ def images(paths: Sequence[Path], classes: Sequence[str]) -> Iterator[Example | 
                 yield Example(source, None, {IMAGE: content}, label, converted)
 
 
-def rows(
-    paths: Sequence[Path], inputs: Mapping[str, columns.Input], label: str | None
-) -> Iterator[Example | Unreadable]:
+def rows(paths: Sequence[Path], model: ServedModel) -> Iterator[Example | Unreadable]:
     """Reads the rows of CSV files; one is labelled if the file has the label's column."""
+    inputs = model.inputs
     tables = [
         table
         for path in paths
@@ -288,9 +321,17 @@ def rows(
                 except ValueError as error:
                     yield Unreadable(table, number, str(error))
                 else:
-                    yield Example(table, number, values, cells.get(label or "") or None)
+                    label = cells.get(model.label or "") or None
+                    if model.is_regression and label is not None and not _is_number(label):
+                        label = None
+                    yield Example(table, number, values, label)
         except UserError as error:
             yield Unreadable(table, number + 1, f"not readable from here on: {error}")
+
+
+def _is_number(cell: str) -> bool:
+    number = csv_check.parse_number(cell)
+    return number is not None and math.isfinite(number)
 
 
 def _value(cell: str, column: columns.Input) -> str | float | int:
@@ -313,7 +354,7 @@ def _predict(model: ServedModel, examples: Sequence[Example], top: int) -> Itera
     import tensorflow as tf
 
     try:
-        probabilities = model.probabilities(examples)
+        answers = model.answer(examples)
     except tf.errors.InvalidArgumentError as error:
         if len(examples) == 1:
             yield Unreadable(examples[0].source, examples[0].row, _reason(examples[0], error))
@@ -321,7 +362,10 @@ def _predict(model: ServedModel, examples: Sequence[Example], top: int) -> Itera
         for example in examples:
             yield from _predict(model, [example], top)
         return
-    for example, values in zip(examples, probabilities, strict=True):
+    for example, values in zip(examples, answers, strict=True):
+        if model.is_regression:
+            yield Prediction(example, number=float(values[0]))
+            continue
         best = (-values).argsort(kind="stable")[:top]
         classes = tuple(model.classes[index] for index in best)
         yield Prediction(example, classes, tuple(float(values[index]) for index in best))
@@ -336,7 +380,7 @@ def _reason(example: Example, error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _writer(config: PredictConfig) -> Iterator[Callable[[Prediction], object]]:
+def _writer(config: PredictConfig, is_regression: bool) -> Iterator[Callable[[Prediction], object]]:
     """Opens the file of the config, which is written atomically."""
     if config.file is None:
         yield lambda prediction: None
@@ -349,19 +393,20 @@ def _writer(config: PredictConfig) -> Iterator[Callable[[Prediction], object]]:
         more = [
             f"{word}_{n}" for n in range(2, config.top + 1) for word in ("class", "probability")
         ]
-        table.writerow(["file", "row", "class", "probability", *more])
+        answer = ["prediction"] if is_regression else ["class", "probability", *more]
+        table.writerow(["file", "row", *answer])
         yield lambda prediction: table.writerow(_cells(prediction))
 
 
 def _cells(prediction: Prediction) -> list[Any]:
     best = zip(prediction.classes, prediction.probabilities, strict=True)
-    example = prediction.example
-    return [str(example.source), example.row, *(value for pair in best for value in pair)]
+    answer = [value for pair in best for value in pair] or [prediction.number]
+    return [str(prediction.example.source), prediction.example.row, *answer]
 
 
 def _json(prediction: Prediction) -> str:
     best = zip(prediction.classes, prediction.probabilities, strict=True)
     top = [{"class": name, "probability": value} for name, value in best]
-    example = prediction.example
-    record = {"file": str(example.source), "row": example.row, **top[0], "top": top}
+    answer = {**top[0], "top": top} if top else {"prediction": prediction.number}
+    record = {"file": str(prediction.example.source), "row": prediction.example.row, **answer}
     return json.dumps(record, ensure_ascii=False)

@@ -11,8 +11,8 @@ ORIGINALS = "originals.tfrecord.gz"
 tf.Examples, one with the stored image and one with the file itself."""
 
 CLASSES_FILE = "assets.extra/classes.json"
-"""In a SavedModel: the kind of its data, its classes in the order of its outputs, and the column of
-a table that holds the class."""
+"""In a SavedModel: the kind of its data, its classes in the order of its outputs, and of a table
+the task and the column that holds the label."""
 
 
 def committed(name: str) -> Path | None:

@@ -50,6 +50,11 @@ class TableFeatures:
     """Most frequent values kept for a categorical column."""
     label: str = "label"
     """Column that holds the label, or the numerator where label_over is given."""
+    task: Literal["classification", "regression"] = "classification"
+    """What is predicted: the class of a row, or a number."""
+    target: Literal["linear", "log"] = "linear"
+    """Scale on which a number is learned, standardised: linear, or log(1 + label) for labels of 0
+    or more with a long tail."""
     label_over: str | None = None
     """Where given, the label is whether `label` exceeds label_ratio x this column."""
     label_ratio: float = 0.0
@@ -64,6 +69,20 @@ class TableFeatures:
             (),
             "Name some as `numeric`, `bucketized` or `categorical`.",
         )
+        if self.task == "classification":
+            require(
+                self.target == "linear",
+                "`target` is for regression",
+                self.target,
+                "Leave it out, or set `task=regression`.",
+            )
+        else:
+            require(
+                self.label_over is None,
+                "`label_over` is for classification",
+                self.label_over,
+                "Leave it out: a regression predicts the column `label` itself.",
+            )
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -84,8 +103,18 @@ MODELS = ("cnn", "mlp", "resnet", "vgg16")
 
 _PLACEHOLDER = 0.01
 
-METRICS = ("loss", "accuracy")
-"""What `run_fn.run_fn` measures on both splits; of the validation split as val_loss and so on."""
+
+def is_regression(features: Features) -> bool:
+    """Returns whether the model predicts a number, not a class."""
+    return isinstance(features, TableFeatures) and features.task == "regression"
+
+
+def metrics(features: Features) -> tuple[str, ...]:
+    """Returns what `run_fn.run_fn` measures on both splits; of validation as val_loss and so on.
+
+    The loss of a regression is of the standardised target, its `mae` in units of the label.
+    """
+    return ("loss", "mae") if is_regression(features) else ("loss", "accuracy")
 
 
 @dataclass(frozen=True)
@@ -167,7 +196,7 @@ class TrainConfig:
     features: Features
     """How raw examples become tensors."""
     classes: tuple[str, ...]
-    """Class names in the order of the label indices."""
+    """Class names in the order of the label indices; none for a regression."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     """The model."""
     optimization: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -179,12 +208,20 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Checks the class names."""
-        require(
-            len(self.classes) >= 2,
-            "there must be at least two classes",
-            self.classes,
-            "Add a folder (or label value) for each class to tell apart.",
-        )
+        if is_regression(self.features):
+            require(
+                not self.classes,
+                "a regression has no `classes`",
+                self.classes,
+                "Leave them out, or set `task=classification`.",
+            )
+        else:
+            require(
+                len(self.classes) >= 2,
+                "there must be at least two classes",
+                self.classes,
+                "Add a folder (or label value) for each class to tell apart.",
+            )
         require(
             len(set(self.classes)) == len(self.classes),
             "class names must differ",

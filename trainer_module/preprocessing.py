@@ -12,18 +12,18 @@ import tensorflow_transform as tft
 
 import schemas
 from schemas import parameter
-from trainer_module.config import ImageFeatures, TableFeatures, TrainConfig
+from trainer_module.config import ImageFeatures, TableFeatures, TrainConfig, is_regression
 from trainer_module.serving import decoding
 
 INPUT = "x"
-LABEL_INDEX = "label_xf"
+LABEL = "label_xf"
 CONFIG_KEY = "preprocessing"
 
 
 def preprocessing_fn(
     inputs: Mapping[str, Any], custom_config: Mapping[str, Any]
 ) -> dict[str, tf.Tensor]:
-    """Returns the model's input and the index of the label.
+    """Returns the model's input and the label.
 
     Args:
         inputs: Raw columns by name, each [N], [N, 1] or sparse.
@@ -32,8 +32,8 @@ def preprocessing_fn(
 
     Returns:
         "x": float32, [N, height, width, channels] of whole numbers 0 to 255 for images and
-        [N, D] for tables; "label_xf": int64 [N, 1], the index of the class, or -1 for a label
-        that is no class.
+        [N, D] for tables; "label_xf" [N, 1]: the index of the class, int64, or -1 for a label that
+        is no class; for a regression the label itself, float32, or NaN where there is none.
     """
     config = TrainConfig.from_json(parameter.text(custom_config[CONFIG_KEY]))
     if isinstance(config.features, ImageFeatures):
@@ -41,8 +41,11 @@ def preprocessing_fn(
         labels = _column(inputs[schemas.LABEL], "")
     else:
         x = _table(inputs, config.features)
+        if is_regression(config.features):
+            number, _ = _numeric(inputs[config.features.label])
+            return {INPUT: x, LABEL: number[:, None]}
         labels = _table_label(inputs, config.features, config.classes)
-    return {INPUT: x, LABEL_INDEX: class_index(labels, config.classes)[:, None]}
+    return {INPUT: x, LABEL: class_index(labels, config.classes)[:, None]}
 
 
 def decode_images(encoded: tf.Tensor, features: ImageFeatures) -> tf.Tensor:

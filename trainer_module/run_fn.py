@@ -4,6 +4,7 @@ TFX reloads this module by its dotted name: it holds functions only.
 """
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import os
@@ -18,12 +19,13 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from trainer_module import history
-from trainer_module.config import ImageFeatures, Precision, TrainConfig, tuned
+from trainer_module.config import ImageFeatures, Precision, TableFeatures, TrainConfig, tuned
 from trainer_module.distributed import agreement, cluster, rendezvous, strategies, supervision
 from trainer_module.models import registry
 from trainer_module.run_arguments import files_below
 from trainer_module.schedule.parameters import CHECKPOINTS_KEY, CODE_KEY, TRAIN_CONFIG_KEY
 from trainer_module.serving.signatures import export
+from trainer_module.target import Target
 from trainer_module.training import checkpoint, optimizer, precision, warm_start
 from trainer_module.training.callbacks import TensorBoard
 from trainer_module.training.data import (
@@ -150,6 +152,7 @@ def fit_and_export(
     def build() -> tuple[keras.Model, keras.optimizers.Optimizer]:
         return _build(config, training)
 
+    target = _target(config, training)
     chosen = precision.choose(
         config.loop.precision,
         build,
@@ -179,8 +182,12 @@ def fit_and_export(
         micro_batch=config.loop.micro_batch,
         find_learning_rate=config.optimization.learning_rate == "auto",
         steps_per_call=config.loop.steps_per_call,
+        **_objective(target),
         directory=folder,
-        description={"precision": chosen},
+        description={
+            "precision": chosen,
+            **({"target": dataclasses.asdict(target)} if target else {}),
+        },
         callbacks=[TensorBoard(record_dir / "tensorboard")],
         verbose=True,
         strategy=strategy,
@@ -188,7 +195,7 @@ def fit_and_export(
     )
     if chief:
         history.write(record, record_dir / history.FILE_NAME)
-        export(model, transform, config, model_dir)
+        export(model, transform, config, model_dir, target)
 
 
 def tuner_fn(fn_args: "FnArgs") -> "TunerFnResult":
@@ -222,6 +229,7 @@ def tuner_fn(fn_args: "FnArgs") -> "TunerFnResult":
             batch_size=trial_config.loop.batch_size,
             micro_batch=trial_config.loop.micro_batch,
             steps_per_call=trial_config.loop.steps_per_call,
+            **_objective(_target(config, training)),
             verbose=False,
         )
         return (record.best or record.epochs[-1]).metrics[record.monitor]
@@ -237,8 +245,25 @@ def tuner_fn(fn_args: "FnArgs") -> "TunerFnResult":
 
 def _build(config: TrainConfig, training: Split) -> tuple[keras.Model, keras.optimizers.Optimizer]:
     keras.utils.set_random_seed(config.loop.seed)
-    model = registry.build(training.x.shape[1:], len(config.classes), config.network)
+    # A regression has one output.
+    outputs = len(config.classes) or 1
+    model = registry.build(training.x.shape[1:], outputs, config.network)
     return model, optimizer.build(config.optimization)
+
+
+def _target(config: TrainConfig, training: Split) -> Target | None:
+    """Returns the scale of the label of a regression; None for classes."""
+    features = config.features
+    if not isinstance(features, TableFeatures) or features.task != "regression":
+        return None
+    return Target.of(training.y, is_log=features.target == "log")
+
+
+def _objective(target: Target | None) -> dict[str, Any]:
+    """Returns loss and metrics for `train`, whose defaults are those of classes."""
+    if target is None:
+        return {}
+    return {"loss": target.squared_error, "metrics": {"mae": target.absolute_error}}
 
 
 def _run_name(code: str | None, base_model: str | None, config: TrainConfig, *splits: Split) -> str:

@@ -1,6 +1,10 @@
-"""Confidence intervals of accuracies and of their differences.  Pure."""
+"""Confidence intervals of accuracies, of their differences, and by the jackknife.  Pure."""
 
 import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 LEVEL = 0.95
 
@@ -40,3 +44,28 @@ def difference(candidate: float, baseline: float, examples: int) -> Interval:
         change - math.hypot(candidate - low, high_of_baseline - baseline),
         change + math.hypot(high - candidate, baseline - low_of_baseline),
     )
+
+
+def jackknife(
+    whole: "npt.NDArray[Any]", without: "npt.NDArray[Any]"
+) -> tuple["npt.NDArray[Any]", "npt.NDArray[Any]"]:
+    """Returns the ends of the jackknife's intervals (Efron & Tibshirani 1993, ch. 11).
+
+    They are infinite where a single group decides whether there is an estimate.
+
+    Args:
+        whole: Estimates from all examples, [M].
+        without: The same without each of the groups of examples, [groups, M].
+    """
+    # No command's help should wait for NumPy.
+    import numpy as np
+    from scipy.special import stdtrit  # type: ignore[import-untyped]
+
+    groups = len(without)
+    margin = np.full_like(whole, np.inf)
+    known = np.isfinite(without).all(axis=0) & np.isfinite(whole) & (groups > 1)
+    chosen = without[:, known]
+    squares = ((chosen - chosen.mean(axis=0)) ** 2).sum(axis=0)
+    margin[known] = stdtrit(groups - 1, (1 + LEVEL) / 2) * np.sqrt((groups - 1) / groups * squares)
+    centre = np.where(known, whole, 0.0)
+    return centre - margin, centre + margin

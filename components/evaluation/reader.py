@@ -18,11 +18,14 @@ from tensorflow_model_analysis.writers import eval_config_writer
 
 import schemas
 from components.evaluation import interval
+from components.evaluation.interval import Interval
 from components.evaluation.results import (
     ABOVE_MAJORITY,
     ACCURACY,
     EXAMPLE_COUNT,
+    MAE,
     OVERALL,
+    R2,
     SHARED_ACCURACY,
     SHARED_EXAMPLES,
     WITHOUT_EXAMPLES,
@@ -35,6 +38,7 @@ from components.gate import Check
 from trainer_module.util.checks import UserError
 
 _ONLY_FOR_GATES = (ABOVE_MAJORITY, WITHOUT_EXAMPLES, SHARED_EXAMPLES)
+_ENDS = ("low", "high")
 _SLICES_NAMED = 3
 
 _Metrics = Iterable[metrics_for_slice_pb2.MetricsForSlice]
@@ -157,7 +161,22 @@ class _Slice:
             values.pop(SHARED_ACCURACY, None)
         for name in _ONLY_FOR_GATES:
             values.pop(name, None)
-        return SliceMetrics(None if examples is None else round(examples), values)
+        intervals = {}
+        for name in (R2, MAE):
+            if ends := _ends(values, name):
+                intervals[name] = ends
+            for end in _ENDS:
+                values.pop(f"{name}_{end}", None)
+        first = {name: values.pop(name) for name in (R2, MAE) if name in values}
+        return SliceMetrics(
+            None if examples is None else round(examples), {**first, **values}, intervals
+        )
+
+
+def _ends(values: Mapping[str, float], metric: str) -> Interval | None:
+    """Returns the interval that `components.evaluation.errors` measured; None if it did not."""
+    low, high = (values.get(f"{metric}_{end}") for end in _ENDS)
+    return None if low is None or high is None else (low, high)
 
 
 def _slices(
@@ -318,6 +337,10 @@ def _gates(
         )
         if metric == ABOVE_MAJORITY:
             yield _above_majority(check, each.models[candidate])
+        elif metric == f"{R2}_low":
+            note = "The mean of the labels as constant answer has an R2 of 0."
+            rule = "lower end of the 95 % interval of r2"
+            yield dataclasses.replace(check, rule=rule, note=note)
         elif bound.is_relative:
             yield check
         else:
@@ -349,9 +372,11 @@ def _above_majority(check: Check, values: Mapping[str, float]) -> Check:
 def _with_interval(
     check: Check, values: Mapping[str, float], baseline: Mapping[str, float]
 ) -> Check:
-    """Returns the gate on an accuracy, or on its change, with the 95 % interval of the value."""
+    """Returns the gate on a metric, or on its change, with the 95 % interval of the value."""
     if check.metric not in (ACCURACY, SHARED_ACCURACY):
-        return check
+        is_known = not check.is_change and check.metric in (R2, MAE)
+        ends = _ends(values, check.metric) if is_known else None
+        return dataclasses.replace(check, interval=ends)
     shared = check.metric == SHARED_ACCURACY
     examples = round(values.get(SHARED_EXAMPLES if shared else EXAMPLE_COUNT, 0.0))
     if not examples:

@@ -11,6 +11,9 @@ from components.gate import Check
 
 OVERALL = "all examples"
 ACCURACY, CROSSENTROPY = "accuracy", "crossentropy"
+R2, MAE, RMSE = "r2", "mae", "rmse"
+# With the names that Keras gives its metrics.
+_ERRORS = {R2, MAE, RMSE, "mean_absolute_error", "mean_squared_error", "root_mean_squared_error"}
 EXAMPLE_COUNT = "example_count"
 
 # Of `components.evaluation.metrics`.
@@ -29,21 +32,22 @@ class SliceMetrics:
     Attributes:
         examples: Number of examples; None where the evaluation did not count them.
         values: Value of each metric, by its name in the EvalConfig.
+        intervals: 95 % confidence intervals of those metrics that have one beside the accuracy.
     """
 
     examples: int | None
     values: Mapping[str, float]
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
 
     def __getitem__(self, metric: str) -> float:
         return self.values[metric]
 
-    @property
-    def interval(self) -> Interval | None:
-        """95 % confidence interval of the accuracy; None where it or the examples are unknown."""
-        accuracy = self.values.get(ACCURACY, math.nan)
-        if not self.examples or not 0 <= accuracy <= 1:
-            return None
-        return interval.wilson(accuracy, self.examples)
+    def interval(self, metric: str) -> Interval | None:
+        """Returns the 95 % confidence interval of a metric; None where it is not known."""
+        value = self.values.get(metric, math.nan)
+        if metric == ACCURACY and self.examples and 0 <= value <= 1:
+            return interval.wilson(value, self.examples)
+        return self.intervals.get(metric)
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,16 @@ class Evaluation:
     ranked_by: str = "accuracy"
     higher_is_better: bool = True
     unseen: tuple[str, ...] = ()
+
+    @property
+    def headline(self) -> str | None:
+        """The metric that a model is known by: accuracy, or R2; None where there is neither."""
+        return next((name for name in (ACCURACY, R2) if name in self.candidate.values), None)
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the model predicts numbers: errors are measured, and no accuracy."""
+        return self.headline != ACCURACY and bool(_ERRORS & set(self.candidate.values))
 
     @property
     def chance(self) -> float:

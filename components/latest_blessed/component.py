@@ -26,8 +26,7 @@ def CopyLatest(  # noqa: N802  (TFX's style of components)
     pushed: Parameter[str],
     model: OutputArtifact[Model],
     statistics: OutputArtifact[ExampleStatistics],
-    kind: Parameter[str] = None,
-    classes: Parameter[str] = None,
+    known: Parameter[str] = None,
     allow_class_change: Parameter[int] = None,
 ) -> None:
     """Copies the newest pushed model and its statistics, or marks its outputs as absent.
@@ -36,8 +35,8 @@ def CopyLatest(  # noqa: N802  (TFX's style of components)
         pushed: Folder of pushed models.
         model: Output; its custom property `absent` is 1 where there is none yet.
         statistics: Output, likewise.
-        kind: Kind of data of the new model, where classes are to be checked.
-        classes: Its classes, a JSON list, compressed if it is long.
+        known: Fields of the new model's `Known` as JSON, compressed if long, to be compared with
+            those of the last one.
         allow_class_change: Whether a model of images may have other classes.
 
     Raises:
@@ -50,8 +49,9 @@ def CopyLatest(  # noqa: N802  (TFX's style of components)
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
     source = versions.latest(folder)
-    if source is not None and kind and classes:
-        new = Known(kind, tuple(json.loads(parameter.text(classes))))
+    if source is not None and known:
+        fields = json.loads(parameter.text(known))
+        new = Known(**{**fields, "classes": tuple(fields["classes"])})
         known_classes.check(source, new, allow_change=bool(allow_class_change))
     kept = versions.statistics_of(source) if source is not None else None
     if kept is not None and not kept.is_dir():
@@ -91,15 +91,14 @@ class LatestBlessed(CopyLatest):  # type: ignore[misc, valid-type]
 
         Args:
             pushed: Folder of pushed models.
-            known: Classes of the new model; if not None, the component fails where the last
-                blessed model knows other classes.
+            known: What the new model predicts; if not None, the component fails where the last
+                blessed model predicts something else.
             allow_class_change: Whether a model of images may have other classes.
         """
         gate = {}
         if known is not None:
             gate = {
-                "kind": known.kind,
-                "classes": parameter.compressed(json.dumps(known.classes)),
+                "known": parameter.compressed(json.dumps(known._asdict())),
                 "allow_class_change": int(allow_class_change),
             }
         super().__init__(pushed=pushed, **gate)

@@ -122,13 +122,16 @@ def _plotly() -> str:
 
 
 def metric(value: float | None) -> str:
-    """Returns a metric with four decimals."""
-    return NOT_AVAILABLE if value is None or math.isnan(value) else f"{value:.4f}"
+    """Returns a metric with four decimals, or of errors in large or tiny units seven digits."""
+    if value is None or math.isnan(value):
+        return NOT_AVAILABLE
+    is_usual = value == 0 or 5e-5 <= abs(value) < 1000
+    return f"{value:.4f}" if is_usual else f"{value:,.7g}"
 
 
 def interval(ends: tuple[float, float] | None) -> str:
     """Returns a confidence interval in brackets."""
-    return NOT_AVAILABLE if ends is None else f"[{ends[0]:.4f}, {ends[1]:.4f}]"
+    return NOT_AVAILABLE if ends is None else f"[{metric(ends[0])}, {metric(ends[1])}]"
 
 
 def duration(seconds: float) -> str:

@@ -11,12 +11,18 @@ from tensorflow_model_analysis.utils.keras_lib import tf_keras
 from tensorflow_model_analysis.writers import eval_config_writer
 
 from components.evaluation import reader
+from components.servable import prediction
 from components.servable.prediction import Evaluation
 from components.servable.verdict import Evaluated
 
 ACCURACY, CROSSENTROPY = "accuracy", "crossentropy"
 _CANDIDATES = ("", "candidate")
 _CLASS = re.compile("(SparseCategorical|Categorical|Binary)(Accuracy|Crossentropy)")
+_ERRORS = {
+    "MeanAbsoluteError": prediction.MEAN_ABSOLUTE_ERROR,
+    "MeanSquaredError": prediction.MEAN_SQUARED_ERROR,
+    "RootMeanSquaredError": prediction.ROOT_MEAN_SQUARED_ERROR,
+}
 
 
 class _Metric(NamedTuple):
@@ -29,21 +35,24 @@ class _Metric(NamedTuple):
 
 
 def _metrics(config: config_pb2.EvalConfig) -> dict[str, _Metric]:
-    """Returns the first accuracy and the first cross-entropy that are Keras's."""
+    """Returns Keras's first accuracy, first cross-entropy, and errors of a regression."""
     metrics: dict[str, _Metric] = {}
     for spec in config.metrics_specs:
         # What is computed from predictions that were taken apart or put together is another value.
         if spec.HasField("binarize") or spec.HasField("aggregate") or spec.query_key:
             continue
         for metric in spec.metrics:
-            if kind := _CLASS.fullmatch(metric.class_name):
+            kind = _CLASS.fullmatch(metric.class_name)
+            if kind or metric.class_name in _ERRORS:
                 text = metric.config.strip() or "{}"
                 parameters = json.loads(text if text.startswith("{") else f"{{{text}}}")
                 measured = tf_keras.metrics.deserialize(
                     {"class_name": metric.class_name, "config": parameters}
                 )
-                one = _Metric(measured.name, measured.get_config(), kind[1] == "Binary")
-                metrics.setdefault(kind[2].lower(), one)
+                is_binary = bool(kind and kind[1] == "Binary")
+                one = _Metric(measured.name, measured.get_config(), is_binary)
+                name = kind[2].lower() if kind else _ERRORS[metric.class_name]
+                metrics.setdefault(name, one)
     return metrics
 
 
@@ -73,10 +82,16 @@ def read(folder: str) -> tuple[Evaluated, Evaluation | None]:
         crossentropy=values.get(crossentropy.name if crossentropy else CROSSENTROPY),
         examples=metrics.examples if metrics else None,
     )
-    if evaluated.accuracy is None and evaluated.crossentropy is None:
+    if evaluated.accuracy is evaluated.crossentropy is None:
+        errors = {name: values.get(known[name].name) for name in _ERRORS.values() if name in known}
+        evaluated = evaluated._replace(
+            errors={name: value for name, value in errors.items() if value is not None}
+        )
+    if evaluated.accuracy is evaluated.crossentropy is None and not evaluated.errors:
         why = (
-            "the evaluation has no accuracy or cross-entropy of Keras's, such as "
-            "SparseCategoricalAccuracy or BinaryAccuracy, and no metric of such a name"
+            "the evaluation has no accuracy, cross-entropy or error of Keras's, such as "
+            "SparseCategoricalAccuracy, BinaryAccuracy or MeanAbsoluteError, and no metric of such "
+            "a name"
         )
         return Evaluated(why_not=why), None
     return evaluated, Evaluation(
@@ -84,7 +99,8 @@ def read(folder: str) -> tuple[Evaluated, Evaluation | None]:
         spec.prediction_key,
         spec.label_key,
         tuple(spec.preprocessing_function_names),
-        binary=next((metric.is_binary for metric in known.values()), None),
+        binary=next((known[m].is_binary for m in (ACCURACY, CROSSENTROPY) if m in known), None),
         threshold=accuracy.config.get("threshold", 0.5) if accuracy else 0.5,
         from_logits=bool(crossentropy and crossentropy.config.get("from_logits")),
+        regression=bool(evaluated.errors),
     )

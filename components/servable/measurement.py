@@ -6,7 +6,7 @@ before it. Both processes import this module, so it imports nothing heavy.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TypeAlias, get_args
 
 
@@ -108,6 +108,7 @@ class Predictions:
         accuracy_by_name: Share of examples whose predicted name is the label; None without names.
         crossentropy: Mean negative log-likelihood in nats; None if not measured.
         near_ties: Examples whose two best scores differ by no more than rounding.
+        errors: Mean absolute and root mean squared error of a regression, by those names.
         error: Why nothing was measured; empty if it was.
     """
 
@@ -116,6 +117,7 @@ class Predictions:
     accuracy_by_name: float | None = None
     crossentropy: float | None = None
     near_ties: int = 0
+    errors: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
 
 

@@ -14,6 +14,9 @@ from components.servable.measurement import Predictions
 from components.servable.signature import Answer
 
 CLASS, CLASSES = "class", "classes"
+MEAN_ABSOLUTE_ERROR = "mean absolute error"
+MEAN_SQUARED_ERROR = "mean squared error"
+ROOT_MEAN_SQUARED_ERROR = "root mean squared error"
 # Keras keeps probabilities this far from 0 and 1 before it takes the logarithm.
 _EPSILON = 1e-7
 
@@ -30,6 +33,7 @@ class Evaluation(NamedTuple):
             that is not known.
         threshold: Score above which a single one says the second of two classes.
         from_logits: Whether the cross-entropy takes the scores as logits.
+        regression: Whether the prediction is a number, and so is the label.
     """
 
     signature: str
@@ -39,6 +43,7 @@ class Evaluation(NamedTuple):
     binary: bool | None = None
     threshold: float = 0.5
     from_logits: bool = False
+    regression: bool = False
 
 
 class UnknownError(ValueError):
@@ -66,7 +71,7 @@ def predict(
     """
     count = right = ties = 0
     named: int | None = 0
-    loss = 0.0
+    loss = absolute = squared = 0.0
     try:
         for name in (evaluation.signature, *evaluation.preprocessing):
             if name not in on_examples:
@@ -74,7 +79,14 @@ def predict(
         for examples in batches:
             answer = _ask(signatures[evaluation.signature], examples)
             columns = _scores(answer, evaluation)
-            labels = _labels(signatures, examples, evaluation, answer)
+            values = _label_values(signatures, examples, evaluation)
+            if evaluation.regression:
+                errors = _errors(columns, values)
+                count += len(errors)
+                absolute += float(np.abs(errors).sum())
+                squared += float((errors**2).sum())
+                continue
+            labels = _indices(values, evaluation, answer)
             # A single score above the threshold says the second of two classes.
             single = columns.shape[1] == 1
             pair = np.insert(columns, 0, evaluation.threshold, axis=1) if single else columns
@@ -93,6 +105,15 @@ def predict(
             named = None if named is None or of_batch is None else named + of_batch
     except UnknownError as unknown:
         return Predictions(0, error=str(unknown))
+    if evaluation.regression:
+        return Predictions(
+            examples=count,
+            errors={
+                MEAN_ABSOLUTE_ERROR: absolute / count,
+                MEAN_SQUARED_ERROR: squared / count,
+                ROOT_MEAN_SQUARED_ERROR: math.sqrt(squared / count),
+            },
+        )
     return Predictions(
         examples=count,
         accuracy=right / count,
@@ -134,19 +155,32 @@ def _loss(
     return float(-np.log(chosen).sum())
 
 
-def _labels(
-    signatures: Mapping[str, Any], examples: tf.Tensor, evaluation: Evaluation, answer: Answer
-) -> npt.NDArray[np.int64]:
-    """Returns the label's column, [N]."""
+def _errors(columns: npt.NDArray[np.float64], labels: list[Any]) -> npt.NDArray[np.float64]:
+    """Returns prediction minus label, [N]."""
+    if columns.shape[1] != 1 or not all(isinstance(label, float | int) for label in labels):
+        raise UnknownError("predictions and labels are not one number an example")
+    return columns[:, 0] - np.array(labels, np.float64)
+
+
+def _label_values(
+    signatures: Mapping[str, Any], examples: tf.Tensor, evaluation: Evaluation
+) -> list[Any]:
+    """Returns the label of each example: an index, a name or a number."""
     key = evaluation.label_key
     for name in evaluation.preprocessing:
         if key in signatures[name].structured_outputs:
-            values = list(_ask(signatures[name], examples)[key].reshape(-1))
+            values: list[Any] = _ask(signatures[name], examples)[key].reshape(-1).tolist()
             break
     else:
         values = _raw(examples, key)
     if len(values) != len(examples):
         raise UnknownError(f"the label {key} is not one value an example")
+    return values
+
+
+def _indices(values: list[Any], evaluation: Evaluation, answer: Answer) -> npt.NDArray[np.int64]:
+    """Returns the label's column, [N]."""
+    key = evaluation.label_key
     if isinstance(values[0], bytes):
         if CLASSES not in answer:
             raise UnknownError(f"the label {key} is a name, and no output {CLASSES} lists names")

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeVar
 
 from components import gate
@@ -112,12 +113,14 @@ class Evaluated(NamedTuple):
         crossentropy: Mean negative log-likelihood in nats.
         examples: Number of evaluated examples.
         why_not: Why there is nothing to compare with; empty if there is.
+        errors: Errors of a regression by their names in `Predictions.errors`.
     """
 
     accuracy: float | None = None
     crossentropy: float | None = None
     examples: int | None = None
     why_not: str = ""
+    errors: Mapping[str, float] = MappingProxyType({})
 
 
 class Ending(NamedTuple):
@@ -360,11 +363,12 @@ class _Judge:
     def predictions(self, evaluated: Evaluated) -> list[Check]:
         """Returns the checks that the model predicts the split as the Evaluator measured."""
         predicted = _first(self._measurements, Predictions)
-        bound = "the accuracy must be the evaluated one"
+        what = next(iter(evaluated.errors), "accuracy")
+        bound = f"the {what} must be the evaluated one"
         if why := evaluated.why_not or (predicted.error if predicted else ""):
-            return [Check("accuracy", "not measured", bound, None, why)]
+            return [Check(what, "not measured", bound, None, why)]
         if predicted is None:
-            return [self._check("accuracy", bound, "", [])]
+            return [self._check(what, bound, "", [])]
         if evaluated.examples not in (None, predicted.examples):
             return [
                 Check(
@@ -375,10 +379,15 @@ class _Judge:
                     "Give Servable the split that the Evaluator judges.",
                 )
             ]
-        slack = predicted.near_ties / predicted.examples + _ROUNDING
-        ties = f" and {predicted.near_ties} near ties" if predicted.near_ties else ""
         loaded = self._loaded or Loaded(0.0, "", "", "")
         close = tolerance(loaded.arithmetic, loaded.device)
+        if evaluated.errors:
+            return [
+                _equal(name, predicted.errors.get(name), value, close * max(1.0, value), "", "")
+                for name, value in evaluated.errors.items()
+            ]
+        slack = predicted.near_ties / predicted.examples + _ROUNDING
+        ties = f" and {predicted.near_ties} near ties" if predicted.near_ties else ""
         close *= max(1.0, evaluated.crossentropy or 0.0)
         return [
             _equal("accuracy", predicted.accuracy, evaluated.accuracy, slack, ties, ""),

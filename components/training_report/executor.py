@@ -26,7 +26,7 @@ from components.anomaly_gate.anomalies import find_problems
 from components.drift_gate import drift
 from components.evaluation import results
 from components.servable import verdict
-from components.training_report import FILE_NAME, data, mistakes
+from components.training_report import FILE_NAME, data, mistakes, residuals
 from schemas import columns, parameter
 from trainer_module import history
 from trainer_module.util.checks import UserError
@@ -47,8 +47,9 @@ FINGERPRINT_KEY = "fingerprint"
 ROUNDING_KEY = "rounding"
 LOOK_AT_KEY = "look_at"
 
-TEST_ACCURACY = "test_accuracy"
-"""Custom property of the report: accuracy of the model on the evaluated split."""
+TEST = "test_"
+"""Prefix of a custom property of the report: accuracy or R2 of the model on the evaluated split, as
+test_accuracy or test_r2."""
 
 _KEYS = standard_component_specs
 _LIBRARIES = (
@@ -86,7 +87,7 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
                 "history", "model_run", "anomalies", "model", "examples", "infra_blessing" and
                 "drift" where there are any.
             output_dict: "report", to which report.html is written. It gets the custom property
-                "test_accuracy" where the evaluation has the metric "accuracy".
+                "test_accuracy" where the evaluation has the metric "accuracy", or "test_r2".
             exec_properties: The parameters of `TrainingReport`.
 
         Raises:
@@ -138,7 +139,7 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
             split=split,
             mistakes=_mistakes(
                 inputs,
-                classes,
+                None if evaluated.is_regression else classes,
                 split,
                 label,
                 summary.examples.get(split, 0),
@@ -173,9 +174,8 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
         )
         written = artifact_utils.get_single_instance(output_dict[REPORT_KEY])
         write(page.page(report), written.uri)
-        accuracy = evaluated.candidate.values.get(results.ACCURACY, math.nan)
-        if math.isfinite(accuracy):
-            written.set_float_custom_property(TEST_ACCURACY, accuracy)
+        if (name := evaluated.headline) and math.isfinite(evaluated.candidate[name]):
+            written.set_float_custom_property(f"{TEST}{name}", evaluated.candidate[name])
         logging.info("The training report is %s/%s.", written.uri, FILE_NAME)
 
 
@@ -268,9 +268,17 @@ def _saved_model(model: types.Artifact) -> str:
 
 
 def _mistakes(
-    inputs: _Inputs, classes: tuple[str, ...], split: str, label: str, total: int, look_at: int
-) -> mistakes.Mistakes | str:
-    """Returns the most confident mistakes, or why they are not known."""
+    inputs: _Inputs,
+    classes: tuple[str, ...] | None,
+    split: str,
+    label: str,
+    total: int,
+    look_at: int,
+) -> mistakes.Mistakes | residuals.Residuals | str:
+    """Returns the most confident mistakes, or the residuals of a regression, without classes.
+
+    They are words that say why where they are not known.
+    """
     missing = [key for key in (_KEYS.MODEL_KEY, _KEYS.EXAMPLES_KEY) if key not in inputs]
     if missing:
         why = f"the report was given no {' and no '.join(missing)}"
@@ -288,10 +296,11 @@ def _mistakes(
         records = mistakes.read_records(files, _compression(files[0]))
     try:
         with _reading(inputs, _KEYS.MODEL_KEY, "Run the Trainer again"):
-            classifier = mistakes.SavedModelClassifier(_saved_model(inputs[_KEYS.MODEL_KEY]))
-        return mistakes.find(
-            records, classifier, classes, label=label, total=total, look_at=look_at
-        )
+            model = mistakes.SavedModel(_saved_model(inputs[_KEYS.MODEL_KEY]))
+        look: Any = {"label": label, "total": total, "look_at": look_at}
+        if classes is None:
+            return residuals.find(records, model, **look)
+        return mistakes.find(records, model, classes, **look)
     except mistakes.UnfitModelError as error:
         return f"Mistakes cannot be shown: {error}."
     except ArtifactError as error:

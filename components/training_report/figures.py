@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]
+from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 
 from components.evaluation.results import ConfusionMatrix, Evaluation
 from components.page import plots
 from components.page.plots import Key, Plot, plain
+from components.training_report.residuals import Residuals
 from trainer_module.history import History
 
 CLASSES_SHOWN = 40
@@ -291,6 +293,51 @@ def confusion(matrix: ConfusionMatrix, indices: Sequence[int]) -> Plot:
             hoverongaps=False,
         )
     return Plot(made, least=130 + 20 * len(indices), most=170 + 56 * len(indices))
+
+
+def residuals(asked: Residuals) -> Plot:
+    """Draws predictions over labels beside the line of perfect ones, and the errors' histogram."""
+    labels, predictions = zip(*asked.points, strict=True)
+    made = make_subplots(
+        rows=1,
+        cols=2,
+        column_widths=[0.6, 0.4],
+        horizontal_spacing=0.14,
+    )
+    made.update_layout(template=plots.TEMPLATE, height=360)
+    low, high = min(*labels, *predictions), max(*labels, *predictions)
+    made.add_scatter(
+        mode="markers",
+        x=labels,
+        y=predictions,
+        marker={"size": 6, "color": "var(--validation)", "opacity": 0.55},
+        hovertemplate="label %{x:.5~g}, predicted %{y:.5~g}<extra></extra>",
+        row=1,
+        col=1,
+    )
+    made.add_scatter(
+        mode="lines",
+        x=[low, high],
+        y=[low, high],
+        line={"color": "var(--muted)", "width": 1.5, "dash": "dot"},
+        hoverinfo="skip",
+        row=1,
+        col=1,
+    )
+    made.add_histogram(
+        x=[predicted - label for label, predicted in asked.points],
+        nbinsx=40,
+        marker_color="var(--validation)",
+        hovertemplate="error %{x}: %{y} examples<extra></extra>",
+        row=1,
+        col=2,
+    )
+    made.update_xaxes(title_text="label", row=1, col=1)
+    made.update_yaxes(title_text="prediction", row=1, col=1)
+    made.update_xaxes(title_text="prediction - label", row=1, col=2)
+    made.update_yaxes(title_text="examples", row=1, col=2)
+    key = [Key("example", "--validation", "dot"), Key("perfect", "--muted", "line dotted")]
+    return Plot(made, key, least=560)
 
 
 def counts(classes: Mapping[str, Mapping[str, int]]) -> Plot | None:

@@ -22,7 +22,7 @@ LOOKED_AT = 2000
 
 SIGNATURE = "serving_default"
 LABEL_SIGNATURE = "transform_labels"
-PROBABILITIES = "probabilities"
+PROBABILITIES, PREDICTION = "probabilities", "prediction"
 
 _BATCH = 32
 _BATCH_BYTES = 32 * 2**20
@@ -91,13 +91,13 @@ class Classifier(Protocol):
         """Returns the index of the right class, [N]; None where that is not known."""
 
 
-class SavedModelClassifier:
+class SavedModel:
     """A SavedModel with the signature `serving_default`.
 
     Args:
         directory: Folder or URI of a SavedModel whose signature `serving_default` takes serialized
-            tf.Examples, [N], and returns `probabilities`, [N, C]. A signature `transform_labels`
-            that returns label indices, [N, 1], is used if there is one.
+            tf.Examples, [N], and returns `probabilities`, [N, C], or `prediction`, [N, 1]. A
+            signature `transform_labels` that returns labels, [N, 1], is used if there is one.
 
     Raises:
         UnfitModelError: It has no such signature.
@@ -115,23 +115,40 @@ class SavedModelClassifier:
 
     def scores(self, records: Sequence[bytes]) -> NDArray[np.float64]:
         """Returns a score for each class, [N, C], or for the second of two classes, [N, 1]."""
-        outputs = self._call(SIGNATURE, records)
-        name = next(iter(outputs)) if len(outputs) == 1 else PROBABILITIES
-        if name not in outputs:
-            names = ", ".join(sorted(outputs))
-            raise UnfitModelError(f"{SIGNATURE} returns {names}, and no {PROBABILITIES}")
-        tensor = outputs[name]
+        tensor = self._output(PROBABILITIES, records)
         if tensor.shape.rank != 2 or not tensor.dtype.is_floating or not tensor.shape[1]:
             words = f"{tensor.dtype.name} {tensor.shape}"
             raise UnfitModelError(f"{SIGNATURE} returns no score for each class, but {words}")
         return np.asarray(tensor.numpy(), np.float64)
 
+    def numbers(self, records: Sequence[bytes]) -> NDArray[np.float64]:
+        """Returns the prediction of a regression, [N]."""
+        tensor = self._output(PREDICTION, records)
+        if not tensor.dtype.is_floating or tensor.shape.num_elements() != len(records):
+            words = f"{tensor.dtype.name} {tensor.shape}"
+            raise UnfitModelError(f"{SIGNATURE} returns no number for each example, but {words}")
+        return np.asarray(tensor.numpy(), np.float64).reshape(-1)
+
     def label_indices(self, records: Sequence[bytes]) -> NDArray[np.int64] | None:
         """Returns the index of the right class, [N]; None without `transform_labels`."""
+        labels = self.labels(records)
+        return None if labels is None else labels.astype(np.int64)
+
+    def labels(self, records: Sequence[bytes]) -> NDArray[Any] | None:
+        """Returns the label, an index or a number, [N]; None without `transform_labels`."""
         if LABEL_SIGNATURE not in self._signatures:
             return None
-        (indices,) = self._call(LABEL_SIGNATURE, records).values()
-        return np.asarray(indices.numpy(), np.int64).reshape(-1)
+        (labels,) = self._call(LABEL_SIGNATURE, records).values()
+        return np.asarray(labels.numpy()).reshape(-1)
+
+    def _output(self, name: str, records: Sequence[bytes]) -> Any:
+        """Returns the output of that name, or the only one there is."""
+        outputs = self._call(SIGNATURE, records)
+        name = next(iter(outputs)) if len(outputs) == 1 else name
+        if name not in outputs:
+            names = ", ".join(sorted(outputs))
+            raise UnfitModelError(f"{SIGNATURE} returns {names}, and no {name}")
+        return outputs[name]
 
     def _call(self, name: str, records: Sequence[bytes]) -> dict[str, Any]:
         import tensorflow as tf
@@ -216,7 +233,7 @@ def _actual(
     records: Sequence[bytes], classifier: Classifier, classes: Sequence[str], label: str
 ) -> Iterator[tuple[str, int | None]]:
     """Yields class and its column of each record."""
-    rows = [_features(record) for record in records]
+    rows = [features(record) for record in records]
     if all(label in row and row[label].bytes_list.value for row in rows):
         columns = {name: index for index, name in enumerate(classes)}
         for row in rows:
@@ -235,11 +252,22 @@ def _actual(
         yield _name(index, classes), index if index >= 0 else None
 
 
-def _features(record: bytes) -> Mapping[str, Any]:
+def features(record: bytes) -> Mapping[str, Any]:
+    """Returns the features of a serialized tf.Example by name."""
     import tensorflow as tf
 
-    features: Mapping[str, Any] = tf.train.Example.FromString(record).features.feature
-    return features
+    row: Mapping[str, Any] = tf.train.Example.FromString(record).features.feature
+    return row
+
+
+def columns(record: bytes) -> dict[str, str]:
+    """Returns the features of a row by name, as text."""
+    row = features(record)
+    texts = {key: _text(row[key]) for key in sorted(row)}
+    return {
+        key: text if len(text) <= _TEXT_SHOWN else text[: _TEXT_SHOWN - 1] + "…"
+        for key, text in texts.items()
+    }
 
 
 def _mistake(
@@ -250,19 +278,14 @@ def _mistake(
     right: float | None,
     record: bytes,
 ) -> Mistake:
-    features = _features(record)
+    row = features(record)
     name = f"example {1 - minus_position:,}"
-    if schemas.FILE_NAME in features:
-        name = _text(features[schemas.FILE_NAME])
-    if schemas.IMAGE in features:
-        uri, width = thumbnail(features[schemas.IMAGE].bytes_list.value[0])
+    if schemas.FILE_NAME in row:
+        name = _text(row[schemas.FILE_NAME])
+    if schemas.IMAGE in row:
+        uri, width = thumbnail(row[schemas.IMAGE].bytes_list.value[0])
         return Mistake(actual, predicted, confidence, right, name, uri, width)
-    columns = {key: _text(features[key]) for key in sorted(features)}
-    columns = {
-        key: text if len(text) <= _TEXT_SHOWN else text[: _TEXT_SHOWN - 1] + "…"
-        for key, text in columns.items()
-    }
-    return Mistake(actual, predicted, confidence, right, name, columns=columns)
+    return Mistake(actual, predicted, confidence, right, name, columns=columns(record))
 
 
 def _text(feature: Any) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 from markupsafe import Markup
 
-from components.evaluation.results import ACCURACY, EXAMPLE_COUNT, Evaluation
+from components.evaluation.results import EXAMPLE_COUNT, Evaluation
 from components.gate import Check
 from components.page import render
 from components.page.plots import Plot
@@ -18,6 +18,7 @@ from components.servable.verdict import Result
 from components.training_report import figures
 from components.training_report.data import DataSummary
 from components.training_report.mistakes import Mistakes
+from components.training_report.residuals import Residuals
 from schemas.columns import Input
 from trainer_module.history import RANGE_TEST, History
 from trainer_module.schedule.strategy import ACTIONS
@@ -45,7 +46,8 @@ class Report:
         servable: Whether the model can be served; None where that was not tried.
         data: The data.
         split: Split that was evaluated.
-        mistakes: The most confident mistakes, or why they are not known.
+        mistakes: The most confident mistakes, or the residuals of a regression, or why they are not
+            known.
         run: Id of the pipeline run; empty where it is not known.
         source: Where the data came from; empty where it is not known.
         model: Name of the model; empty where it is not known.
@@ -66,7 +68,7 @@ class Report:
     servable: bool | None
     data: DataSummary
     split: str
-    mistakes: Mistakes | str
+    mistakes: Mistakes | Residuals | str
     run: str = ""
     source: str = ""
     model: str = ""
@@ -97,6 +99,8 @@ def page(report: Report) -> str:
         plots["noise"] = figures.noise(history)
         if test := history.config.get(RANGE_TEST):
             plots["range-test"] = figures.range_test(test)
+    if isinstance(report.mistakes, Residuals):
+        plots["residuals"] = figures.residuals(report.mistakes)
     indices = matrix.most_confused(figures.CLASSES_SHOWN) if matrix else ()
     if matrix:
         plots["confusion"] = figures.confusion(matrix, indices)
@@ -217,8 +221,8 @@ def _tiles(report: Report, history: History) -> list[_Tile]:
         known = candidate.examples
         examples = "the examples" if known is None else count(known, "example")
         note = f"on {examples} of {report.split}"
-        if name == ACCURACY and candidate.interval:
-            note = f"95 % interval {interval(candidate.interval)}"
+        if ends := candidate.interval(name):
+            note = f"95 % interval {interval(ends)}"
         if baseline is not None and name in baseline.values:
             note += f", baseline {metric(baseline[name])}"
         tiles.append(_Tile(f"{report.split} {name}", metric(value), note))

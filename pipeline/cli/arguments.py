@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 if TYPE_CHECKING:
     from ..config import RunConfig
@@ -124,6 +124,7 @@ def _table(words: list[str]) -> "Table | None":
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--label")
+    parser.add_argument("--task")
     try:
         known, _ = parser.parse_known_args(words)
         data = known.data.expanduser() if known.data is not None else None
@@ -141,4 +142,5 @@ def _table(words: list[str]) -> "Table | None":
         raise UsageError(
             f"a table needs the name of the column to predict. Add --label, with one of {names}."
         )
-    return inference.infer(data, known.label)
+    task = known.task if known.task in get_args(inference.Task) else None
+    return inference.infer(data, known.label, task)

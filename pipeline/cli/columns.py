@@ -13,7 +13,7 @@ from trainer_module.util.checks import require
 from trainer_module.util.text import visible
 
 from ..data import inference
-from ..data.inference import Table
+from ..data.inference import Table, Task
 from . import console
 
 _LISTED = 8
@@ -26,7 +26,9 @@ class SchemaConfig:
     data: Annotated[Path, tyro.conf.Positional]
     """CSV file, or folder of CSV files."""
     label: str | None = None
-    """Column to predict; its values become the classes."""
+    """Column to predict; the values of a classification become the classes."""
+    task: Task | None = None
+    """What to predict, where it is not what the label's values suggest."""
     file: Path | None = None
     """Where to write the schema (.pbtxt); if not given, beside the data under its name."""
 
@@ -46,7 +48,7 @@ def write_schema(config: SchemaConfig, out: Console) -> None:
     )
     file = config.file or data.with_suffix(".pbtxt")
     require(not file.exists(), "the schema's file must be new", str(file), "Name another `file`.")
-    table = inference.infer(data, config.label)
+    table = inference.infer(data, config.label, config.task)
     print_columns(out, table)
     with files.atomic(file) as temporary:
         temporary.write_text(table.schema, "utf-8")
@@ -68,7 +70,9 @@ def print_columns(out: Console, table: Table) -> None:
     for column in table.columns:
         classes = visible(", ".join(table.classes[:_LISTED]))
         more = ", ..." if len(table.classes) > _LISTED else ""
-        note = f"{classes}{more}" if column.use == "label" else column.why
+        note = column.why
+        if column.use == "label":
+            note = f"classes {classes}{more}" if table.classes else f"a number. {note}".rstrip(". ")
         listing.add_row(
             escape(visible(column.name)),
             column.use,

@@ -123,7 +123,7 @@ def print_runs(console: Console, folder: Folder) -> None:
             run.data or NONE,
             run.strategy.replace("_", gap) or NONE,
             decimals(run.best_value),
-            decimals(run.test_accuracy),
+            decimals(run.test_r2 if run.test_accuracy is None else run.test_accuracy),
             "by hand" if run.reason else yes(run.blessed),
             Text(_pushed(run, gap), style="bold" if run.served else ""),
             state.append(f"{gap}{_cached(run)}", style="default") if run.cached else state,
@@ -131,7 +131,9 @@ def print_runs(console: Console, folder: Folder) -> None:
     console.print(listing)
     monitors = sorted({run.monitor for run in folder.runs if run.monitor})
     if monitors:
-        console.print(Text(f"best: best {' or '.join(monitors)}; test: accuracy on the test split"))
+        measured = "r2" if any(run.test_r2 is not None for run in folder.runs) else "accuracy"
+        line = f"best: best {' or '.join(monitors)}; test: {measured} on the test split"
+        console.print(Text(line))
     for run in folder.runs:
         if run.reason:
             console.print(Text(f"{run.id}: pushed by hand: {run.reason}"), soft_wrap=True)
@@ -231,6 +233,8 @@ def _head(detail: Detail) -> Text:
         text.append(f"\nbest       {run.monitor} {decimals(run.best_value)}")
     if run.test_accuracy is not None:
         text.append(f"\ntest       accuracy {decimals(run.test_accuracy)}")
+    if run.test_r2 is not None:
+        text.append(f"\ntest       r2 {decimals(run.test_r2)}")
     text.append(f"\nblessed    {yes(run.blessed)}")
     text.append(f"\npushed     {_pushed(run)}")
     text.append(f", by hand: {run.reason}" if run.reason else "")

@@ -40,7 +40,12 @@ def print_summary(console: Console, summary: Summary, config: PredictConfig) -> 
             lines[0] += "; add --file predictions.csv for all"
     if summary.unreadable:
         lines[0] += f"; {len(summary.unreadable):,} not predicted"
-    if summary.labelled:
+    if summary.labelled and summary.errors:
+        r2 = summary.errors.r2(summary.labelled)
+        mae = summary.errors.absolute / summary.labelled
+        known = f"of the {summary.labelled:,} with a label"
+        lines.append(f"r2         {r2:.4f}, mean absolute error {mae:.5g}, {known}")
+    elif summary.labelled:
         share = summary.correct / summary.labelled
         lines.append(f"accuracy   {share:.4f}, of the {summary.labelled:,} with a label")
     if summary.converted:
@@ -58,12 +63,15 @@ def _table(summary: Summary) -> Table:
     }
     extra = [name for name, is_used in optional.items() if is_used]
     top = max(len(each.classes) for each in summary.first)
-    classes = ["class", *(f"class {number}" for number in range(2, top + 1))]
-    listing = table("", "file", *extra, *classes)
+    answer = ["class", *(f"class {number}" for number in range(2, top + 1))]
+    if summary.errors:
+        answer = ["prediction"]
+    listing = table("", "file", *extra, *answer, numbers=["prediction"])
     for each in summary.first:
         cells = {"row": str(each.example.row), "label": visible(each.example.label or "")}
         best = zip(each.classes, each.probabilities, strict=True)
-        words = (f"{visible(name)}  {probability:.4f}" for name, probability in best)
+        words = [f"{visible(name)}  {probability:.4f}" for name, probability in best]
+        words = words or [f"{each.number:.6g}"]
         row = visible(str(each.example.source)), *(cells[name] for name in extra), *words
         listing.add_row(*map(Text, row))
     return listing

@@ -5,7 +5,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from components.evaluation.results import ACCURACY, CROSSENTROPY, Evaluation
+from components.evaluation.results import ACCURACY, CROSSENTROPY, MAE, R2, RMSE, Evaluation
 from components.gate import Check
 from trainer_module.util.text import visible
 
@@ -33,20 +33,22 @@ def _steps(steps: tuple[Step, ...]) -> Table:
 
 def _metrics(evaluation: Evaluation) -> Table:
     title = "Evaluation, with 95 % intervals"
-    columns = "examples", "accuracy", "interval", "cross-entropy"
+    measured = (R2, MAE, RMSE) if evaluation.is_regression else (ACCURACY, CROSSENTROPY)
+    first, *others = measured
+    columns = "examples", first, "interval", *others
     listing = table(title, "test split", *columns, numbers=columns)
     rows = [("candidate", evaluation.candidate)]
     if evaluation.baseline is not None:
         rows.append(("baseline (last blessed)", evaluation.baseline))
     rows += [(f"candidate, class {name}", each) for name, each in evaluation.classes[:WORST]]
     for name, metrics in rows:
-        low_high = metrics.interval
+        low_high = metrics.interval(first)
         listing.add_row(
             escape(visible(name)),
             NONE if metrics.examples is None else str(metrics.examples),
-            decimals(metrics.values.get(ACCURACY)),
+            decimals(metrics.values.get(first)),
             f"{low_high[0]:.3f}-{low_high[1]:.3f}" if low_high else NONE,
-            decimals(metrics.values.get(CROSSENTROPY)),
+            *(decimals(metrics.values.get(name)) for name in others),
         )
     if len(evaluation.classes) > WORST:
         listing.caption = f"the worst {WORST} of {len(evaluation.classes)} classes"

@@ -185,21 +185,21 @@ def _add_decisions(made: go.Figure, trials: Sequence[Trial], unit: Unit) -> None
 
 
 def accuracies(comparison: Comparison) -> Plot:
-    """Draws each run's test accuracy, and mean and standard deviation of each strategy."""
+    """Draws each run's metric on the test split, and its spread for each strategy."""
     names = [total.strategy for total in comparison.totals]
     made = plots.figure(
         _HEIGHT,
         xaxis=plots.names_axis(names),
         yaxis={
-            "title": {"text": "test accuracy"},
-            "range": _around([trial.test_accuracy for trial in comparison.trials]),
+            "title": {"text": f"test {comparison.measure}"},
+            "range": _around([trial.test_score for trial in comparison.trials]),
         },
     )
     for place, total in enumerate(comparison.totals):
         shade = f"var({colour(total.strategy)})"
         _add_seeds(made, place, comparison.of(total.strategy), shade)
-        if total.test_accuracy.deviation is not None:
-            _add_spread(made, place, total.strategy, total.test_accuracy, shade)
+        if total.test_score.deviation is not None:
+            _add_spread(made, place, total.strategy, total.test_score, shade)
     return Plot(made)
 
 
@@ -210,7 +210,7 @@ def _add_seeds(made: go.Figure, place: int, trials: Sequence[Trial], shade: str)
         name=strategy,
         # Side by side, since runs are often equal.
         x=[place - 0.12 + 0.24 * (i + 0.5) / len(trials) for i in range(len(trials))],
-        y=[trial.test_accuracy for trial in trials],
+        y=[trial.test_score for trial in trials],
         text=[f"seed {trial.seed}" for trial in trials],
         marker={"size": 8, "color": shade, "opacity": 0.55},
         hovertemplate=f"{strategy}, %{{text}}: %{{y:.4f}}<extra></extra>",

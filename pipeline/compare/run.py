@@ -230,7 +230,7 @@ def _trial(turn: Turn, session: local.Session, printed: progress.Progress) -> Tr
         strategy=turn.strategy,
         seed=turn.seed,
         history=history.read(Path(trained.uri) / history.FILE_NAME),
-        test_accuracy=evaluated.candidate[ACCURACY],
+        test_score=evaluated.candidate[evaluated.headline or ACCURACY],
         run=run_id,
     )
 

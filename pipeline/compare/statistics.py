@@ -26,7 +26,7 @@ class Trial:
     seed: int
     history: History
     """The training run, of one epoch at least."""
-    test_accuracy: float
+    test_score: float
     """Share (0 to 1) of the test split that its best weights classify correctly."""
     run: str = ""
     """Id of the pipeline run that it was read from."""
@@ -101,7 +101,7 @@ class Ratio(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Difference of a strategy's test accuracy from that of the first."""
+    """Difference of a strategy's metric on the test split from that of the first."""
 
     value: float
     """Difference of the means, positive where the strategy is better."""
@@ -122,7 +122,7 @@ class Total:
     ratios: Mapping[Unit, Ratio]
     best: Spread
     """Best value of the monitored metric."""
-    test_accuracy: Spread
+    test_score: Spread
     difference: Difference
 
 
@@ -190,6 +190,11 @@ class Comparison:
         """The metric that the schedule monitored."""
         return self.trials[0].history.monitor
 
+    @property
+    def measure(self) -> str:
+        """The metric on the test split: accuracy, or r2 of a regression."""
+        return "r2" if "target" in self.trials[0].history.config else "accuracy"
+
     def of(self, strategy: str) -> tuple[Trial, ...]:
         """Returns the runs of a strategy, in the order of the seeds."""
         trials = [trial for trial in self.trials if trial.strategy == strategy]
@@ -207,7 +212,7 @@ class Comparison:
 
     def _total(self, strategy: str) -> Total:
         trials, first = self.of(strategy), self.of(self.strategies[0])
-        accuracy = Spread(tuple(trial.test_accuracy for trial in trials))
+        accuracy = Spread(tuple(trial.test_score for trial in trials))
         costs = {unit: Spread(tuple(t.cost(unit) for t in trials)) for unit in UNITS}
         return Total(
             strategy=strategy,
@@ -217,8 +222,8 @@ class Comparison:
                 for unit, cost in costs.items()
             },
             best=Spread(tuple(trial.best_value for trial in trials)),
-            test_accuracy=accuracy,
-            difference=difference(accuracy, Spread(tuple(t.test_accuracy for t in first))),
+            test_score=accuracy,
+            difference=difference(accuracy, Spread(tuple(t.test_score for t in first))),
         )
 
     def curves(self, unit: Unit) -> tuple[Curve, ...]:
@@ -239,13 +244,13 @@ class Comparison:
                 "monitor": self.monitor,
                 "strategies": self.strategies,
                 "seeds": self.seeds,
-                "totals": [_total_to_dict(total) for total in self.totals],
+                "totals": [_total_to_dict(total, self.measure) for total in self.totals],
                 "runs": [
                     {
                         "strategy": trial.strategy,
                         "seed": trial.seed,
                         "run": trial.run,
-                        "test_accuracy": trial.test_accuracy,
+                        f"test_{self.measure}": trial.test_score,
                         "stop_reason": trial.history.stop_reason,
                         "config": trial.history.config,
                         "epochs": [asdict(record) for record in trial.history.epochs],
@@ -308,9 +313,9 @@ def curve(strategy: str, runs: Sequence[tuple[Sequence[float], Sequence[float]]]
     return Curve(strategy, x, tuple(means), tuple(deviations), tuple(counts))
 
 
-def _total_to_dict(total: Total) -> dict[str, Any]:
+def _total_to_dict(total: Total, measure: str) -> dict[str, Any]:
     spreads: dict[str, Spread] = {unit: total.costs[unit] for unit in UNITS}
-    spreads |= {"best": total.best, "test_accuracy": total.test_accuracy}
+    spreads |= {"best": total.best, f"test_{measure}": total.test_score}
     return {
         "strategy": total.strategy,
         **{
@@ -318,7 +323,7 @@ def _total_to_dict(total: Total) -> dict[str, Any]:
             for name, spread in spreads.items()
         },
         "ratios": {unit: each._asdict() for unit, each in total.ratios.items()},
-        "test_accuracy_difference": total.difference._asdict(),
+        f"test_{measure}_difference": total.difference._asdict(),
     }
 
 

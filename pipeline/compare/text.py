@@ -34,17 +34,19 @@ def verdict(comparison: Comparison) -> Verdict:
     if not others:
         return Verdict("unknown", f"{first.strategy} alone: nothing to compare with", ())
     best = min(others, key=lambda total: total.ratios["updates"].value)
-    kind, headline = _headline(best, first)
+    kind, headline = _headline(best, first, comparison.measure)
     caution = _caution(comparison)
     return Verdict(
         "unknown" if kind == "good" and caution else kind,
         headline,
-        tuple(_sentence(total, first, len(comparison.seeds)) for total in others),
+        tuple(_sentence(total, comparison) for total in others),
         caution,
     )
 
 
-def _headline(best: Total, first: Total) -> tuple[Literal["good", "bad", "unknown"], str]:
+def _headline(
+    best: Total, first: Total, measure: str
+) -> tuple[Literal["good", "bad", "unknown"], str]:
     updates, seconds = best.ratios["updates"], best.ratios["seconds"]
     if updates.value >= 1 or not updates.clear:
         return "unknown", f"No strategy clearly took fewer updates than {first.strategy}"
@@ -57,7 +59,7 @@ def _headline(best: Total, first: Total) -> tuple[Literal["good", "bad", "unknow
     if change.by_chance is None:
         return "unknown", f"{headline}, with one seed"
     if change.by_chance:
-        return "good", f"{headline}, with accuracies that the seeds cannot tell apart"
+        return "good", f"{headline}, with a test {measure} that the seeds cannot tell apart"
     if change.value > 0:
         return "good", f"{headline}, and is more accurate"
     return "bad", f"{headline}, but is less accurate"
@@ -71,14 +73,16 @@ def _caution(comparison: Comparison) -> str:
         return ""
     which = "every run" if early == runs else f"{early} of {runs} runs"
     return (
-        f"In {which} the best epoch came before the first decision had any effect, so accuracy "
-        "says little about the strategies here: compare where it still rises when they act."
+        f"In {which} the best epoch came before the first decision had any effect, so the test "
+        f"{comparison.measure} says little about the strategies here: compare where it still rises "
+        "when they act."
     )
 
 
-def _sentence(total: Total, first: Total, seeds: int) -> str:
+def _sentence(total: Total, comparison: Comparison) -> str:
+    first, seeds = comparison.totals[0], len(comparison.seeds)
     return (
-        f"{total.strategy} reached {total.test_accuracy.mean:.4f} test accuracy with "
+        f"{total.strategy} reached {total.test_score.mean:.4f} test {comparison.measure} with "
         f"{_parts(total.ratios['updates'])} of {first.strategy}'s updates and "
         f"{_parts(total.ratios['seconds'])} of its seconds; {_accuracies(total, first, seeds)}."
     )
@@ -95,7 +99,7 @@ def _accuracies(total: Total, first: Total, seeds: int) -> str:
     change = total.difference
     if abs(change.value) < 5e-5:
         return f"{first.strategy} reached the same"
-    differ = f"{first.strategy} reached {first.test_accuracy.mean:.4f}"
+    differ = f"{first.strategy} reached {first.test_score.mean:.4f}"
     if change.by_chance is None:
         return f"{differ}, and one seed cannot tell that difference from chance"
     if change.deviations is None:
@@ -132,10 +136,10 @@ def share(spread: Spread) -> str:
 
 def totals_head(comparison: Comparison) -> list[str]:
     """Returns the columns of the table of totals."""
-    return ["strategy", *UNITS, f"best {comparison.monitor}", "test accuracy"]
+    return ["strategy", *UNITS, f"best {comparison.monitor}", f"test {comparison.measure}"]
 
 
 def totals_row(total: Total) -> list[str]:
     """Returns a row of the table of totals."""
     costs = [cost(total.costs[unit]) for unit in UNITS]
-    return [total.strategy, *costs, share(total.best), share(total.test_accuracy)]
+    return [total.strategy, *costs, share(total.best), share(total.test_score)]

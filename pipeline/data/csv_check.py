@@ -129,6 +129,8 @@ class _Column:
     remedy: str = "Correct the value, or add it to the column's domain in the schema."
     low: float = -math.inf
     high: float = math.inf
+    # What to do about a value beyond them.
+    remedy_of_range: str = "Correct the value, or the column's domain in the schema."
     seen: bool = field(default=False, init=False)
     typed: bool = field(default=False, init=False)
 
@@ -168,7 +170,7 @@ class _Column:
         else:
             if number < self.low or number > self.high:
                 rule = f"it must be at least {self.low} and at most {self.high}"
-                return rule, "Correct the value, or the column's domain in the schema."
+                return rule, self.remedy_of_range
             if is_int and number == MISSING_INTEGER:
                 rule = "it may not be -2^63, which stands for a missing value in serving_columns"
                 return rule, "Leave the cell empty if it is missing."
@@ -195,11 +197,12 @@ def _columns(path: Path, features: TableFeatures, classes: Sequence[str]) -> dic
     schema = contract.read(path)
     known = {feature.name: feature for feature in schema.feature}
     is_ratio = features.label_over is not None
+    is_number = is_ratio or features.task == "regression"
     for use, names, as_number in (
         ("numeric", features.numeric, True),
         ("bucketized", features.bucketized, True),
         ("categorical", features.categorical, False),
-        ("label", features.labels[:1], is_ratio),
+        ("label", features.labels[:1], is_number),
         ("label_over", features.labels[1:], True),
     ):
         for name in names:
@@ -228,6 +231,9 @@ def _columns(path: Path, features: TableFeatures, classes: Sequence[str]) -> dic
             column.high = domain.max if domain.HasField("max") else column.high
         columns[name] = column
     label = columns[features.label]
+    if features.target == "log" and label.low < 0:
+        label.low = 0.0
+        label.remedy_of_range = "Correct the value, or leave out `target=log`."
     # The model compares texts, and a float has many.
     if classes and not is_ratio and label.type != schema_pb2.FLOAT:
         _check_label_classes(label, tuple(classes), path)

@@ -7,7 +7,7 @@ from pathlib import Path
 import schemas
 from components.image_example_gen.folder import ImageFolder, scan
 from components.image_example_gen.split import SHARES, check_groups
-from trainer_module.config import ImageFeatures, TableFeatures
+from trainer_module.config import ImageFeatures, TableFeatures, is_regression
 from trainer_module.util import files
 from trainer_module.util.checks import require
 
@@ -45,6 +45,8 @@ class Dataset:
 
     folder: Path
     """Folder of images by class, or of CSV files; absolute."""
+    source: Path
+    """What the user knows it by: the table that the CSV files are copied from; else the folder."""
     classes: tuple[str, ...]
     """Class names in the order of the label indices."""
     schema: str
@@ -71,7 +73,7 @@ def resolve(config: RunConfig, output: Path) -> Dataset:
     from . import csv_check
     from . import schema as contract
 
-    folder = _folder(config, output)
+    folder = source = _folder(config, output)
     schema = _written_schema(config, output)
     classes = config.classes
     if isinstance(config.features, ImageFeatures):
@@ -103,18 +105,19 @@ def resolve(config: RunConfig, output: Path) -> Dataset:
         size = _size_of_table(folder, rows)
         folder = copy
     config.forecast(size.most)
-    return Dataset(folder, classes, schema_text(config, classes), size)
+    return Dataset(folder, source, classes, schema_text(config, classes), size)
 
 
 def class_names(config: RunConfig) -> tuple[str, ...]:
     """Returns the class names of a run whose data may lie elsewhere.
 
-    They are those of the config, of a local copy of the data, or of the schema.
+    They are those of the config, of a local copy of the data, or of the schema; a regression has
+    none.
 
     Raises:
         UserError: None of them has any.
     """
-    if config.classes:
+    if config.classes or is_regression(config.features):
         return config.classes
     if config.data is not None and isinstance(config.features, ImageFeatures):
         return scan(config.data.expanduser().resolve()).classes

@@ -1,6 +1,7 @@
 """Inference of a table's columns, label classes and schema from its CSV files."""
 
 import difflib
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,10 @@ from . import dialect as dialects
 MAX_CLASSES = 100
 """Values beyond which a column is no label of classes."""
 
+# Rows for each value from which whole numbers are classes, as AutoGluon infers them.
+_ROWS_PER_CLASS = 20
+# Skewness from which a label has a long tail: that of an exponential distribution is 2.
+_LONG_TAIL = 1.0
 # Numbers with at most this many values are categories, as the number of doors is.
 _FEW_VALUES = 10
 # Rows for each value below which a text is an id or free text.
@@ -31,6 +36,7 @@ _NUMBERS = 0.5
 _LISTED, _SHOWN = 10, 20
 
 Use = Literal["numeric", "categorical", "label", "left out"]
+Task = Literal["classification", "regression"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class Column:
     values: int
     """Number of values that differ, up to a bound."""
     why: str = ""
-    """Why it is left out; empty if it is not."""
+    """Why it is left out, or what to know of a label; else empty."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class Table:
     features: TableFeatures
     """How the columns are used."""
     classes: tuple[str, ...]
-    """Values of the label, sorted; none without a label."""
+    """Values of the label, sorted; none without a label, and for a regression."""
     schema: str
     """TFMD schema as text (.pbtxt)."""
     dialect: str = ""
@@ -79,26 +85,35 @@ def is_table(data: Path) -> bool:
     )
 
 
-def infer(data: Path, label: str | None) -> Table:
+def infer(data: Path, label: str | None, task: Task | None = None) -> Table:
     """Infers how to train on a table, in one pass over its rows.
 
     Whole numbers of few values are categories. Ids, free text, columns of one value, and columns
-    whose values give the label away are left out.
+    whose values give the label away are left out. Labels that are numbers, but for whole ones that
+    repeat, make a regression.
 
     Args:
         data: CSV file, or folder of CSV files with the same header.
         label: Name of the label's column; None if there is none yet.
+        task: What to predict; None infers it from the label.
 
     Raises:
         UserError: A file that cannot be read, no column to learn from, or a label that is not
-            there, has one value, too many, or fractions.
+            there, has one value, or does not fit the task.
     """
     columns = _read(data, label)
     for column in columns.values():
         column.settle()
     rows = max((column.rows for column in columns.values()), default=0)
     require(rows > 0, f"{data}: a table must have rows below its header", rows, "Add data.")
-    classes = _classes(data, columns[label]) if label is not None else ()
+    classes: tuple[str, ...] = ()
+    if label is not None:
+        _check_label(data, columns[label])
+        task = task or columns[label].task
+        if task == "regression":
+            _check_number(data, columns[label])
+        else:
+            classes = _classes(data, columns[label])
     judged = tuple(column.judge(label) for column in columns.values())
     numeric = tuple(column.name for column in judged if column.use == "numeric")
     categorical = tuple(column.name for column in judged if column.use == "categorical")
@@ -108,11 +123,54 @@ def infer(data: Path, label: str | None) -> Table:
         "; ".join(f"{column.name}: {column.why or column.use}" for column in judged[:_LISTED]),
         "Add columns, or name some with `numeric` or `categorical`.",
     )
-    features = TableFeatures(numeric=numeric, categorical=categorical, label=label or "label")
+    features = TableFeatures(
+        numeric=numeric,
+        categorical=categorical,
+        label=label or "label",
+        task=task or "classification",
+    )
     schema = schema_pb2.Schema(feature=[columns[column.name].feature(classes) for column in judged])
     text = text_format.MessageToString(schema, as_utf8=True)
     dialect = str(dialects.detect(csv_check.find_files(data)[0]))
     return Table(judged, rows, features, classes, text, dialect)
+
+
+@dataclass
+class Moments:
+    """Sums of the powers of numbers, for their skewness."""
+
+    count: int = 0
+    first: float = 0.0
+    low: float = math.inf
+    sums: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def add(self, number: float) -> None:
+        """Counts a finite number."""
+        if not math.isfinite(number):
+            return
+        # Around the first one, powers of numbers such as years would lose their digits.
+        self.first = self.first if self.count else number
+        self.low = min(self.low, number)
+        self.count += 1
+        apart = number - self.first
+        one, two, three = self.sums
+        self.sums = one + apart, two + apart**2, three + apart**3
+
+    @property
+    def skewness(self) -> float:
+        """Third standardised moment; 0 where all numbers are equal."""
+        one, two, three = (total / max(self.count, 1) for total in self.sums)
+        variance = two - one**2
+        if variance <= 0:
+            return 0.0
+        return float((three - 3 * one * two + 2 * one**3) / variance**1.5)
+
+    @property
+    def tail(self) -> str:
+        """Advice on a label with a long tail; empty for others."""
+        if self.low < 0 or self.skewness < _LONG_TAIL:
+            return ""
+        return f"long tail (skewness {self.skewness:.1f}): --target log may do better"
 
 
 @dataclass
@@ -133,6 +191,7 @@ class _Column:
     is_overflowing: bool = False
     is_counting: bool = True
     last: float | None = None
+    moments: Moments = field(default_factory=Moments)
 
     def add(self, cell: str, label: str) -> None:
         """Counts a cell."""
@@ -150,6 +209,8 @@ class _Column:
             self.has_fractions = self.has_fractions or isinstance(number, float)
             self.is_counting = self.is_counting and self.last in (None, number - 1)
             self.last = number
+            if self.is_label:
+                self.moments.add(number)
         # A row without a label agrees with any.
         known = self.labels.get(cell, "")
         if cell not in self.labels and len(self.labels) >= _REMEMBERED:
@@ -189,6 +250,16 @@ class _Column:
         """Type of the values in words."""
         return "whole numbers" if self.is_whole else "numbers" if self.is_number else "text"
 
+    @property
+    def task(self) -> Task:
+        """What a model of this label predicts."""
+        values = len(self.labels)
+        repeats = values <= _FEW_VALUES or (
+            values <= MAX_CLASSES and self.present >= _ROWS_PER_CLASS * values
+        )
+        is_class = not self.is_number or (self.is_whole and repeats)
+        return "classification" if is_class else "regression"
+
     def judge(self, label: str | None) -> Column:
         """Returns the column with its use."""
         use, why = self._use(label)
@@ -197,7 +268,7 @@ class _Column:
     def _use(self, label: str | None) -> tuple[Use, str]:
         values = len(self.labels)
         if self.is_label:
-            return "label", ""
+            return "label", self.moments.tail if self.is_number else ""
         if values < 2:
             return "left out", "it has one value" if values else "it is empty"
         if self.is_whole and self.is_counting and values > _FEW_VALUES:
@@ -259,9 +330,8 @@ def _read(data: Path, label: str | None) -> dict[str, _Column]:
     return columns
 
 
-def _classes(data: Path, label: _Column) -> tuple[str, ...]:
-    """Returns the classes of a label, as the model reads its values."""
-    values = len(label.labels)
+def _check_label(data: Path, label: _Column) -> None:
+    """Checks what holds for both tasks."""
     rule = f"{data}: the label {label.name!r} must"
     require(
         label.present * 2 >= label.rows,
@@ -270,22 +340,39 @@ def _classes(data: Path, label: _Column) -> tuple[str, ...]:
         "Name another `label`, or fill it in.",
     )
     require(
-        values >= 2,
+        len(label.labels) >= 2,
         f"{rule} have at least two values",
         next(iter(label.labels), None),
-        "Name another `label`, or add rows of another class.",
+        "Name another `label`, or add rows with other values.",
     )
+
+
+def _check_number(data: Path, label: _Column) -> None:
+    require(
+        label.is_number,
+        f"{data}: the label {label.name!r} of a regression must be a number",
+        label.text,
+        "Correct these cells, or set `task=classification`.",
+    )
+
+
+def _classes(data: Path, label: _Column) -> tuple[str, ...]:
+    """Returns the classes of a label, as the model reads its values."""
+    values = len(label.labels)
+    rule = f"{data}: the label {label.name!r} must"
     require(
         not label.is_number or label.is_whole,
-        f"{rule} be text or whole numbers",
+        f"{rule} be text or whole numbers for a classification",
         next(iter(label.labels)),
-        "Plateau predicts classes, not quantities: write the classes as text.",
+        "Write the classes as text, or set `task=regression` to predict the number.",
     )
     require(
         values <= MAX_CLASSES and values < label.present,
         f"{rule} have at most {MAX_CLASSES} values, and some of them more than once",
         f"{'at least ' if label.is_overflowing else ''}{values:,} in {label.present:,} rows",
-        "Plateau predicts classes, not quantities or ids: name another `label`.",
+        "Name another `label`, or set `task=regression` to predict a number."
+        if label.is_number
+        else "Name another `label`: this is an id or free text.",
     )
     if label.is_whole:
         return tuple(map(str, sorted({int(value) for value in label.labels})))

@@ -17,8 +17,8 @@ from .store import Artifact, Execution, PipelineRun, Records, Scalar
 
 RunState: TypeAlias = Literal["finished", "failed", "interrupted", "running"]
 
-TEST_ACCURACY = "test_accuracy"
-"""Custom property, of any artifact of a run, that holds the accuracy on the test split."""
+TEST_ACCURACY, TEST_R2 = "test_accuracy", "test_r2"
+"""Custom properties, of any artifact of a run, that hold accuracy or R2 on the test split."""
 
 REPORT = "report.html"
 """The page in a TrainingReport's folder."""
@@ -47,7 +47,7 @@ class Run:
     best_value: float | None
     """Its best value."""
     test_accuracy: float | None
-    """Accuracy on the test split."""
+    """Accuracy on the test split; None if not measured, as for a regression."""
     blessed: bool | None
     """Whether the model passed the gates; None if it did not get there."""
     pushed: int | None
@@ -58,6 +58,8 @@ class Run:
     """Number of steps taken from the cache."""
     steps: int
     """Number of steps that began."""
+    test_r2: float | None = None
+    """R2 on the test split of a regression."""
     reason: str = ""
     """Why the model was pushed by hand; empty if it was not."""
 
@@ -197,7 +199,7 @@ def _run(
     properties = {artifact.type: artifact.properties for artifact in outputs}
     history = properties.get("components.TrainingHistory", {})
     best = history.get("best_value")
-    accuracies = (p[TEST_ACCURACY] for p in properties.values() if TEST_ACCURACY in p)
+    merged = {name: value for p in properties.values() for name, value in p.items()}
     pushed = next((v for v in map(versions.pushed_version, outputs) if v is not None), None)
     if by_hand is not None:
         pushed = int(by_hand.properties["pushed_version"])
@@ -215,8 +217,9 @@ def _run(
         data=short_data(properties.get("Examples", {})),
         strategy=_strategy(trained.properties) if trained else "",
         monitor=str(history.get("monitor", "")),
-        best_value=None if best is None else float(best),
-        test_accuracy=next(map(float, accuracies), None),
+        best_value=_float(best),
+        test_accuracy=_float(merged.get(TEST_ACCURACY)),
+        test_r2=_float(merged.get(TEST_R2)),
         blessed=_blessed(properties),
         pushed=pushed,
         served=served is not None and pushed in (served.origin, served.number),
@@ -224,6 +227,10 @@ def _run(
         steps=len(states),
         reason=str(by_hand.properties["reason"]) if by_hand else "",
     )
+
+
+def _float(value: Scalar | None) -> float | None:
+    return None if value is None else float(value)
 
 
 def _has_ended(run: PipelineRun) -> bool:

@@ -170,6 +170,7 @@ def compile_pipeline(
     artifacts = output / "artifacts"
     paths = graph.PipelinePaths(
         data=str(data.folder),
+        source=str(data.source),
         artifacts=str(artifacts),
         pushed=str(output / "pushed"),
         # Every execution has new folders under the pipeline root; this one they share.

@@ -1,5 +1,6 @@
 """Other data than the bundled: a slice of CIFAR-10, the taxi table, a folder of one's own."""
 
+import csv
 import re
 import shutil
 import tarfile
@@ -83,6 +84,50 @@ def test_a_csv_file_and_the_name_of_its_label_are_enough(shared_data, tmp_path):
     )
     assert survivors.status == 3, survivors.out + survivors.err
     assert "each of its values fixes survived" in survivors.out
+
+
+def test_a_number_is_learned_gated_and_predicted(shared_data, tmp_path):
+    """Fuel consumption, whose label has fractions; the same model must answer everywhere."""
+    import tensorflow as tf
+
+    with tarfile.open(shared_data / "tables.tar.gz") as archive:
+        archive.extract("tables/mpg.csv", tmp_path, filter="data")
+    file = tmp_path / "tables" / "mpg.csv"
+    command = ("run", "--data", file, "--label", "mpg", "--max-epochs", 12, "--target", "log")
+    done = plateau(*command, output=tmp_path / "run")
+    assert done.status == 0, done.out + done.err
+    assert re.search(r"^mpg +label .* a number", done.out, re.MULTILINE)
+    assert "lower end of the 95 % interval of r2" in re.sub(r"\s+", " ", done.out)
+    assert float(re.search(r"candidate +\d+ +([\d.]+)", done.out)[1]) > 0.6
+
+    written = tmp_path / "predictions.csv"
+    answered = predict(tmp_path / "run", file, "--file", written)
+    assert answered.status == 0, answered.out + answered.err
+    assert float(re.search(r"r2 +([\d.]+), mean absolute error", answered.out)[1]) > 0.7
+    with file.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    with written.open(newline="") as stream:
+        predicted = [float(row["prediction"]) for row in csv.DictReader(stream)]
+    (pushed,) = done.pushed
+    signature = tf.saved_model.load(str(pushed)).signatures["serving_columns"]
+    inputs = signature.structured_input_signature[1]
+    missing = {tf.float32: "nan", tf.int64: str(-(2**63)), tf.string: ""}
+    kinds = {tf.float32: float, tf.int64: int, tf.string: str}
+    answer = signature(
+        **{
+            name: tf.constant([kinds[s.dtype](r[name] or missing[s.dtype]) for r in rows], s.dtype)
+            for name, s in inputs.items()
+        }
+    )
+    assert answer["prediction"].numpy()[:, 0] == pytest.approx(predicted, rel=1e-5)
+
+    refused = plateau(*command, "--task", "classification", output=tmp_path / "run")
+    assert refused.status == 2
+    assert "set --task regression to predict the number" in refused.err
+    held = plateau(*command, "--max-mae", 0.5, output=tmp_path / "run")
+    assert held.status == 3, held.out + held.err
+    assert re.search(r"mae, all examples is [\d.]+, must be <= 0.5", held.out + held.err)
+    assert held.pushed == done.pushed
 
 
 def test_a_table_of_ones_own(tmp_path):

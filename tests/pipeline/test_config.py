@@ -7,6 +7,8 @@ import pytest
 from pipeline import presets
 from pipeline.config import GateConfig, RunConfig
 from trainer_module.config import ImageFeatures, TableFeatures, TrainConfig
+from trainer_module.schedule.plateau import PlateauConfig
+from trainer_module.schedule.schedule import ScheduleConfig
 from trainer_module.util.checks import UserError
 
 
@@ -30,6 +32,21 @@ def test_train_config_needs_classes() -> None:
 def test_table_without_classes_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="`classes` must name two"):
         image_run(features=TableFeatures(numeric=("a",)), classes=("only",))
+
+
+def test_gates_are_those_of_the_task() -> None:
+    schedule = ScheduleConfig(plateau=PlateauConfig(monitor="val_loss", mode="min"))
+    number = {
+        "features": TableFeatures(numeric=("a",), task="regression"),
+        "schedule": schedule,
+    }
+    assert image_run(**number, gates=GateConfig(max_mae=1.0)).classes == ()
+    with pytest.raises(ValueError, match=r"gates must be those of a regression, got '`min_acc"):
+        image_run(**number, gates=GateConfig(min_accuracy=0.5, max_mae=1.0))
+    with pytest.raises(ValueError, match=r"of a classification, got '`min_r2`, `max_mae`'"):
+        image_run(gates=GateConfig(min_r2=0.5, max_mae=1.0))
+    with pytest.raises(ValueError, match="`monitor` must be one of loss, mae, val_loss, val_mae"):
+        image_run(features=number["features"])
 
 
 def test_group_by_is_an_expression_and_for_images() -> None:

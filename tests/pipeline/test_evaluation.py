@@ -11,9 +11,12 @@ from trainer_module.util import environment
 environment.prepare()
 
 import apache_beam as beam  # noqa: E402
+import numpy as np  # noqa: E402
+import numpy.typing as npt  # noqa: E402
 import tensorflow as tf  # noqa: E402
 import tensorflow_model_analysis as tfma  # noqa: E402
 from scipy.stats import binomtest  # noqa: E402
+from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score  # noqa: E402
 from tfx_bsl.public.tfxio import TFExampleBeamRecord  # noqa: E402
 
 from components.evaluation.results import Evaluation, read  # noqa: E402
@@ -27,6 +30,29 @@ pytestmark = pytest.mark.component
 CLASSES = ("cat", "dog")
 IMAGES = ImageFeatures()
 TABLE = TableFeatures(numeric=("guess",))
+
+
+NUMBERS = TableFeatures(numeric=("guess",), task="regression")
+
+
+class Adding(tf.Module):
+    """Predicts the example's feature `guess` plus a number; the label is the feature `label`."""
+
+    def __init__(self, added: float = 0.0) -> None:
+        super().__init__()
+        self._added = tf.Variable(added)
+
+    def _feature(self, records: tf.Tensor, name: str) -> tf.Tensor:
+        spec = {name: tf.io.FixedLenFeature([1], tf.float32)}
+        return tf.io.parse_example(records, spec)[name]
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def serve(self, records: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"prediction": self._feature(records, "guess") + self._added}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def transform(self, records: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"label_xf": self._feature(records, "label")}
 
 
 class Echo(tf.Module):
@@ -52,7 +78,10 @@ class Echo(tf.Module):
 
 
 def model(folder: Path, shift: int = 0, classes: Sequence[str] = CLASSES) -> str:
-    module = Echo(shift, classes)
+    return saved(folder, Echo(shift, classes))
+
+
+def saved(folder: Path, module: Echo | Adding) -> str:
     tf.saved_model.save(
         module,
         str(folder),
@@ -175,12 +204,16 @@ def test_confusion_matrix_is_there_for_the_report(tmp_path: Path) -> None:
 def test_every_gate_for_models_changes_the_configuration() -> None:
     base = GateConfig(min_accuracy=0.5, min_class_accuracy=0.5, max_accuracy_drop=0.5)
     elsewhere = {"allow_class_change", "max_drift", "max_skew", "max_latency", "max_model_mib"}
-    names = {field.name for field in dataclasses.fields(GateConfig)} - elsewhere
-    texts = {
-        str(evaluation.eval_config(IMAGES, dataclasses.replace(base, **{name: value}), CLASSES))
-        for name, value in {**dict.fromkeys(names, 0.25), "min_class_examples": 3}.items()
-    }
-    assert len(texts | {str(evaluation.eval_config(IMAGES, base, CLASSES))}) == 5
+    numbers = {"min_r2", "max_mae", "max_r2_drop"}
+    names = {field.name for field in dataclasses.fields(GateConfig)} - elsewhere - numbers
+
+    def texts(features: Features, changes: dict[str, Any]) -> set[str]:
+        changed = [dataclasses.replace(base, **{name: v}) for name, v in changes.items()]
+        return {str(evaluation.eval_config(features, each, CLASSES)) for each in [base, *changed]}
+
+    assert len(texts(IMAGES, {**dict.fromkeys(names, 0.25), "min_class_examples": 3})) == 5
+    assert len(texts(NUMBERS, dict.fromkeys(numbers, 0.25))) == 4
+    assert len(texts(NUMBERS, dict.fromkeys(names, 0.25))) == 1
 
 
 def test_a_class_with_too_few_examples_fails(tmp_path: Path) -> None:
@@ -261,7 +294,7 @@ def test_an_accuracy_has_an_interval_and_a_gate_says_whether_it_lies_within(tmp_
     gates = GateConfig(min_accuracy=0.8, max_accuracy_drop=0.5)
     _, found = evaluate(tmp_path, gates, models=[good, bad])
     low, high = binomtest(9, 10).proportion_ci(method="wilson")
-    assert found.candidate.interval == pytest.approx((low, high))
+    assert found.candidate.interval("accuracy") == pytest.approx((low, high))
     reached, drop = found.gates
     assert reached.interval == pytest.approx((low, high))
     assert reached.passed and reached.beyond_interval is False
@@ -333,3 +366,54 @@ def test_without_a_baseline_a_change_of_classes_is_nothing(tmp_path: Path) -> No
     ok, found = evaluate(tmp_path, CHANGE)
     assert ok
     assert found.candidate["crossentropy"] == pytest.approx(0.325, abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def numbers() -> tuple[npt.NDArray[Any], npt.NDArray[Any], list[bytes]]:
+    """Labels, guesses with noise, and examples of them."""
+    random = np.random.default_rng(0)
+    labels = random.normal(20, 5, 200).astype(np.float32)
+    guesses = (labels + random.normal(0, 2, 200)).astype(np.float32)
+    records = []
+    for label, guess in zip(labels, guesses, strict=True):
+        features = {
+            name: tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
+            for name, value in (("label", label), ("guess", guess))
+        }
+        record = tf.train.Example(features=tf.train.Features(feature=features))
+        records.append(record.SerializeToString())
+    return labels, guesses, records
+
+
+@pytest.mark.parametrize(
+    ("gates", "added", "failed"),
+    [
+        (GateConfig(), 0.0, []),
+        # R2 is 0.04 below the baseline's.
+        (GateConfig(), 1.0, ["r2 - baseline's"]),
+        (GateConfig(max_r2_drop=0.1, min_r2=0.7, max_mae=2.0), 1.0, []),
+        (GateConfig(max_r2_drop=9.0, min_r2=0.9), 0.0, ["r2, all examples"]),
+        (GateConfig(max_mae=1.5), 0.0, ["mae, all examples"]),
+        # Worse than the mean of the labels.
+        (GateConfig(max_r2_drop=9.0), 5.0, ["lower end of the 95 % interval of r2"]),
+    ],
+    ids=["good", "drop", "given", "r2", "mae", "mean"],
+)
+def test_a_regression_is_measured_as_by_scikit_learn(
+    tmp_path: Path, numbers: Any, gates: GateConfig, added: float, failed: list[str]
+) -> None:
+    labels, guesses, examples = numbers
+    models = [saved(tmp_path / name, Adding(by)) for name, by in (("new", added), ("old", 0.0))]
+    ok, found = evaluate(tmp_path, gates, NUMBERS, models, examples, classes=())
+    for each, by in ((found.candidate, added), (found.baseline, 0.0)):
+        assert each is not None and each.examples == 200
+        assert list(each.values) == ["r2", "mae", "rmse"]
+        assert each["r2"] == pytest.approx(r2_score(labels, guesses + by), abs=1e-5)
+        assert each["mae"] == pytest.approx(mean_absolute_error(labels, guesses + by), abs=1e-5)
+        squared = mean_squared_error(labels, guesses + by)
+        assert each["rmse"] == pytest.approx(math.sqrt(squared), abs=1e-5)
+        low, high = each.interval("r2") or (0, 0)
+        assert 0.02 < high - low < 0.5 and low < each["r2"] < high
+    assert [gate.rule for gate in found.failed] == failed
+    assert ok == (not failed)
+    assert found.is_regression and found.headline == "r2" and not found.problems

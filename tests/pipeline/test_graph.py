@@ -32,7 +32,7 @@ def run_config(name: str = "digits", **schedule: Any) -> RunConfig:
 
 def nodes(config: RunConfig) -> dict[str, Any]:
     """The compiled nodes by id."""
-    data = Dataset(Path("/data"), config.classes, SCHEMA, SIZE)
+    data = Dataset(Path("/data"), Path("/data"), config.classes, SCHEMA, SIZE)
     ir = local.compile_pipeline(config, data, Path("/out"))
     return {node.pipeline_node.node_info.id: node.pipeline_node for node in ir.nodes}
 

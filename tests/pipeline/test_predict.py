@@ -1,9 +1,12 @@
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
+from sklearn.metrics import mean_absolute_error, r2_score
 
 from pipeline import predict
 from pipeline.predict import Example, PredictConfig, Unreadable, find, images, rows
@@ -15,6 +18,11 @@ INPUTS = {
     "company": Input("company", "string", ""),
     "fare": Input("fare", "float32", None),
 }
+
+
+def served(label: str | None = None, *, is_regression: bool = False) -> Any:
+    """What `rows` reads of a model."""
+    return SimpleNamespace(inputs=INPUTS, label=label, is_regression=is_regression)
 
 
 def table(folder: Path, text: str, name: str = "table.csv", encoding: str = "utf-8") -> Path:
@@ -59,7 +67,7 @@ def test_rows_are_read_by_their_columns(tmp_path: Path, encoding: str, quoted: b
     path = tmp_path / "table.csv"
     with path.open("w", encoding=encoding, newline="") as stream:
         csv.writer(stream, quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL).writerows(cells)
-    first, second = rows([path], INPUTS, "tip")
+    first, second = rows([path], served("tip"))
     assert isinstance(first, Example)
     assert first.inputs == {"miles": 2.0, "hour_of_day": 7, "company": "a, b", "fare": 1.5}
     assert (first.row, first.label) == (2, "yes")
@@ -74,7 +82,7 @@ def test_a_row_that_does_not_fit_is_named_and_passed_over(tmp_path: Path) -> Non
         tmp_path,
         "miles,hour of day,company,fare\n1,2,a,x\n1,2.5,a,1\n1,2,a,\n1,2,a\n1,2,a,4\n",
     )
-    *bad, good = rows([path], INPUTS, None)
+    *bad, good = rows([path], served())
     reasons = [each.reason for each in bad if isinstance(each, Unreadable)]
     assert [each.row for each in bad] == [2, 3, 4, 5]
     for reason, words in zip(
@@ -103,9 +111,9 @@ def test_another_table_is_refused_before_anything_is_read(
     other = tmp_path / "other.csv"
     other.write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        next(rows([good, other], INPUTS, None))
+        next(rows([good, other], served()))
     with pytest.raises(ValueError, match="must hold a CSV file"):
-        next(rows([Path(__file__).parents[1] / "components"], INPUTS, None))
+        next(rows([Path(__file__).parents[1] / "components"], served()))
 
 
 def test_images_are_prepared_as_for_training(tmp_path: Path) -> None:
@@ -136,9 +144,9 @@ def test_predictions_are_written_whole(tmp_path: Path) -> None:
     both = predict.Prediction(example, ("cat", "dog, wild"), (0.75, 0.25))
     for suffix in predict.SUFFIXES:
         config = PredictConfig(tmp_path, (tmp_path,), 2, tmp_path / f"out{suffix}")
-        with predict._writer(config) as write:
+        with predict._writer(config, False) as write:
             write(both)
-        with pytest.raises(KeyboardInterrupt), predict._writer(config):
+        with pytest.raises(KeyboardInterrupt), predict._writer(config, False):
             raise KeyboardInterrupt
     with (tmp_path / "out.csv").open(newline="") as stream:
         (row,) = csv.DictReader(stream)
@@ -149,3 +157,31 @@ def test_predictions_are_written_whole(tmp_path: Path) -> None:
     (line,) = (tmp_path / "out.jsonl").read_text().splitlines()
     assert json.loads(line)["top"][1] == {"class": "dog, wild", "probability": 0.25}
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_numbers_are_written_and_compared_with_their_labels(tmp_path: Path) -> None:
+    path = table(tmp_path, "miles,hour of day,company,fare,tip\n1,2,a,4,1\n1,2,a,4,NA\n1,2,a,4,\n")
+    examples = list(rows([path], served("tip", is_regression=True)))
+    assert [each.label for each in examples if isinstance(each, Example)] == ["1", None, None]
+    for suffix in predict.SUFFIXES:
+        config = PredictConfig(tmp_path, (tmp_path,), 1, tmp_path / f"out{suffix}")
+        with predict._writer(config, True) as write:
+            write(predict.Prediction(Example(path, 2, {}), number=1.5))
+    with (tmp_path / "out.csv").open(newline="") as stream:
+        assert list(csv.DictReader(stream)) == [
+            {"file": str(path), "row": "2", "prediction": "1.5"}
+        ]
+    record = json.loads((tmp_path / "out.jsonl").read_text())
+    assert record == {"file": str(path), "row": 2, "prediction": 1.5}
+
+
+def test_errors_are_those_of_scikit_learn() -> None:
+    labels, numbers = [1.0, 2.0, 4.0, 8.0], [1.5, 1.0, 5.0, 7.0]
+    summary = predict.Summary(Path(), predict.Errors())
+    for label, number in zip(labels, numbers, strict=True):
+        summary.add(predict.Prediction(Example(Path(), 2, {}, str(label)), number=number))
+    summary.add(predict.Prediction(Example(Path(), 2, {}), number=100.0))
+    assert summary.errors is not None
+    assert summary.errors.r2(summary.labelled) == pytest.approx(r2_score(labels, numbers))
+    expected = mean_absolute_error(labels, numbers)
+    assert summary.errors.absolute / summary.labelled == pytest.approx(expected)

@@ -20,6 +20,7 @@ CONFIGS = [
         classes=("a", "b"),
         schedule=ScheduleConfig(strategy="lr_decay", max_batch_size=9, time_budget=1.5),
     ),
+    TrainConfig(TableFeatures(numeric=("x",), task="regression", target="log"), classes=()),
 ]
 
 
@@ -86,6 +87,12 @@ def test_preprocessing_part_changes_with_features_only():
         (lambda: OptimizerConfig(learning_rate=0.0), "`learning_rate` must be above 0 and"),
         (lambda: TrainConfig(ImageFeatures(), ("only",)), "at least two classes"),
         (lambda: TrainConfig(ImageFeatures(), ("a", "a")), "class names must differ"),
+        (lambda: TrainConfig(CONFIGS[2].features, ("a", "b")), "a regression has no `classes`"),
+        (lambda: TableFeatures(numeric=("x",), target="log"), "`target` is for regression"),
+        (
+            lambda: TableFeatures(numeric=("x",), task="regression", label_over="y"),
+            "`label_over` is for classification",
+        ),
     ],
 )
 def test_bad_values_are_named_with_rule_and_remedy(make, message):

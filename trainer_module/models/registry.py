@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 Builder = Callable[[tuple[int, ...], int, NetworkConfig], "keras.Model"]
 """From the shape of an example, such as (height, width, channels) of pixel values 0 to 255, the
-number of classes, and the config, to a model that returns logits [N, num_classes]."""
+number of classes, and the config, to a model that returns logits [N, num_classes]. A regression has
+one, whose output is the standardised number."""
 
 
 def build(input_shape: tuple[int, ...], num_classes: int, config: NetworkConfig) -> "keras.Model":

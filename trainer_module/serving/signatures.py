@@ -11,20 +11,26 @@ import tensorflow_transform as tft
 import schemas
 from schemas import columns
 from trainer_module.config import ImageFeatures, TableFeatures, TrainConfig
-from trainer_module.preprocessing import INPUT, LABEL_INDEX
+from trainer_module.preprocessing import INPUT, LABEL
 from trainer_module.serving.request import bounded, in_parts
 from trainer_module.serving.saved_model import export_model
+from trainer_module.target import Target
 
 EXAMPLES = "examples"
 
 
 def export(
-    model: keras.Model, transform: tft.TFTransformOutput, config: TrainConfig, directory: str
+    model: keras.Model,
+    transform: tft.TFTransformOutput,
+    config: TrainConfig,
+    directory: str,
+    target: Target | None = None,
 ) -> None:
     """Writes a SavedModel that takes raw data.
 
     Signatures, each returning "probabilities" and "logits" (float32 [N, C]), "class" (string
-    [N, 1], the most probable one) and "classes" (string [N, C], the names in column order):
+    [N, 1], the most probable one) and "classes" (string [N, C], the names in column order), or for
+    a regression "prediction" (float32 [N, 1], in the label's unit):
 
     *   serving_default: "examples", string [N], serialized tf.Examples without label;
     *   serving_images (images): "image", string [N], encoded images;
@@ -37,15 +43,16 @@ def export(
     the whole request an error: there is no answer that would be right for it.
 
     Two more take "examples" with labels: transform_features returns what preprocessing makes of
-    them ("x" and "label_xf", int64 [N, 1]), and transform_labels only the latter.
+    them ("x" and "label_xf" [N, 1]), and transform_labels only the latter.
 
-    `schemas.CLASSES_FILE` beside the graph names the classes for who must not run it.
+    `schemas.CLASSES_FILE` beside the graph names task and classes for who must not run it.
 
     Args:
-        model: Model from "x" to logits.
+        model: Model from "x" to logits, or to the standardised number of a regression [N, 1].
         transform: The preprocessing graph.
         config: Config the model was trained with.
         directory: Folder to write.
+        target: Scale of a regression's label; None for classes.
     """
     # Label and file name are no part of a request.
     raw = transform.raw_feature_spec()
@@ -61,12 +68,15 @@ def export(
     def predict(
         request: Mapping[str, tf.Tensor], parse: Callable[[Mapping[str, tf.Tensor]], Any]
     ) -> dict[str, tf.Tensor]:
-        def logits(part: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        def output(part: Mapping[str, tf.Tensor]) -> tf.Tensor:
             x = serving(checked(parse(part)))[INPUT]
-            output = model(_not_empty(x), training=False)[: tf.shape(x)[0]]
-            return tf.cast(output, tf.float32)
+            y = model(_not_empty(x), training=False)[: tf.shape(x)[0]]
+            return tf.cast(y, tf.float32)
 
-        return _outputs(in_parts(logits, request), config.classes)
+        outputs = in_parts(output, request)
+        if target is not None:
+            return {"prediction": target.label(tf.ensure_shape(outputs, [None, 1]))}
+        return _outputs(outputs, config.classes)
 
     def from_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         return predict(
@@ -86,10 +96,10 @@ def export(
 
     def transform_features(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         features = labelled(checked(tf.io.parse_example(examples, raw)))
-        return {name: features[name] for name in (INPUT, LABEL_INDEX)}
+        return {name: features[name] for name in (INPUT, LABEL)}
 
     def transform_labels(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {LABEL_INDEX: transform_features(examples)[LABEL_INDEX]}
+        return {LABEL: transform_features(examples)[LABEL]}
 
     batch = tf.TensorSpec([None], tf.string, name=EXAMPLES)
     endpoints: dict[str, tuple[Callable[..., Any], Any]] = {
@@ -118,7 +128,7 @@ def export(
     if isinstance(config.features, TableFeatures):
         # A label that is made of several columns is in none of them.
         label = config.features.label if config.features.label_over is None else None
-        classes |= {"kind": "table", "label": label}
+        classes |= {"kind": "table", "task": config.features.task, "label": label}
         described = {names[column]: _described(column, spec) for column, spec in inputs.items()}
         _write(f"{directory}/{columns.FILE}", columns.to_json(described))
     _write(f"{directory}/{schemas.CLASSES_FILE}", json.dumps(classes) + "\n")

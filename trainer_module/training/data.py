@@ -12,7 +12,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from trainer_module.config import ImageFeatures
-from trainer_module.preprocessing import INPUT, LABEL_INDEX
+from trainer_module.preprocessing import INPUT, LABEL
 from trainer_module.training.batch import DatasetFactory
 from trainer_module.util.checks import require
 
@@ -31,8 +31,8 @@ class Split(NamedTuple):
     x: npt.NDArray[Any]
     """Model inputs [N, ...]: uint8 images or float32 vectors; a memory map if large."""
 
-    y: npt.NDArray[np.int64]
-    """Label indices, int64 [N]."""
+    y: npt.NDArray[Any]
+    """Labels [N]: indices of classes, int64, or numbers, float32."""
 
 
 def read_split(
@@ -58,7 +58,7 @@ def read_split(
     def preprocess(records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         features = layer(tf.io.parse_example(records, spec))
         x = features[INPUT]
-        return tf.cast(x, tf.uint8) if is_image else x, features[LABEL_INDEX][:, 0]
+        return tf.cast(x, tf.uint8) if is_image else x, features[LABEL][:, 0]
 
     records = tf.data.TFRecordDataset(sorted(files), compression_type="GZIP")
     batches = (
@@ -71,12 +71,13 @@ def read_split(
         .prefetch(1)
     )
     split = _cache(batches.as_numpy_iterator(), cache_mib * 2**20)
-    unknown = int(np.count_nonzero(split.y < 0))
+    is_number = np.issubdtype(split.y.dtype, np.floating)
+    unknown = int(np.count_nonzero(~np.isfinite(split.y) if is_number else split.y < 0))
     require(
         unknown == 0,
-        "every training label must be one of the classes",
+        f"every training label must be {'a number' if is_number else 'one of the classes'}",
         f"{unknown} of {len(split.y)} examples with another label",
-        "Add the missing class to the schema, or take those examples out.",
+        "Take those examples out" + ("." if is_number else ", or add the class to the schema."),
     )
     return split
 
@@ -90,9 +91,9 @@ def records_at_once(sizes: Iterable[int]) -> int:
     return max(min(_READ_BATCH, _READ_BYTES // max(sizes, default=1)), 1)
 
 
-def _cache(batches: Iterable[tuple[npt.NDArray[Any], npt.NDArray[np.int64]]], budget: int) -> Split:
+def _cache(batches: Iterable[tuple[npt.NDArray[Any], npt.NDArray[Any]]], budget: int) -> Split:
     """Writes batches to a file, and loads it into memory if `budget` bytes hold it."""
-    labels: list[npt.NDArray[np.int64]] = []
+    labels: list[npt.NDArray[Any]] = []
     shape: tuple[int, ...] = ()
     dtype: np.dtype[Any] = np.dtype(np.float32)
     # Unlinked when closed; on POSIX a memory map keeps the data until it is garbage.
@@ -160,7 +161,7 @@ def training_factory(split: Split, features: object, seed: int) -> DatasetFactor
         seed: Seed of order and augmentation.
 
     Returns:
-        The factory; each batch is (x [B, ...] of the split's dtype, y int64 [B]).
+        The factory; each batch is (x [B, ...], y [B]), of the split's dtypes.
     """
     gather = _gather(split)
     count = len(split.y)
@@ -192,7 +193,7 @@ def training_factory(split: Split, features: object, seed: int) -> DatasetFactor
 
 
 def evaluation_dataset(split: Split, batch_size: int) -> tf.data.Dataset:
-    """Returns every example of a split once, in order: (x [B, ...], y int64 [B])."""
+    """Returns every example of a split once, in order: (x [B, ...], y [B])."""
     index = tf.data.Dataset.range(len(split.y)).batch(batch_size)
     return _in_parallel(index, _gather(split))
 

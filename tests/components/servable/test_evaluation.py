@@ -21,6 +21,9 @@ SPEC = {
 }
 
 
+ERRORS = ("MeanAbsoluteError", "MeanSquaredError", "RootMeanSquaredError")
+
+
 def write(
     folder: Path,
     specs: list[dict[str, Any]],
@@ -75,7 +78,7 @@ def test_a_model_alone_has_no_name(tmp_path: Path) -> None:
         getattr(module.metrics, name)(**given)
         for module in (keras, tf_keras)
         for name in dir(module.metrics)
-        if name.endswith(("Accuracy", "Crossentropy")) and "TopK" not in name
+        if name in ERRORS or (name.endswith(("Accuracy", "Crossentropy")) and "TopK" not in name)
         if name != "Accuracy"
         for given in ({}, {"name": "mine"})
     ],
@@ -87,8 +90,12 @@ def test_the_metrics_of_keras_are_known(tmp_path: Path, metric: Any) -> None:
     specs = [config_pb2.MetricsSpec(metrics=[config_pb2.MetricConfig(class_name="AUC"), given])]
     values = [("", "", "auc", 0.9), ("", "", metric.name, 0.75)]
     found, asked = evaluation.read(write(tmp_path, [{"label_key": "label"}], values, specs))
-    assert 0.75 in (found.accuracy, found.crossentropy)
     assert asked is not None
+    assert asked.regression == (type(metric).__name__ in ERRORS)
+    if asked.regression:
+        assert [*found.errors.values()] == [0.75]
+        return
+    assert 0.75 in (found.accuracy, found.crossentropy)
     assert asked.binary == type(metric).__name__.startswith("Binary")
 
 
@@ -107,7 +114,7 @@ def test_parameters_of_metrics(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("specs", "metrics", "why"),
     [
-        ([SPEC], [("", "", "auc", 0.9)], "no accuracy or cross-entropy of Keras"),
+        ([SPEC], [("", "", "auc", 0.9)], "no accuracy, cross-entropy or error of Keras"),
         ([{}], [("", "", "accuracy", 0.9)], "names no single label"),
         ([{**SPEC, "example_weight_key": "w"}], [("", "", "accuracy", 0.9)], "weights"),
     ],

@@ -19,7 +19,7 @@ from components import artifacts
 from components.drift_gate.drift import distance
 from components.servable import verdict as servable
 from components.training_report.component import TrainingReport
-from components.training_report.executor import TEST_ACCURACY, ArtifactError, Executor
+from components.training_report.executor import TEST, ArtifactError, Executor
 from pipeline.metadata import runs
 from schemas.images import image_schema_text
 from trainer_module import history
@@ -242,9 +242,9 @@ def test_the_verdict_of_another_component_on_serving(finished: Path, tmp_path: P
 
 
 def test_the_accuracy_is_a_property_of_the_report(finished: Path, tmp_path: Path) -> None:
-    assert TEST_ACCURACY == runs.TEST_ACCURACY
+    assert f"{TEST}accuracy" == runs.TEST_ACCURACY and f"{TEST}r2" == runs.TEST_R2
     _, report = run_for_artifact(tmp_path, given(finished, *REQUIRED))
-    assert report.get_float_custom_property(TEST_ACCURACY) == 0.5
+    assert report.get_float_custom_property(runs.TEST_ACCURACY) == 0.5
 
 
 def test_without_an_accuracy_there_is_no_property(finished: Path, tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_without_an_accuracy_there_is_no_property(finished: Path, tmp_path: Path
     shutil.rmtree(evaluation)
     write_evaluation(evaluation, accuracy="share_right")
     _, report = run_for_artifact(tmp_path, given(tmp_path / "other", *REQUIRED))
-    assert not report.has_custom_property(TEST_ACCURACY)
+    assert not report.has_custom_property(runs.TEST_ACCURACY)
 
 
 def test_examples_of_another_form_are_told(finished: Path, tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ def test_in_a_pipeline_of_somebody_else(finished: Path, tmp_path: Path) -> None:
     )
     store = metadata_store.MetadataStore(connection)
     (stored,) = store.get_artifacts_by_type(artifacts.HtmlReport.TYPE_NAME)
-    assert stored.custom_properties[TEST_ACCURACY].double_value == 0.5
+    assert stored.custom_properties[runs.TEST_ACCURACY].double_value == 0.5
 
 
 @pytest.mark.parametrize("names", [REQUIRED, tuple(KINDS)], ids=["required", "all"])

@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from components.training_report import mistakes
-from components.training_report.mistakes import Mistakes, SavedModelClassifier, UnfitModelError
+from components.training_report.mistakes import Mistakes, SavedModel, UnfitModelError
 from tests.image_kinds import SERVED, shown
 
 CLASSES = ("cat", "dog")
@@ -189,10 +189,10 @@ class Module(tf.Module):
         return {"label_xf": tf.ones_like(records, tf.int64)[:, None]}
 
 
-def saved(module: Module, folder: Path, *names: str) -> SavedModelClassifier:
+def saved(module: Module, folder: Path, *names: str) -> SavedModel:
     functions = {"serving_default": module.serve, "transform_labels": module.labels}
     tf.saved_model.save(module, str(folder), signatures={name: functions[name] for name in names})
-    return SavedModelClassifier(str(folder))
+    return SavedModel(str(folder))
 
 
 def test_a_saved_model_is_asked(tmp_path: Path) -> None:

@@ -290,7 +290,7 @@ def test_intervals_and_classes_at_chance_are_told(
     classes = ((HOSTILE, weak), *evaluated().classes[1:])
     found = dataclasses.replace(evaluated(), classes=classes, gates=(gate,))
     text = Elements(page.page(report(evaluation=found))).text
-    low, high = weak.interval or (0, 0)
+    low, high = weak.interval("accuracy") or (0, 0)
     assert f"[{low:.4f}, {high:.4f}]" in text
     assert "[0.7862, 0.8972] contains the threshold" in text
     assert f"In 1 of 3 classes the accuracy is not above chance, 0.3333: {HOSTILE}." in text

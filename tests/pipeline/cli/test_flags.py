@@ -114,5 +114,5 @@ def test_help_of_few_flags_has_all(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_common_flags_are_flags() -> None:
     names = {name.replace("_", "-") for name in flags.names(RUN)}
     names |= {name.replace("_", "-") for name in flags.names(presets.taxi())}
-    others = {"examples", "strategies", "seeds", "image", "file", "target", "root", "pushed"}
+    others = {"examples", "strategies", "seeds", "image", "file", "root", "pushed"}
     assert help.COMMON - names == {*others, "volume"}

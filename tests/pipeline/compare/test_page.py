@@ -72,7 +72,7 @@ def test_every_number_is_in_a_table_and_nothing_is_loaded() -> None:
     assert all(address.startswith(("#", "data:")) for address in found.addresses)
     for total in made.totals:
         assert comparison_text.cost(total.costs["updates"]) in found.text
-        assert comparison_text.share(total.test_accuracy) in found.text
+        assert comparison_text.share(total.test_score) in found.text
     for run in made.trials:
         assert f"All {len(run.history.epochs)} epochs of {run.strategy}, seed {run.seed}" in (
             found.text

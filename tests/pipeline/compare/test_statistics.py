@@ -59,7 +59,7 @@ def test_totals_are_measured_against_the_first_strategy() -> None:
     assert second.costs["updates"].values == (12, 15)
     assert second.ratios["updates"] == pytest.approx((27 / 60, 12 / 30, 15 / 30))
     assert first.ratios["updates"] == (1, 1, 1)
-    assert first.test_accuracy.deviation == pytest.approx(0.02 / math.sqrt(2))
+    assert first.test_score.deviation == pytest.approx(0.02 / math.sqrt(2))
     assert second.difference.value == pytest.approx(0)
     assert second.difference.by_chance
 

@@ -341,5 +341,5 @@ def test_the_classes_stand_beside_the_graph(request, kind, config):
     _, folder = request.getfixturevalue(kind)
     known = json.loads((Path(folder) / schemas.CLASSES_FILE).read_text())
     # The label of the table is made of two columns.
-    label = {"label": None} if kind == "table" else {}
+    label = {"task": "classification", "label": None} if kind == "table" else {}
     assert known == {"kind": kind, "classes": list(config.classes), **label}

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer_module.config import METRICS
+from trainer_module.config import ImageFeatures, metrics
 from trainer_module.training.batch import pieces
 from trainer_module.training.noise import Measurement, NoiseState, measured
 from trainer_module.training.objective import Objective
@@ -47,7 +47,7 @@ def weights(model):
 
 
 def test_measures_what_the_config_says_the_trainer_measures():
-    assert trained(32, epochs=1)[2].metric_names == METRICS
+    assert trained(32, epochs=1)[2].metric_names == metrics(ImageFeatures())
 
 
 @pytest.mark.parametrize("regularizer", [None, "l2"])
