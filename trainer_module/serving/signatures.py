@@ -123,7 +123,7 @@ def export(
         name: tf.function(function, input_signature=[signature], autograph=False)
         for name, (function, signature) in endpoints.items()
     }
-    export_model(model, directory, signatures, resources=[serving, labelled])
+    export_model(model, directory, signatures, resources=[_held(serving), _held(labelled)])
     classes: dict[str, Any] = {"kind": "images", "classes": config.classes}
     if isinstance(config.features, TableFeatures):
         # A label that is made of several columns is in none of them.
@@ -132,6 +132,19 @@ def export(
         described = {names[column]: _described(column, spec) for column, spec in inputs.items()}
         _write(f"{directory}/{columns.FILE}", columns.to_json(described))
     _write(f"{directory}/{schemas.CLASSES_FILE}", json.dumps(classes) + "\n")
+
+
+def _held(layer: Any) -> tf.Module:
+    """Returns the tables that a layer of TensorFlow Transform holds, without the layer.
+
+    To save the layer itself, Keras 2 would trace it once more, for seconds and nothing.
+    """
+    kind = tf.saved_model.experimental.TrackableResource
+    held = tf.Module()
+    held.resources = [
+        part for part in tf.train.TrackableView(layer).descendants() if isinstance(part, kind)
+    ]
+    return held
 
 
 def _write(path: str, text: str) -> None:
