@@ -9,7 +9,7 @@ from pathlib import Path
 import layout
 import pytest
 
-from runs import ROOT, Done, plateau
+from runs import ROOT
 
 SOURCES = ("components", "pipeline", "schemas", "trainer_module")
 FILES = ("LICENSE", "README.md", "pyproject.toml", "requirements.lock")
@@ -17,8 +17,9 @@ FILES = ("LICENSE", "README.md", "pyproject.toml", "requirements.lock")
 # With `--dist loadfile`, the files that take longest begin first, so that both processes end at
 # about the same time.
 SLOWEST = (
-    *("test_kubeflow.py", "test_own_data.py", "test_tfx_examples.py", "test_notebook.py"),
-    *("test_faults.py", "test_digits.py", "test_beam.py", "test_worker.py", "test_foreign.py"),
+    *("test_kubeflow.py", "test_own_data.py", "test_worker.py", "test_digits.py"),
+    *("test_strategies.py", "test_faults.py", "test_tfx_examples.py", "test_notebook.py"),
+    *("test_beam.py", "test_mariadb.py", "test_foreign.py"),
 )
 
 
@@ -33,12 +34,6 @@ def app(tmp_path_factory):
     folder = layout.build(tmp_path_factory.mktemp("image"))
     compileall.compile_dir(folder, quiet=1)
     return folder
-
-
-@pytest.fixture(scope="session")
-def first(tmp_path_factory) -> Done:
-    """The first run of the digits preset; later runs go on in its folder."""
-    return plateau("run", "digits", output=tmp_path_factory.mktemp("digits") / "run")
 
 
 def uv(line: str, folder: Path, *more: str, **environment: str) -> None:

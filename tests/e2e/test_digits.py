@@ -1,4 +1,4 @@
-"""The digits preset: first run, second run against the first, and what invalidates the cache."""
+"""The digits preset: a first run, later ones in its folder, and the way back."""
 
 import csv
 import json
@@ -16,8 +16,15 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """The first run of the digits preset; later runs go on in its folder."""
+    return plateau("run", "digits", output=tmp_path_factory.mktemp("digits") / "run")
+
+
+@pytest.fixture(scope="module")
 def second(first):
-    return plateau("run", "digits", output=first.output)
+    """The same again, with too little room for the model."""
+    return plateau("run", "digits", "--max-model-mib", 0.01, output=first.output)
 
 
 def test_the_first_run_pushes_a_good_model(first):
@@ -124,7 +131,7 @@ def test_evaluation_saw_the_logits_that_serving_gives(first, tmp_path):
 
 
 def test_the_second_run_uses_the_cache_and_the_first_as_baseline(first, second):
-    assert second.status == 0, second.err
+    assert second.status == 3, second.err
     for name in ("ImageExampleGen", "StatisticsGen", "AnomalyGate", "Transform", "Trainer"):
         assert first.component(name) == "run"
         assert second.component(name) == "cached"
@@ -132,37 +139,29 @@ def test_the_second_run_uses_the_cache_and_the_first_as_baseline(first, second):
     assert second.accuracy("baseline") == first.accuracy()
 
 
-def test_an_edit_of_our_code_trains_again(second, tmp_path):
+def test_a_model_too_big_to_serve_is_not_pushed(first, second):
+    assert "blessed, but not servable" in second.out
+    assert "0.01" in second.out
+    assert len(second.pushed) == 1
+
+
+def test_an_edit_of_our_code_trains_again_and_a_model_below_its_gate_is_not_pushed(
+    second, tmp_path
+):
     for package in ("components", "pipeline", "schemas", "trainer_module"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("*.pyc"))
     edited = tmp_path / "trainer_module" / "training" / "optimizer.py"
     edited.write_text(edited.read_text() + "\n# Edited.\n")
-    done = plateau("run", "digits", output=second.output, sources=tmp_path)
-    assert done.status == 0, done.err
+    before = second.pushed
+    strict = ("--min-accuracy", 0.9999)
+    done = plateau("run", "digits", *strict, output=second.output, sources=tmp_path)
+    assert done.status == 3, done.err
     assert done.component("ImageExampleGen") == "cached"
     assert done.component("Transform") == "run"
-    assert done.component("Trainer") == "run"
-
-
-def test_a_flag_of_the_schedule_trains_again_and_a_model_below_its_gate_is_not_pushed(second):
-    before = second.pushed
-    flags = ("--patience", 1, "--actions", 0, "--min-accuracy", 0.9999)
-    done = plateau("run", "digits", *flags, output=second.output)
-    assert done.status == 3
-    assert done.component("Transform") == "cached"
     assert done.component("Trainer") == "run"
     assert done.pushed == before
     assert "not blessed" in done.out
     assert "0.9999" in done.out
-
-
-def test_a_model_too_big_to_serve_is_not_pushed(second):
-    before = second.pushed
-    done = plateau("run", "digits", "--max-model-mib", 0.01, output=second.output)
-    assert done.status == 3
-    assert done.pushed == before
-    assert "blessed, but not servable" in done.out
-    assert "0.01" in done.out
 
 
 def test_the_commands_of_the_readme_work_on_the_run(first):
@@ -182,3 +181,63 @@ def test_the_commands_of_the_readme_work_on_the_run(first):
             assert (first.output.parent / "predictions.csv").is_file()
     assert first.pushed == served
     assert {words[0] for words in commands} >= {"report", "runs", "predict", "rollback", "bless"}
+
+
+@pytest.fixture(scope="module")
+def other(first):
+    """A run that searches, and pushes another model into the folder of the first."""
+    flags = ("--tune", 2, "--max-epochs", 2, "--min-accuracy", 0, "--min-class-accuracy", 0)
+    done = plateau("run", "digits", *flags, "--max-accuracy-drop", 1, output=first.output)
+    assert done.status == 0, done.out + done.err
+    return done
+
+
+def test_a_flag_of_the_schedule_trains_again(other):
+    assert other.component("Transform") == "cached"
+    assert other.component("Trainer") == "run"
+
+
+def test_the_report_is_there(first):
+    done = plateau("report", output=first.output)
+    assert done.status == 0, done.err
+    page = Path(done.out.strip()).read_text()
+    for shown in ("val_accuracy", "plateau run digits", f"--output {first.output}"):
+        assert shown in page
+
+
+def test_runs_are_listed_with_what_they_reached(first, other):
+    done = plateau("runs", "--json", output=first.output)
+    assert done.status == 0, done.err
+    (folder,) = json.loads(done.out)
+    newest = folder["runs"][0]
+    assert newest["blessed"]
+    assert newest["test_accuracy"] == pytest.approx(other.accuracy(), abs=5e-5)
+    assert newest["strategy"] == "hybrid"
+    assert newest["pushed"] == int(other.pushed[-1].name)
+    shown = plateau("runs", "show", output=first.output)
+    assert shown.status == 0, shown.err
+    assert "input_fingerprint" in shown.out
+
+
+def test_a_search_finds_hyperparameters_that_the_trainer_takes(other):
+    assert "trial  1/2  learning_rate 0.2  batch_size 16" in other.out
+    (found,) = other.files("Tuner", "best_hyperparameters")
+    values = json.loads(Path(found).read_text())["values"]
+    assert f"lr {values['learning_rate']:.3g}" in other.out
+    assert f"batch {values['batch_size']}" in other.out.split("▸ Trainer")[1]
+
+
+def test_an_earlier_model_is_served_again_and_runs_go_on(first, other):
+    before = other.pushed
+    done = plateau("rollback", "--yes", output=first.output)
+    assert done.status == 0, done.err
+    *kept, newest = done.pushed
+    assert kept == before
+    served = (newest / "variables/variables.data-00000-of-00001").read_bytes()
+    past = [path / "variables/variables.data-00000-of-00001" for path in before]
+    assert served in [path.read_bytes() for path in past[:-1]]
+    assert served != past[-1].read_bytes()
+    again = plateau("run", "digits", output=first.output)
+    assert again.status == 0, again.out + again.err
+    assert again.component("Trainer") == "cached"
+    assert again.accuracy("baseline") == other.accuracy()

@@ -18,7 +18,8 @@ from faults import (
     small_disk,
 )
 
-from runs import plateau
+from runs import interrupt, plateau
+from trainer_module.util.preemption import EXIT_STATUS
 
 pytestmark = pytest.mark.e2e
 
@@ -28,18 +29,30 @@ def unbroken(tmp_path_factory):
     return again(tmp_path_factory.mktemp("unbroken") / "run")
 
 
-def test_killed_while_it_trains_and_while_it_pushes_it_comes_to_the_same_model(unbroken, tmp_path):
+def test_ended_while_it_trains_and_killed_while_it_pushes_it_comes_to_the_same_model(
+    unbroken, tmp_path
+):
     output = tmp_path / "run"
-    for component, delay in (("Trainer", 2.0), ("Pusher", 0.01)):
-        assert kill(output, component, delay) is not None
-        assert_pushed_whole(output, unbroken.pushed[0])
+    strikes = [
+        ("epoch 1", signal.SIGTERM, EXIT_STATUS),
+        ("resuming after epoch", signal.SIGKILL, -signal.SIGKILL),
+    ]
+    for after, number, status in strikes:
+        assert interrupt(*ARGS, output=output, after=after, number=number) == status
+        assert not (output / "pushed").exists()
+    assert kill(output, "Pusher", 0.01) is not None
+    assert_pushed_whole(output, unbroken.pushed[0])
     done = again(output)
+    assert done.component("Transform") == "cached"
     assert len(done.pushed) == 1
     assert_same_model(done.pushed[0], unbroken.pushed[0])
     assert_consistent(output, unbroken.output)
 
 
-def test_a_second_run_in_the_same_folder_is_refused_and_the_first_goes_on(unbroken):
+def test_a_second_run_is_refused_and_the_first_makes_again_what_was_deleted(unbroken):
+    lose(unbroken.output, "DriftGate", "drift", shutil.rmtree)
+    (served,) = unbroken.pushed
+    shutil.rmtree(served)
     first = Run(unbroken.output)
     first.reach("ImageExampleGen")
     first.send(signal.SIGSTOP)
@@ -47,16 +60,8 @@ def test_a_second_run_in_the_same_folder_is_refused_and_the_first_goes_on(unbrok
     first.send(signal.SIGCONT)
     assert refused.status == 1
     assert "only one run at a time" in refused.err
-    pushed = unbroken.pushed
-    assert first.end().status == 0
-    assert unbroken.pushed == pushed
-
-
-def test_what_was_deleted_behind_the_cache_is_made_again(unbroken):
-    lose(unbroken.output, "DriftGate", "drift", shutil.rmtree)
-    (served,) = unbroken.pushed
-    shutil.rmtree(served)
-    done = again(unbroken.output)
+    done = first.end()
+    assert done.status == 0, done.out + done.err
     assert done.component("Trainer") == "cached"
     assert done.component("DriftGate") == "run"
     assert done.component("Pusher") == "run"
