@@ -17,6 +17,7 @@ pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(mariadb_server.missing() is not None, reason=str(mariadb_server.missing())),
 ]
+SMALL = ("--max-epochs", 3, "--min-accuracy", 0, "--min-class-accuracy", 0)
 OTHER_MODEL = ("--learning-rate", 0.04, "--max-accuracy-drop", 0.05)
 
 
@@ -38,20 +39,14 @@ def both(server, tmp_path_factory):
     folder = tmp_path_factory.mktemp("team")
 
     def run(name):
-        return plateau("run", "digits", "--metadata", server.url(), output=folder / name)
+        return plateau("run", "digits", *SMALL, "--metadata", server.url(), output=folder / name)
 
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(run, ("ana", "ben")))
 
 
 @pytest.fixture(scope="module")
-def again(both):
-    """A second run of the first folder, which remembers its database; all is said aloud."""
-    return plateau("run", "digits", "--verbose", output=both[0].output)
-
-
-@pytest.fixture(scope="module")
-def broken(both, again, server):
+def broken(both, server):
     """A run of the second folder whose server stops while it trains; status and what was said."""
     output = both[1].output
     process = subprocess.Popen(
@@ -76,6 +71,12 @@ def broken(both, again, server):
     return process.returncode, err
 
 
+@pytest.fixture(scope="module")
+def repeated(broken, both):
+    """The same command, of a folder that remembers its database; all is said aloud."""
+    return plateau("run", "digits", *OTHER_MODEL, "--verbose", output=both[1].output)
+
+
 def listed(output):
     done = plateau("runs", "--json", output=output)
     assert done.status == 0, done.err
@@ -92,14 +93,6 @@ def test_two_runs_at_once_are_both_first_runs(both):
     assert [len(ana), len(ben)] == [1, 1]
     assert ana[0]["name"] != ben[0]["name"]
     assert [ana[0]["pushed"], ben[0]["pushed"]] == [int(d.pushed[0].name) for d in both]
-
-
-def test_the_next_run_finds_what_its_own_folder_made(both, again):
-    assert again.status == 0, again.out + again.err
-    assert again.component("Trainer") == "cached"
-    assert again.accuracy("baseline") == both[0].accuracy()
-    assert [run["state"] for run in listed(again.output)] == ["finished", "finished"]
-    assert len(listed(both[1].output)) == 1
 
 
 def test_a_run_and_its_report_are_found_in_the_database(both):
@@ -123,26 +116,29 @@ def test_a_lost_connection_is_one_sentence_and_the_run_can_be_repeated(broken, b
     assert "run the same command again: it resumes" in sentence
     assert log.startswith("log")
     assert listed(both[1].output)[0]["state"] == "interrupted"
-    done = plateau("run", "digits", *OTHER_MODEL, output=both[1].output)
-    assert done.status == 0, done.out + done.err
-    assert done.component("Transform") == "cached"
-    assert "resuming after epoch" in done.out
-    assert done.accuracy("baseline") == both[1].accuracy()
+
+
+def test_the_next_run_finds_what_its_own_folder_made(repeated, both):
+    assert repeated.status == 0, repeated.out + repeated.err
+    assert repeated.component("Transform") == "cached"
+    assert "resuming after epoch" in repeated.out
+    assert repeated.accuracy("baseline") == both[1].accuracy()
     states = [run["state"] for run in listed(both[1].output)]
     assert states == ["finished", "interrupted", "finished"]
+    assert len(listed(both[0].output)) == 1
 
 
-def test_a_rollback_goes_back_to_the_folders_own_model(broken, both):
+def test_a_rollback_goes_back_to_the_folders_own_model(repeated, both):
     done = plateau("rollback", "--yes", output=both[1].output)
     assert done.status == 0, done.err
     assert listed(both[1].output)[-1]["served"]
     assert len(both[0].pushed) == 1
 
 
-def test_the_password_is_nowhere(server, both, again, broken):
+def test_the_password_is_nowhere(server, both, repeated, broken):
     # What surrounds this part of it would be escaped in one form or another.
     secret = mariadb_server.PASSWORD.split()[0]
-    for done in (*both, again):
+    for done in (*both, repeated):
         assert secret not in done.out + done.err
         files = [path for path in done.output.rglob("*") if path.is_file()]
         assert any(path.suffix == ".log" for path in files)
