@@ -235,7 +235,7 @@ def test_the_next_tfx_is_not_tried_where_its_wheels_cannot_be_loaded(answer, ver
     ldd.write_text(f"#!/bin/sh\necho '{answer}'\n")
     ldd.chmod(0o755)
     done = subprocess.run(
-        ["make", "--silent", "test-next"],
+        ["make", "--silent", "--old-file=.venv/.uv", "test-next"],
         cwd=ROOT,
         env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
         capture_output=True,

@@ -242,9 +242,21 @@ def test_without_a_best_epoch_it_rolls_back_to_the_first_weights():
 MOMENTUM = {"learning_rate": 0.05, "momentum": 0.9}
 
 
+class Ends(Callback):
+    """Calls a function after the last step of each epoch, before it is evaluated."""
+
+    def __init__(self, at_end):
+        self.at_end = at_end
+
+    def on_train_batch_end(self, done, steps):
+        if done == steps:
+            self.at_end()
+
+
 @pytest.mark.parametrize(
     ("restore", "make"),
     [
+        ("none", lambda: keras.optimizers.SGD(**MOMENTUM, use_ema=True, ema_momentum=0.8)),
         ("weights", lambda: keras.optimizers.SGD(**MOMENTUM)),
         ("weights_and_slots", lambda: keras.optimizers.SGD(**MOMENTUM)),
         (
@@ -258,8 +270,11 @@ MOMENTUM = {"learning_rate": 0.05, "momentum": 0.9}
     ],
 )
 def test_restores_at_a_plateau(restore, make):
-    """Right after it, the weights are the best epoch's again, and so are slots or as if new."""
-    weights, slots = [], []
+    """Right after it, the weights are the best epoch's again, and so are slots or as if new.
+
+    With "none" both are those that the last step left, whatever was evaluated instead of them.
+    """
+    weights, slots, left = [], [], []
     config = schedule_config(restore=restore, patience=1, actions=1)
     model, optimizer = model_and_optimizer(make())
     factory = training_factory(TRAINING, ImageFeatures(), 0)
@@ -274,17 +289,24 @@ def test_restores_at_a_plateau(restore, make):
         return factory(batch_size, epoch)
 
     validation = evaluation_dataset(VALIDATION, 16)
-    arguments = {"num_examples": 90, "batch_size": 8}
+    ends = Ends(lambda: left.append((model.get_weights(), values(optimizer))))
+    arguments = {"num_examples": 90, "batch_size": 8, "callbacks": [ends]}
     history = train(model, optimizer, make_dataset, validation, config, **arguments)
     stall = history.decisions[0].epoch
     best = max(r.epoch for r in history.epochs[:stall] if r.best)
     assert best < stall
     # weights[n] are those after n epochs.
-    for a, b in zip(weights[stall], weights[best], strict=True):
+    trained, its_slots = left[stall - 1]
+    wanted = trained if restore == "none" else weights[best]
+    for a, b in zip(weights[stall], wanted, strict=True):
         np.testing.assert_array_equal(a, b)
     new = make()
     new.build(model.trainable_variables)
-    expected = {"weights_and_slots": slots[best], "weights_reset_slots": values(new)}
+    expected = {
+        "none": its_slots,
+        "weights_and_slots": slots[best],
+        "weights_reset_slots": values(new),
+    }
     is_equal = [
         (a == b).all()
         for a, b in zip(slots[stall], expected.get(restore, slots[best]), strict=True)
