@@ -136,21 +136,14 @@ def test_the_scaling_rule_goes_by_the_class_of_the_optimizer(make_optimizer):
     assert callback.forecast != forecast(wanted, TrainingSpec(90, "SGD", 0.0), 0.01, 8)
 
 
-def test_the_forecast_is_known_when_training_starts():
-    _, callback, _ = fit(CONFIGS["batch_increase"])
+@pytest.mark.parametrize("steps_per_execution", [1, 4])
+def test_another_batch_size_is_forecast_and_needs_no_new_trace(steps_per_execution):
+    options = {"steps_per_execution": steps_per_execution, "jit_compile": False}
+    _, callback, loss = fit(CONFIGS["batch_increase"], **options)
     assert [stage.batch_size for stage in callback.forecast] == [8, 16, 24]
     assert {r.batch_size for r in callback.history.epochs} == {8, 16, 24}
     assert callback.history.stop_reason == callback.history.epochs[-1].reason
-
-
-@pytest.mark.parametrize("steps_per_execution", [1, 4])
-def test_another_batch_size_needs_no_new_trace(steps_per_execution):
-    _, callback, loss = fit(
-        CONFIGS["batch_increase"], steps_per_execution=steps_per_execution, jit_compile=False
-    )
-    constant = config(strategy="lr_decay")
-    _, _, usual = fit(constant, steps_per_execution=steps_per_execution, jit_compile=False)
-    assert len({r.batch_size for r in callback.history.epochs}) == 3
+    _, _, usual = fit(config(strategy="lr_decay", max_epochs=2), **options)
     assert loss.traces == usual.traces
 
 
@@ -191,7 +184,7 @@ def test_backup_and_restore_resumes_it(tmp_path, after, before_the_backup):
 
 
 def test_a_new_run_in_the_same_folder_takes_nothing_from_the_old_one(tmp_path):
-    fit(CONFIGS["restore"], directory=tmp_path)
+    fit(config(restore="weights_and_slots", max_epochs=4), directory=tmp_path)
     with pytest.raises(KeyboardInterrupt):
         fit(CONFIGS["restore"], directory=tmp_path, callbacks=[Killed(2)])
     kept = sorted(path.name for path in tmp_path.iterdir())

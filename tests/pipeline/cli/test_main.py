@@ -350,34 +350,6 @@ def test_missing_data_folder_exits_1_and_names_it(
     assert "Traceback" not in text
 
 
-@pytest.mark.parametrize(
-    "args",
-    [
-        ["--help"],
-        ["presets"],
-        ["run", "--help"],
-        ["run", "digits", "--strategy", "x"],
-        ["plan", "cifar10-vgg16", "--examples", "50000"],
-        ["plan", "digits"],
-        ["plan", "taxi"],
-        ["run", "--data", "/nowhere", "--output", "OUT"],
-    ],
-)
-def test_nothing_heavy_is_imported_before_the_data_is_checked(
-    args: list[str], tmp_path: Path
-) -> None:
-    program = (
-        "import sys; from pipeline.cli import main; main.main(sys.argv[1:]); "
-        "heavy = {'tensorflow', 'tfx', 'apache_beam', 'keras'} & set(sys.modules); "
-        "sys.exit(f'imported {heavy}' if heavy else 0)"
-    )
-    args = [str(tmp_path) if arg == "OUT" else arg for arg in args]
-    done = subprocess.run(
-        [sys.executable, "-c", program, *args], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-
-
 def test_the_history_is_read_and_changed_without_tensorflow(two: Any) -> None:
     program = (
         "import sys; from pipeline.cli import main; "

@@ -127,6 +127,16 @@ def test_leaves_the_model_with_the_weights_of_the_best_epoch(whole):
     assert accuracy == pytest.approx(max(r.metrics["val_accuracy"] for r in history.epochs))
 
 
+def test_the_best_epoch_is_kept_though_it_gained_too_little_for_patience():
+    plateau = PlateauConfig(monitor="loss", mode="min", patience=1, min_delta=9.0)
+    model, history = run(ScheduleConfig(plateau=plateau, actions=0))
+    first, best = history.epochs
+    assert history.best == best
+    accuracy = np.mean(model.predict(VALIDATION.x, verbose=0).argmax(1) == VALIDATION.y)
+    assert accuracy == pytest.approx(best.metrics["val_accuracy"])
+    assert accuracy != pytest.approx(first.metrics["val_accuracy"])
+
+
 def test_callbacks_see_every_epoch(whole):
     _, history, recorder = whole
     assert tuple(recorder.records) == history.epochs

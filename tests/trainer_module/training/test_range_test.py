@@ -15,7 +15,7 @@ from trainer_module.util.checks import UserError
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(90, 5)).astype(np.float32)
 Y = (X[:, 0] * X[:, 1] > 0).astype(np.int64)
-CONFIG = ScheduleConfig(plateau=PlateauConfig(patience=2), max_epochs=4)
+CONFIG = ScheduleConfig(plateau=PlateauConfig(patience=2), max_epochs=2)
 
 
 def batches(batch_size, epoch):
@@ -78,7 +78,7 @@ def test_a_run_equals_one_that_is_given_the_rate(micro_batch):
 def test_a_resumed_run_takes_the_rate_that_was_found(tmp_path):
     _, whole = run(find_learning_rate=True)
     with pytest.raises(KeyboardInterrupt):
-        run(Recorder(die_after=2), find_learning_rate=True, directory=tmp_path)
+        run(Recorder(die_after=1), find_learning_rate=True, directory=tmp_path)
     written = (tmp_path / range_test.FILE_NAME).stat().st_mtime_ns
     _, resumed = run(find_learning_rate=True, directory=tmp_path)
     assert (tmp_path / range_test.FILE_NAME).stat().st_mtime_ns == written
