@@ -11,6 +11,7 @@ from trainer_module.config import ImageFeatures
 from trainer_module.schedule.schedule import NonFiniteError
 from trainer_module.training.callbacks import Callback
 from trainer_module.training.data import Split, evaluation_dataset, training_factory
+from trainer_module.training.optimizer import averages
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(120, 5)).astype(np.float32)
@@ -282,7 +283,8 @@ class Ends(Callback):
 def test_restores_at_a_plateau(restore, make):
     """Right after it, the weights are the best epoch's again, and so are slots or as if new.
 
-    With "none" both are those that the last step left, whatever was evaluated instead of them.
+    With "none" both are those that the last step left, and not the averages that were evaluated,
+    with which the model ends.
     """
     weights, slots, left = [], [], []
     config = schedule_config(restore=restore, patience=1, actions=1)
@@ -299,14 +301,18 @@ def test_restores_at_a_plateau(restore, make):
         return factory(batch_size, epoch)
 
     validation = evaluation_dataset(VALIDATION, 16)
-    ends = Ends(lambda: left.append((model.get_weights(), values(optimizer))))
+    ends = Ends(
+        lambda: left.append(
+            (model.get_weights(), values(optimizer), list(map(np.array, averages(optimizer))))
+        )
+    )
     arguments = {"num_examples": 90, "batch_size": 8, "callbacks": [ends]}
     history = train(model, optimizer, make_dataset, validation, config, **arguments)
     stall = history.decisions[0].epoch
     best = max(r.epoch for r in history.epochs[:stall] if r.best)
     assert best < stall
     # weights[n] are those after n epochs.
-    trained, its_slots = left[stall - 1]
+    trained, its_slots, _ = left[stall - 1]
     wanted = trained if restore == "none" else weights[best]
     for a, b in zip(weights[stall], wanted, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -322,6 +328,9 @@ def test_restores_at_a_plateau(restore, make):
         for a, b in zip(slots[stall], expected.get(restore, slots[best]), strict=True)
     ]
     assert all(is_equal) == (restore in expected)
+    if of_best := left[history.best.epoch - 1][-1]:
+        for weight, average in zip(model.trainable_variables, of_best, strict=True):
+            np.testing.assert_array_equal(weight, average)
     # The best epoch is not the last one, and its slots are not new.
     assert any((a != b).any() for a, b in zip(slots[best], values(new), strict=True))
 
