@@ -15,7 +15,7 @@ def fit(recorder: HistoryRecorder, optimizer: keras.optimizers.Optimizer, **give
     random = np.random.default_rng(0)
     x = random.normal(size=(40, 3)).astype("float32")
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
-    model.compile(optimizer, "mse", metrics=["mae"])
+    model.compile(optimizer, "mse", metrics=["mae"], run_eagerly=True)
     options = {"validation_data": (x, x[:, :1]), "epochs": 4, "verbose": 0, **given}
     halve = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2 if epoch else rate)
     return model.fit(x, x[:, :1], batch_size=8, callbacks=[halve, recorder], **options)
@@ -53,7 +53,8 @@ from trainer_module import HistoryRecorder
 
 x = tf.random.normal([40, 3])
 model = tf.keras.Sequential([tf.keras.Input((3,)), tf.keras.layers.Dense(1)])
-model.compile(tf.keras.optimizers.Adam(0.1), "mse")
+# AutoGraph would read the source of Keras 2, for ten seconds.
+model.compile(tf.keras.optimizers.Adam(0.1), "mse", run_eagerly=True)
 recorder = HistoryRecorder(sys.argv[1], batch_size=8)
 model.fit(
     x, x[:, :1], batch_size=8, validation_data=(x, x[:, :1]), callbacks=[recorder], verbose=0

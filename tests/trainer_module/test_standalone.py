@@ -143,7 +143,7 @@ def test_loss_and_metrics_are_those_of_fit(kind, how, column):
     expected = fitted.fit(
         data(y=y)(8, 0), validation_data=data(y=y)(60, 0), epochs=1, verbose=0
     ).history
-    arguments = {"batch_size": 8, "num_examples": len(X)}
+    arguments = {"batch_size": 8, "num_examples": len(X), "steps_per_call": 4}
     schedule = ScheduleConfig(max_epochs=1, plateau=LOSS)
     if how == "arguments":
         model, optimizer = made(), "sgd"
@@ -167,7 +167,7 @@ def test_loss_and_metrics_are_those_of_fit(kind, how, column):
 def test_without_metrics_the_monitor_is_the_validation_loss():
     history = train(
         model_of(1), "sgd", data(y=X[:, 0]), data(y=X[:, 0])(60, 0), ScheduleConfig(max_epochs=3),
-        batch_size=8, loss="mse",
+        batch_size=8, loss="mse", steps_per_call=1,
     )  # fmt: skip
     assert (history.monitor, history.mode) == ("val_loss", "min")
     values = [record.metrics["val_loss"] for record in history.epochs]
@@ -186,7 +186,8 @@ def test_an_error_may_not_be_maximised(name):
 def test_examples_are_counted(drop_remainder, counted):
     make_dataset = data(drop_remainder=drop_remainder)
     plan = ScheduleConfig(plan="batch*3", plateau=PlateauConfig(patience=1), max_epochs=8)
-    history = train(model_of(), "sgd", make_dataset, data()(60, 0), plan, batch_size=16)
+    arguments = {"batch_size": 16, "steps_per_call": 1}
+    history = train(model_of(), "sgd", make_dataset, data()(60, 0), plan, **arguments)
     assert history.config["num_examples"] == counted
     assert history.epochs[0].examples == counted
 
@@ -197,7 +198,7 @@ def test_another_number_of_examples_is_refused(num_examples):
     with pytest.raises(ValueError, match=message):
         train(
             model_of(), "sgd", data(), data()(60, 0), ONE_EPOCH,
-            batch_size=16, num_examples=num_examples,
+            batch_size=16, num_examples=num_examples, steps_per_call=1,
         )  # fmt: skip
 
 
@@ -250,9 +251,10 @@ def test_named_inputs_are_not_matched_by_their_order(extra):
     columns = {name: X[:, i : i + 1] for i, name in enumerate("abc") if extra or name != "a"}
     arguments = ("sgd", data(columns), data(columns)(60, 0), ONE_EPOCH)
     by_name, by_key = keras.Model(list(inputs.values()), output), keras.Model(inputs, output)
-    train(by_name, *arguments, batch_size=8)
+    options = {"batch_size": 8, "steps_per_call": 1}
+    train(by_name, *arguments, **options)
     if extra:
         with pytest.raises(ValueError, match=r"must get those, b, c, got \['a', 'b', 'c'\]"):
-            train(by_key, *arguments, batch_size=8)
+            train(by_key, *arguments, **options)
     else:
-        train(by_key, *arguments, batch_size=8)
+        train(by_key, *arguments, **options)
