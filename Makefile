@@ -30,7 +30,7 @@ test-next: .venv/.uv ## Digits and the unit tests with TFX 1.21, in an environme
 .venv-next/.tested: .venv-next/.installed
 	.venv-next/bin/plateau --version
 	.venv-next/bin/plateau run digits --output runs/next
-	.venv-next/bin/python -m pytest --numprocesses auto -m "not component and not e2e and not torture" tests $(ARGS)
+	.venv-next/bin/python -m pytest --numprocesses auto --dist worksteal -m "not component and not e2e and not torture" tests $(ARGS)
 
 # TFMA 0.52 leaves its configuration out of its public names, where the Evaluator of TFX 1.21
 # looks for it. Packages are copied, so that the cache of uv keeps the file as it is.
@@ -43,7 +43,7 @@ test-next: .venv/.uv ## Digits and the unit tests with TFX 1.21, in an environme
 	@touch $@
 
 unit: install-dev ## Tests that take seconds.
-	$(BIN)/python -m pytest --numprocesses auto -m "not component and not e2e and not torture" tests $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not component and not e2e and not torture" tests $(ARGS)
 
 component: install-dev .venv-kfp/.installed .venv-audit/.installed ## Tests on real Beam, TFMA and TFX: tens of seconds each.
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m component tests $(ARGS)

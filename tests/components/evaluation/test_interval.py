@@ -25,10 +25,12 @@ def test_the_ends_are_the_shares_that_a_score_test_just_accepts(
         )
 
 
-def test_the_wilson_interval_of_a_textbook() -> None:
+def test_the_intervals_of_a_textbook() -> None:
     # Newcombe (1998), Statistics in Medicine 17, 857-872, table I: 15 of 148 and 1 of 29.
     assert interval.wilson(15 / 148, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
     assert interval.wilson(1 / 29, 29) == pytest.approx((0.0061, 0.1718), abs=5e-5)
+    # Newcombe (1998), Statistics in Medicine 17, 873-890, table II, method 10: 9 and 3 of 10.
+    assert interval.difference(0.9, 0.3, 10) == pytest.approx((0.1705, 0.8090), abs=5e-5)
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1), st.floats(0, 1))

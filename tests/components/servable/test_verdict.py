@@ -100,7 +100,7 @@ def test_a_problem_fails_its_rule_alone(rule: str) -> None:
     ("found", "name", "value"),
     [
         (
-            instead(Latency("a", 200, 1.0, 5.01), Latency("b", 50, 1.0, 4.0)),
+            instead(Latency("a", 200, 1.0, 5.01), Latency("b", 50, 1.0, 5.0)),
             "latency",
             "a p50 1.00 ms, p99 5.01 ms",
         ),
