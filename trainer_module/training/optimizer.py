@@ -22,8 +22,10 @@ def build(config: OptimizerConfig) -> keras.optimizers.Optimizer:
             nesterov=config.nesterov,
             weight_decay=config.weight_decay or None,
         )
-    kind = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[config.optimizer]
-    return kind(config.known_rate, weight_decay=config.weight_decay or None)
+    if config.optimizer == "adam":
+        return keras.optimizers.Adam(config.known_rate, weight_decay=config.weight_decay or None)
+    # Keras refuses None for AdamW alone.
+    return keras.optimizers.AdamW(config.known_rate, weight_decay=config.weight_decay)
 
 
 def inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:

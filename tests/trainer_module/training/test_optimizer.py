@@ -5,6 +5,7 @@ from trainer_module.config import OptimizerConfig
 from trainer_module.training.optimizer import build, describe, kind
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.01])
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -13,11 +14,11 @@ from trainer_module.training.optimizer import build, describe, kind
         ("adamw", keras.optimizers.AdamW),
     ],
 )
-def test_builds_what_the_config_says(name, kind):
-    optimizer = build(OptimizerConfig(optimizer=name, learning_rate=0.25, weight_decay=0.01))
+def test_builds_what_the_config_says(name, kind, decay):
+    optimizer = build(OptimizerConfig(optimizer=name, learning_rate=0.25, weight_decay=decay))
     assert type(optimizer) is kind
     assert float(optimizer.learning_rate) == 0.25
-    assert optimizer.weight_decay == 0.01
+    assert (optimizer.weight_decay or 0) == decay
 
 
 def test_sgd_has_its_momentum():
