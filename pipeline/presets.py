@@ -144,7 +144,8 @@ def table(features: TableFeatures, classes: tuple[str, ...], schema: str, rows: 
         classes=classes,
         inferred_schema=schema,
         network=NetworkConfig(model="mlp", dropout=0.2),
-        optimization=OptimizerConfig(learning_rate=0.02),
+        # On small tables as good from 0.0003 to 0.01, where SGD was from 0.001 to 0.01 only.
+        optimization=OptimizerConfig(optimizer="adamw", learning_rate="auto"),
         schedule=ScheduleConfig(
             plateau=PlateauConfig(
                 monitor="val_loss",

@@ -126,6 +126,11 @@ def infer(data: Path, label: str | None, task: Task | None = None) -> Table:
     features = TableFeatures(
         numeric=numeric,
         categorical=categorical,
+        # Each entry is a column of the model's input, for each categorical column.
+        vocabulary_size=min(
+            max((column.values for column in judged if column.use == "categorical"), default=1),
+            TableFeatures.vocabulary_size,
+        ),
         label=label or "label",
         task=task or "classification",
     )

@@ -47,6 +47,7 @@ def test_each_column_gets_a_use_and_a_reason(tmp_path: Path) -> None:
     ]
     assert inferred.features.numeric == ("weight",)
     assert inferred.features.categorical == ("doors", "colour")
+    assert inferred.features.vocabulary_size == len(("2", "3", "4", "5"))
     assert inferred.classes == ("no", "yes")
     assert inferred.columns[2].missing == 40
 
