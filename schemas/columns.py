@@ -10,6 +10,13 @@ from typing import Any, NamedTuple
 FILE = "assets.extra/columns.json"
 """Below the SavedModel: input names with their columns. Loaders leave that folder alone."""
 
+DATE = (
+    r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    r"([T ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]+)?)?(Z|[+-][0-9]{2}:?[0-9]{2})?)?"
+)
+"""Expression of a date of ISO 8601, such as 2026-01-31 or 2026-01-31T18:30:00Z, for RE2 and `re`. A
+time zone is not converted."""
+
 MISSING_INTEGER = -(2**63)
 """What stands for a missing integer: tensors of integers have no NaN."""
 

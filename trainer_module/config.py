@@ -43,6 +43,9 @@ class TableFeatures:
     """Columns cut into `buckets` quantiles, each one-hot."""
     categorical: tuple[str, ...] = ()
     """Columns (text or integers) looked up in a vocabulary, each one-hot."""
+    dates: tuple[str, ...] = ()
+    """Columns of dates, as in 2026-01-31 or 2026-01-31T18:30:00 (ISO 8601), each of which becomes
+    the day, scaled, and month, weekday and time of day as points on circles."""
     # Buckets and vocabulary are columns of the model's input, for each column of the table.
     buckets: Annotated[int, Interval(ge=2, le=1000)] = 10
     """Quantiles a bucketized column is cut into."""
@@ -67,7 +70,7 @@ class TableFeatures:
             bool(self.inputs),
             "a table must have at least one feature column",
             (),
-            "Name some as `numeric`, `bucketized` or `categorical`.",
+            "Name some as `numeric`, `bucketized`, `categorical` or `dates`.",
         )
         if self.task == "classification":
             require(
@@ -87,7 +90,8 @@ class TableFeatures:
     @property
     def inputs(self) -> tuple[str, ...]:
         """The columns that the model's input is made of, each once."""
-        return tuple(dict.fromkeys((*self.numeric, *self.bucketized, *self.categorical)))
+        names = (*self.numeric, *self.bucketized, *self.categorical, *self.dates)
+        return tuple(dict.fromkeys(names))
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ TFX reloads this module by its dotted name: it holds functions only.
 """
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ import tensorflow_transform as tft
 import schemas
 from schemas import parameter
 from trainer_module.config import ImageFeatures, TableFeatures, TrainConfig, is_regression
-from trainer_module.serving import decoding
+from trainer_module.serving import dates, decoding
 
 INPUT = "x"
 LABEL = "label_xf"
@@ -115,7 +116,21 @@ def _table(inputs: Mapping[str, Any], features: TableFeatures) -> tf.Tensor:
             column, top_k=features.vocabulary_size, num_oov_buckets=1
         )
         parts.append(tf.one_hot(index, features.vocabulary_size + 1))
+    for name in features.dates:
+        parts.append(_date(_column(inputs[name], "")))
     return tf.concat(parts, axis=1)
+
+
+def _date(texts: tf.Tensor) -> tf.Tensor:
+    """Returns a date's day, scaled, month, weekday and time on circles, and whether it is known."""
+    date = dates.parse(texts)
+    day, month = tf.cast(date.day, tf.float32), tf.cast(date.month, tf.float32)
+    # 1970-01-01 was a Thursday.
+    turns = tf.stack([(month - 1) / 12, (day + 3) % 7 / 7, date.time], axis=1) * (2 * math.pi)
+    scaled = tft.scale_to_z_score(tf.where(date.known, day + date.time, float("nan")))
+    columns = tf.concat([scaled[:, None], tf.sin(turns), tf.cos(turns)], axis=1)
+    known = date.known[:, None]
+    return tf.concat([tf.where(known, columns, 0.0), tf.cast(known, tf.float32)], axis=1)
 
 
 def _numeric(values: Any) -> tuple[tf.Tensor, tf.Tensor]:

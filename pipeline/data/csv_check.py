@@ -10,16 +10,18 @@ import contextlib
 import csv
 import math
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from schemas.columns import MISSING_INTEGER
+from schemas.columns import DATE, MISSING_INTEGER
 from trainer_module.config import TableFeatures
 from trainer_module.util.checks import UserError, require
 from trainer_module.util.text import listed
@@ -31,6 +33,7 @@ _INT64 = range(-(2**63), 2**63)
 # Special in the pattern by which CsvExampleGen looks for files.
 _WILD = frozenset("*?[]\\")
 # What CsvExampleGen takes for parts of a header.
+_DATE = re.compile(DATE)
 _UNNAMED = frozenset(',"\r\n')
 _LISTED = 20
 
@@ -133,6 +136,7 @@ class _Column:
     remedy_of_range: str = "Correct the value, or the column's domain in the schema."
     seen: bool = field(default=False, init=False)
     typed: bool = field(default=False, init=False)
+    is_date: bool = field(default=False, init=False)
 
     def is_missing(self, cell: str) -> bool:
         """Returns whether a cell gives no label."""
@@ -164,6 +168,9 @@ class _Column:
         is_int = self.type == schema_pb2.INT
         if self.type == schema_pb2.BYTES:
             self.typed = self.typed or number is None
+            if self.is_date and not is_date(cell):
+                rule = "it must be a date such as 2026-01-31 or 2026-01-31T18:30:00"
+                return rule, "Correct the value, or empty the cell if it is missing."
         elif number is None or (is_int and not isinstance(number, int)):
             kind = "a whole number of 64 bits, in digits 0 to 9" if is_int else "a number"
             return f"it must be {kind}", "Correct the value, or the column's type in the schema."
@@ -202,6 +209,7 @@ def _columns(path: Path, features: TableFeatures, classes: Sequence[str]) -> dic
         ("numeric", features.numeric, True),
         ("bucketized", features.bucketized, True),
         ("categorical", features.categorical, False),
+        ("dates", features.dates, False),
         ("label", features.labels[:1], is_number),
         ("label_over", features.labels[1:], True),
     ):
@@ -223,6 +231,13 @@ def _columns(path: Path, features: TableFeatures, classes: Sequence[str]) -> dic
         feature = known[name]
         required = feature.presence.min_fraction >= 1 or feature.HasField("shape")
         column = _Column(name, feature.type, required, name in features.labels, ())
+        column.is_date = name in features.dates
+        require(
+            not column.is_date or feature.type == schema_pb2.BYTES,
+            "`dates` must name columns of text",
+            name,
+            f"In the schema {path.name} it is a number: move it to `numeric`.",
+        )
         # Where some values may lie outside the domain, no single row is wrong.
         if feature.distribution_constraints.min_domain_mass >= 1:
             column.values = contract.values(schema, feature)
@@ -386,6 +401,18 @@ def _writer(file: Path | None) -> Iterator[Callable[[list[str]], object]]:
         for block in iter(lambda: content.read(2**20), b""):
             checksum = zlib.crc32(block, checksum)
     os.utime(file, (checksum, checksum))
+
+
+def is_date(cell: str) -> bool:
+    """Returns whether a cell is a date as the model reads it."""
+    if not _DATE.fullmatch(cell):
+        return False
+    try:
+        date.fromisoformat(cell[:10])
+    # The 31st of February.
+    except ValueError:
+        return False
+    return True
 
 
 def parse_number(cell: str) -> int | float | None:

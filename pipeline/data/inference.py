@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -34,8 +35,13 @@ _REMEMBERED = 100_000
 # Share of numbers from which other cells stand for missing ones, such as NA.
 _NUMBERS = 0.5
 _LISTED, _SHOWN = 10, 20
+# Days and months in another order, or without leading zeros.
+_OTHER_DATE = re.compile(
+    r"([0-9]{4}([./-])[0-9]{1,2}\2[0-9]{1,2}|[0-9]{1,2}([./-])[0-9]{1,2}\3([0-9]{4}|[0-9]{2}))"
+    r"([T ][0-9].*)?"
+)
 
-Use = Literal["numeric", "categorical", "label", "left out"]
+Use = Literal["numeric", "categorical", "date", "label", "left out"]
 Task = Literal["classification", "regression"]
 
 
@@ -117,8 +123,9 @@ def infer(data: Path, label: str | None, task: Task | None = None) -> Table:
     judged = tuple(column.judge(label) for column in columns.values())
     numeric = tuple(column.name for column in judged if column.use == "numeric")
     categorical = tuple(column.name for column in judged if column.use == "categorical")
+    dates = tuple(column.name for column in judged if column.use == "date")
     require(
-        bool(numeric or categorical),
+        bool(numeric or categorical or dates),
         f"{data}: some column must be of use to predict the label",
         "; ".join(f"{column.name}: {column.why or column.use}" for column in judged[:_LISTED]),
         "Add columns, or name some with `numeric` or `categorical`.",
@@ -126,6 +133,7 @@ def infer(data: Path, label: str | None, task: Task | None = None) -> Table:
     features = TableFeatures(
         numeric=numeric,
         categorical=categorical,
+        dates=dates,
         # Each entry is a column of the model's input, for each categorical column.
         vocabulary_size=min(
             max((column.values for column in judged if column.use == "categorical"), default=1),
@@ -191,6 +199,7 @@ class _Column:
     numbers: int = 0
     has_fractions: bool = False
     text: str = ""
+    dates: int = 0
     # Each value with the label of its rows: empty where they have none, None where they differ.
     labels: dict[str, str | None] = field(default_factory=dict)
     is_overflowing: bool = False
@@ -208,7 +217,10 @@ class _Column:
         if cell.strip() in dialects.MISSING:
             self.words += 1
         elif number is None:
-            self.text = self.text or cell
+            is_date = csv_check.is_date(cell)
+            self.dates += is_date
+            if not is_date:
+                self.text = self.text or cell
         else:
             self.numbers += 1
             self.has_fractions = self.has_fractions or isinstance(number, float)
@@ -285,6 +297,10 @@ class _Column:
             return "numeric", ""
         if not self.is_number and self.numbers > _NUMBERS * self.present:
             return "left out", f"numbers, but for cells such as {self.text[:_SHOWN]!r}: empty them"
+        if self.dates == self.present:
+            return "date", ""
+        if not self.is_number and _OTHER_DATE.fullmatch(self.text):
+            return "left out", f"dates such as {self.text[:_SHOWN]!r}: write them as 2026-01-31"
         if not self.is_number and (self.is_overflowing or self.present < _ROWS_PER_VALUE * values):
             return "left out", "an id or free text: most values occur once or twice"
         return "categorical", ""

@@ -308,6 +308,16 @@ def test_rows_without_a_label_are_named_at_once_or_left_out(tmp_path: Path) -> N
         check_used(tmp_path, "x,n,label\n1.5,one,\n2.5,1,no\n", on_missing_label="skip")
 
 
+@pytest.mark.parametrize("cell", ["31.01.2026", "2026-02-29", "2026-01-31 25:00", "soon"])
+def test_a_date_that_is_none_is_named(tmp_path: Path, cell: str) -> None:
+    (tmp_path / "a.csv").write_text(f"day,label\n2026-01-31,x\n,y\n{cell},x\n")
+    schema = tmp_path / "schema.pbtxt"
+    schema.write_text('feature { name: "day" type: BYTES } feature { name: "label" type: BYTES }')
+    features = TableFeatures(dates=("day",))
+    with pytest.raises(UserError, match=r"row 4, column 'day': it must be a date such as"):
+        check_table(tmp_path, schema, features, ("x", "y"))
+
+
 def test_the_integer_that_is_missing_where_the_model_is_served(tmp_path: Path) -> None:
     schema = 'feature { name: "n" type: INT } feature { name: "label" type: BYTES }'
     table = "n,label\n{},no\n2,yes\n"

@@ -160,6 +160,26 @@ def test_a_long_tail_of_the_label_is_said(tmp_path: Path) -> None:
     assert label.why == ""
 
 
+@pytest.mark.parametrize(
+    ("cells", "use", "why"),
+    [
+        (["2026-01-31", "2026-02-01 18:30"], "date", ""),
+        (["2026-01-31", "2025-01-31", ""], "date", ""),
+        (["2026-02-30", "2026-01-31"], "left out", "dates such as '2026-02-30': write them as"),
+        (["31.01.2026", "01.02.2026"], "left out", "dates such as '"),
+        (["1/31/26", "2/1/26"], "left out", "dates such as '"),
+        (["3.5.1 beta", "3.5.2"], "categorical", ""),
+    ],
+)
+def test_dates(tmp_path: Path, cells: list[str], use: str, why: str) -> None:
+    draw = random.Random(0)
+    lines = [f"{draw.choice(cells)},{n % 7}.5,{'ab'[n % 2]}" for n in range(60)]
+    inferred = infer(tmp_path, "\n".join(["day,x,label", *lines, ""]))
+    assert inferred.columns[0].use == use
+    assert inferred.columns[0].why.startswith(why)
+    assert inferred.features.dates == (("day",) if use == "date" else ())
+
+
 def test_a_table_of_nothing_to_learn_from(tmp_path: Path) -> None:
     rows = [f"{n},{'ab'[n % 2]}" for n in range(40)]
     with pytest.raises(UserError, match=r"some column must be of use.*id: it counts the rows"):
