@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from trainer_module.config import (
@@ -31,7 +32,7 @@ class Preset(NamedTuple):
 
 
 def images() -> RunConfig:
-    """Your own images: one subfolder a class, resized to 64 x 64, colour."""
+    """Your own images: one subfolder a class; size, colour and batch are taken from them."""
     return RunConfig(
         name="images",
         features=ImageFeatures(height=64, width=64, channels=3, augment=("flip",)),
@@ -39,6 +40,18 @@ def images() -> RunConfig:
         optimization=OptimizerConfig(learning_rate=0.02),
         schedule=ScheduleConfig(plateau=PlateauConfig(patience=4), max_epochs=60),
         loop=LoopConfig(batch_size=32),
+    )
+
+
+def of_images(features: ImageFeatures, count: int) -> RunConfig:
+    """Returns the preset `images` for `count` images, as `data.images` describes them."""
+    config = images()
+    # Of larger images, a step of the whole network takes a CPU a second.
+    is_small = max(features.height, features.width) <= 64
+    network = replace(config.network, width_multiplier=1.0 if is_small else 0.5)
+    batch_size = 2 ** round(math.log2(min(max(count / 128, 8), 64)))
+    return replace(
+        config, features=features, network=network, loop=replace(config.loop, batch_size=batch_size)
     )
 
 

@@ -180,6 +180,9 @@ class LoopConfig:
     # Each step of a call is a part of the traced graph.
     steps_per_call: Annotated[int, Interval(ge=1, le=256)] = 8
     """Training steps run by one call of the traced function."""
+    class_weight: Literal["none", "balanced"] = "none"
+    """balanced gives each class the same weight in the training loss, however many examples it has;
+    validation is not weighted."""
     seed: Annotated[int, Ge(0)] = 0
     """Seed of weights, shuffling and augmentation."""
     deterministic: bool = True
@@ -218,6 +221,12 @@ class TrainConfig:
                 "a regression has no `classes`",
                 self.classes,
                 "Leave them out, or set `task=classification`.",
+            )
+            require(
+                self.loop.class_weight == "none",
+                "`class_weight` is for classification",
+                self.loop.class_weight,
+                "Leave it out: a regression has no classes.",
             )
         else:
             require(

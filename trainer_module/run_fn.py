@@ -183,6 +183,7 @@ def fit_and_export(
         find_learning_rate=config.optimization.learning_rate == "auto",
         steps_per_call=config.loop.steps_per_call,
         **_objective(target),
+        class_weight=_class_weight(config, training),
         directory=folder,
         description={
             "precision": chosen,
@@ -230,6 +231,7 @@ def tuner_fn(fn_args: "FnArgs") -> "TunerFnResult":
             micro_batch=trial_config.loop.micro_batch,
             steps_per_call=trial_config.loop.steps_per_call,
             **_objective(_target(config, training)),
+            class_weight=_class_weight(config, training),
             verbose=False,
         )
         return (record.best or record.epochs[-1]).metrics[record.monitor]
@@ -249,6 +251,20 @@ def _build(config: TrainConfig, training: Split) -> tuple[keras.Model, keras.opt
     outputs = len(config.classes) or 1
     model = registry.build(training.x.shape[1:], outputs, config.network)
     return model, optimizer.build(config.optimization)
+
+
+def _class_weight(config: TrainConfig, training: Split) -> dict[int, float] | None:
+    """Returns the weight of each class's examples, whose mean over the examples is 1.
+
+    It is that of scikit-learn's `class_weight="balanced"`: examples / (classes x those of the
+    class).
+    """
+    if config.loop.class_weight == "none":
+        return None
+    counts = np.bincount(training.y, minlength=len(config.classes))
+    known = counts > 0
+    weights = len(training.y) / (known.sum() * np.maximum(counts, 1))
+    return {index: float(weight) for index, weight in enumerate(weights)}
 
 
 def _target(config: TrainConfig, training: Split) -> Target | None:

@@ -23,6 +23,8 @@ SHARED_ACCURACY = "accuracy_shared_classes"
 SHARED_EXAMPLES = "examples_shared_classes"
 
 _PREDICTED_NOTHING = -1
+# Of the largest class, a rare one has at most a fifth; and it is much weaker by a tenth.
+_RARE, _MUCH_WEAKER = 5, 0.1
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,18 @@ class Evaluation:
             (name, metrics)
             for name, metrics in self.classes
             if metrics.values.get(ACCURACY, math.inf) <= self.chance
+        )
+
+    @property
+    def neglected(self) -> tuple[tuple[str, SliceMetrics], ...]:
+        """Rare classes in which the trained model is much weaker than over all examples."""
+        counts = [metrics.examples or 0 for _, metrics in self.classes]
+        overall = self.candidate.values.get(ACCURACY, math.nan)
+        return tuple(
+            (name, metrics)
+            for name, metrics in self.classes
+            if (metrics.examples or 0) * _RARE <= max(counts)
+            and metrics.values.get(ACCURACY, math.inf) <= overall - _MUCH_WEAKER
         )
 
     @property

@@ -8,8 +8,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
+from trainer_module.util.checks import UserError
+
 if TYPE_CHECKING:
     from ..config import RunConfig
+    from ..data.images import Look
     from ..data.inference import Table
 
 T = TypeVar("T")
@@ -33,6 +36,8 @@ class Arguments:
     """Config whose fields are the flags; None before `read`."""
     table: "Table | None" = None
     """What was inferred from a user's own table; None for other data."""
+    look: "Look | None" = None
+    """What a user's own images look like; None for other data."""
     complete: bool = False
     """Whether the flags have been read: an error after that is none of usage."""
 
@@ -83,6 +88,8 @@ class Arguments:
         if self.table is not None:
             table = self.table
             run_config = presets.table(table.features, table.classes, table.schema, table.rows)
+        elif name == presets.DEFAULT and (look := _look(rest)):
+            self.look, run_config = look, presets.of_images(look.features, look.count)
         config = self._read(
             default(run_config),
             rest,
@@ -119,28 +126,50 @@ class Arguments:
         return config
 
 
-def _table(words: list[str]) -> "Table | None":
-    """Returns what can be inferred from the table that --data names; None if it names none."""
+def _known(words: list[str]) -> argparse.Namespace | None:
+    """Returns --data, --label and --task; None without a path of data."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--label")
     parser.add_argument("--task")
     try:
         known, _ = parser.parse_known_args(words)
-        data = known.data.expanduser() if known.data is not None else None
+        if known.data is None:
+            return None
+        known.data = known.data.expanduser()
     # The flags are read again, with better words.
     except (argparse.ArgumentError, RuntimeError):
         return None
-    if data is None:
+    return known
+
+
+def _look(words: list[str]) -> "Look | None":
+    """Returns what the images that --data names look like; None if it names none."""
+    known = _known(words)
+    if known is None:
+        return None
+    from ..data import images
+
+    try:
+        return images.look(known.data)
+    # The run reads the folder again, and says what is wrong with it.
+    except (UserError, OSError):
+        return None
+
+
+def _table(words: list[str]) -> "Table | None":
+    """Returns what can be inferred from the table that --data names; None if it names none."""
+    known = _known(words)
+    if known is None:
         return None
     from ..data import csv_check, inference
 
-    if not inference.is_table(data):
+    if not inference.is_table(known.data):
         return None
     if known.label is None:
-        names = ", ".join(csv_check.header(data))
+        names = ", ".join(csv_check.header(known.data))
         raise UsageError(
             f"a table needs the name of the column to predict. Add --label, with one of {names}."
         )
     task = known.task if known.task in get_args(inference.Task) else None
-    return inference.infer(data, known.label, task)
+    return inference.infer(known.data, known.label, task)

@@ -74,7 +74,7 @@ def _gates(gates: tuple[Check, ...]) -> Table:
     return listing
 
 
-def _warnings(evaluation: Evaluation) -> list[str]:
+def _warnings(evaluation: Evaluation, is_weighted: bool) -> list[str]:
     """Returns what a person should know although no gate may check it."""
     lines = [
         f"class {name}: accuracy {metrics[ACCURACY]:.4f} is not above chance, "
@@ -84,6 +84,9 @@ def _warnings(evaluation: Evaluation) -> list[str]:
     more = len(evaluation.at_chance) - WORST
     if more > 0:
         lines.append(f"{count(more, 'more class', 'es')} not above chance")
+    if evaluation.neglected and not is_weighted:
+        names = ", ".join(name for name, _ in evaluation.neglected[:WORST])
+        lines.append(f"{names}: rare, and often taken for others; try --class-weight balanced")
     lines += [gate.note for gate in evaluation.gates if gate.is_change and gate.note]
     if evaluation.unseen:
         more = len(evaluation.unseen) - WORST
@@ -95,7 +98,7 @@ def _warnings(evaluation: Evaluation) -> list[str]:
 def _verdict(result: RunResult) -> Text:
     evaluation = result.evaluation
     text = Text()
-    for line in _warnings(evaluation):
+    for line in _warnings(evaluation, result.is_weighted):
         text.append(f"warning: {line}\n", "yellow")
     problems: tuple[str, ...] = ()
     if result.blessed and not result.unservable:

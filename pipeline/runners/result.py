@@ -56,6 +56,8 @@ class RunResult:
     """Their numbers by suffix, in words."""
     unlabelled_rows: int = 0
     """Rows of a table left out because they have no label."""
+    is_weighted: bool = False
+    """Whether the classes were weighted in training."""
 
 
 def read_run(
@@ -86,6 +88,7 @@ def read_run(
         report=Path(outputs["TrainingReport"]["report"].uri) / REPORT,
         log=log,
         seconds=seconds,
+        is_weighted=config.loop.class_weight != "none",
         left_out_suffixes=str(examples.get("left_out_suffixes", "")),
         **{name: int(examples.get(name, 0)) for name in counts},
     )

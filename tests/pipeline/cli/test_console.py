@@ -1,6 +1,7 @@
 import dataclasses
 import io
 import json
+import re
 from datetime import datetime
 from pathlib import Path
 
@@ -49,6 +50,24 @@ def test_tables_fit_and_paths_stay_whole(width: int) -> None:
     assert all(len(line) <= width for line in text.splitlines() if str(FOLDER) not in line)
     assert "baseline (last blessed)" in text
     assert "LatestBlessedModel" in text
+
+
+def test_a_regression_is_shown_by_its_errors() -> None:
+    metrics = SliceMetrics(51, {"r2": 0.8428, "mae": 2.24, "rmse": 2.95}, {"r2": (0.743, 0.942)})
+    text = shown(80, evaluation=Evaluation(metrics, None, (), ()))
+    assert re.search(r"examples +r2 +interval +mae +rmse", text)
+    assert re.search(r"candidate +51 +0\.8428 +0\.743-0\.942 +2\.2400 +2\.9500", text)
+
+
+def test_rare_classes_that_are_neglected_are_named_unless_weighted() -> None:
+    classes = tuple(
+        (name, SliceMetrics(examples, {"accuracy": accuracy}))
+        for name, examples, accuracy in (("owl", 10, 0.5), ("cat", 90, 0.95), ("dog", 18, 0.9))
+    )
+    whole = SliceMetrics(118, {"accuracy": 0.9})
+    evaluation = Evaluation(whole, None, classes, ())
+    assert "warning: owl: rare, and often" in shown(80, evaluation=evaluation)
+    assert "rare" not in shown(80, evaluation=evaluation, is_weighted=True)
 
 
 def test_images_left_out_are_counted() -> None:

@@ -1,0 +1,89 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline import presets
+from pipeline.data import images
+
+
+def save(folder: Path, size: tuple[int, int], count: int = 4, **changes: object) -> Path:
+    """Images of noise in two classes; `mode`, `suffix` and `orientation` may change."""
+    random = np.random.default_rng(0)
+    for name in changes.get("classes", ("cat", "dog")):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            pixels = random.integers(0, 255, (size[1], size[0], 3), np.uint8)
+            if changes.get("grey"):
+                pixels = np.repeat(pixels[..., :1], 3, axis=2)
+            image = Image.fromarray(pixels).convert(str(changes.get("mode", "RGB")))
+            exif = Image.Exif()
+            exif[0x0112] = changes.get("orientation", 1)
+            image.save(folder / name / f"{i}.{changes.get('suffix', 'png')}", exif=exif)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("size", "changes", "trained"),
+    [
+        ((32, 32), {}, (32, 32, 3)),
+        ((28, 28), {"mode": "L"}, (28, 28, 1)),
+        ((28, 28), {"grey": True}, (28, 28, 1)),
+        # A JPEG of grey pixels that was saved in colour.
+        ((64, 64), {"grey": True, "suffix": "jpg"}, (64, 64, 1)),
+        ((640, 480), {"suffix": "jpg"}, (96, 128, 3)),
+        # A phone's portrait, stored on its side.
+        ((640, 480), {"suffix": "jpg", "orientation": 6}, (128, 96, 3)),
+        ((200, 3), {}, (8, 128, 3)),
+    ],
+)
+def test_images_are_trained_on_at_their_own_size_and_colour(
+    tmp_path: Path, size: tuple[int, int], changes: dict[str, object], trained: tuple[int, ...]
+) -> None:
+    features = images.look(save(tmp_path, size, **changes)).features
+    assert (features.height, features.width, features.channels) == trained
+
+
+def test_one_image_in_colour_is_enough(tmp_path: Path) -> None:
+    save(tmp_path, (16, 16), 8, grey=True)
+    save(tmp_path / "cat", (16, 16), 1, classes=("deeper",))
+    assert images.look(tmp_path).channels == 3
+
+
+def test_a_file_that_cannot_be_read_decides_nothing(tmp_path: Path) -> None:
+    save(tmp_path, (48, 48), 3, mode="L")
+    content = io.BytesIO()
+    Image.new("RGB", (900, 900)).save(content, "PNG")
+    (tmp_path / "cat" / "cut.png").write_bytes(content.getvalue()[:100])
+    (tmp_path / "dog" / "text.jpg").write_text("no image")
+    look = images.look(tmp_path)
+    assert (look.height, look.width, look.channels, look.count) == (48, 48, 1, 8)
+
+
+@pytest.mark.parametrize(
+    ("classes", "flipped"),
+    [
+        (("0", "1", "2"), False),
+        (("A", "b", "ß"), False),
+        (("6", "nine"), True),
+        (("10", "11"), True),
+        (("cat", "dog"), True),
+    ],
+)
+def test_symbols_are_not_flipped(tmp_path: Path, classes: tuple[str, ...], flipped: bool) -> None:
+    look = images.look(save(tmp_path, (8, 8), 1, classes=classes))
+    assert ("flip" in look.features.augment) == flipped
+    assert ("not flipped, since the classes are symbols" in str(look)) != flipped
+
+
+def test_batch_and_width_follow_number_and_size(tmp_path: Path) -> None:
+    features = images.look(save(tmp_path, (32, 32))).features
+    batches = [
+        presets.of_images(features, count).loop.batch_size for count in (50, 1360, 5000, 10**6)
+    ]
+    assert batches == [8, 8, 32, 64]
+    assert presets.of_images(features, 50).network.width_multiplier == 1
+    large = images.Look(10, 500, 500, 3, False).features
+    assert presets.of_images(large, 50).network.width_multiplier == 0.5
