@@ -253,21 +253,9 @@ def test_without_a_best_epoch_it_rolls_back_to_the_first_weights():
 MOMENTUM = {"learning_rate": 0.05, "momentum": 0.9}
 
 
-class Ends(Callback):
-    """Calls a function after the last step of each epoch, before it is evaluated."""
-
-    def __init__(self, at_end):
-        self.at_end = at_end
-
-    def on_train_batch_end(self, done, steps):
-        if done == steps:
-            self.at_end()
-
-
 @pytest.mark.parametrize(
     ("restore", "make"),
     [
-        ("none", lambda: keras.optimizers.SGD(**MOMENTUM, use_ema=True, ema_momentum=0.8)),
         ("weights", lambda: keras.optimizers.SGD(**MOMENTUM)),
         ("weights_and_slots", lambda: keras.optimizers.SGD(**MOMENTUM)),
         (
@@ -281,12 +269,8 @@ class Ends(Callback):
     ],
 )
 def test_restores_at_a_plateau(restore, make):
-    """Right after it, the weights are the best epoch's again, and so are slots or as if new.
-
-    With "none" both are those that the last step left, and not the averages that were evaluated,
-    with which the model ends.
-    """
-    weights, slots, left = [], [], []
+    """Right after it, the weights are the best epoch's again, and so are slots or as if new."""
+    weights, slots = [], []
     config = schedule_config(restore=restore, patience=1, actions=1)
     model, optimizer = model_and_optimizer(make())
     factory = training_factory(TRAINING, ImageFeatures(), 0)
@@ -301,38 +285,71 @@ def test_restores_at_a_plateau(restore, make):
         return factory(batch_size, epoch)
 
     validation = evaluation_dataset(VALIDATION, 16)
-    ends = Ends(
-        lambda: left.append(
-            (model.get_weights(), values(optimizer), list(map(np.array, averages(optimizer))))
-        )
-    )
-    arguments = {"num_examples": 90, "batch_size": 8, "steps_per_call": 1, "callbacks": [ends]}
+    arguments = {"num_examples": 90, "batch_size": 8, "steps_per_call": 1}
     history = train(model, optimizer, make_dataset, validation, config, **arguments)
     stall = history.decisions[0].epoch
     best = max(r.epoch for r in history.epochs[:stall] if r.best)
     assert best < stall
     # weights[n] are those after n epochs.
-    trained, its_slots, _ = left[stall - 1]
-    wanted = trained if restore == "none" else weights[best]
-    for a, b in zip(weights[stall], wanted, strict=True):
+    for a, b in zip(weights[stall], weights[best], strict=True):
         np.testing.assert_array_equal(a, b)
     new = make()
     new.build(model.trainable_variables)
-    expected = {
-        "none": its_slots,
-        "weights_and_slots": slots[best],
-        "weights_reset_slots": values(new),
-    }
+    expected = {"weights_and_slots": slots[best], "weights_reset_slots": values(new)}
     is_equal = [
         (a == b).all()
         for a, b in zip(slots[stall], expected.get(restore, slots[best]), strict=True)
     ]
     assert all(is_equal) == (restore in expected)
-    if of_best := left[history.best.epoch - 1][-1]:
-        for weight, average in zip(model.trainable_variables, of_best, strict=True):
-            np.testing.assert_array_equal(weight, average)
     # The best epoch is not the last one, and its slots are not new.
     assert any((a != b).any() for a, b in zip(slots[best], values(new), strict=True))
+
+
+class Ends(Callback):
+    """Calls a function after the last step of each epoch, before it is evaluated."""
+
+    def __init__(self, at_end):
+        self.at_end = at_end
+
+    def on_train_batch_end(self, done, steps):
+        if done == steps:
+            self.at_end()
+
+
+@pytest.mark.parametrize("restore", ["none", "weights"])
+def test_a_plateau_restores_averages_of_the_weights_or_leaves_weights_and_averages(restore):
+    """The averages of the best epoch are what is restored, and what the model ends with."""
+    config = schedule_config(restore=restore, patience=1, actions=1)
+    model, optimizer = model_and_optimizer(
+        keras.optimizers.SGD(**MOMENTUM, use_ema=True, ema_momentum=0.8)
+    )
+    factory = training_factory(TRAINING, ImageFeatures(), 0)
+    begun, left = [], []
+
+    def state():
+        """Weights as they are trained, and their averages."""
+        both = (model.trainable_variables, averages(optimizer))
+        return [list(map(np.array, variables)) for variables in both]
+
+    def make_dataset(batch_size, epoch):
+        begun.append(state())
+        return factory(batch_size, epoch)
+
+    ends = Ends(lambda: left.append(state()))
+    arguments = {"num_examples": 90, "batch_size": 8, "steps_per_call": 1, "callbacks": [ends]}
+    validation = evaluation_dataset(VALIDATION, 16)
+    history = train(model, optimizer, make_dataset, validation, config, **arguments)
+    stall = history.decisions[0].epoch
+    best = max(r.epoch for r in history.epochs[:stall] if r.best)
+    assert best < stall
+    _, of_best = left[best - 1]
+    expected = left[stall - 1] if restore == "none" else [of_best, of_best]
+    for found, wanted in zip(begun[stall], expected, strict=True):
+        for a, b in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(a, b)
+    _, of_best = left[history.best.epoch - 1]
+    for a, b in zip(model.trainable_variables, of_best, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_a_run_in_pure_bfloat16_is_resumed_bit_for_bit(tmp_path):
