@@ -67,6 +67,16 @@ class GateConfig:
     max_accuracy_drop: Share = 0.01
     """How far (0 to 1) its accuracy may lie below that of the last blessed model, measured on the
     same test examples; ignored where there is none yet."""
+    min_roc_auc: OptionalShare = None
+    """Area under the ROC curve (0 to 1) of two classes, the second one as positive."""
+    min_pr_auc: OptionalShare = None
+    """Area under the precision-recall curve (0 to 1) of two classes, likewise."""
+    min_precision: OptionalShare = None
+    """Share (0 to 1) of the examples predicted as the second of two classes that are of it."""
+    min_recall: OptionalShare = None
+    """Share (0 to 1) of the examples of the second of two classes that are predicted as it."""
+    min_f1: OptionalShare = None
+    """Harmonic mean (0 to 1) of that precision and recall."""
     min_r2: Annotated[float | None, Le(1)] = None
     """R2 over all test examples a regression must reach (1 is perfect); if not given, the lower end
     of its 95 % interval must reach 0, which the mean of the labels does."""
@@ -98,7 +108,10 @@ class GateConfig:
 
 _NO_GATES = GateConfig()
 _OF_NUMBERS = ("min_r2", "max_mae", "max_r2_drop")
+OF_TWO = ("min_roc_auc", "min_pr_auc", "min_precision", "min_recall", "min_f1")
+"""Gates on two classes; without `min_` the names of the metrics."""
 _OF_CLASSES = (
+    *OF_TWO,
     "min_accuracy",
     "min_class_accuracy",
     "min_class_examples",
@@ -292,6 +305,13 @@ class RunConfig:
             f"gates must be those of a {'regression' if predicts_number else 'classification'}",
             ", ".join(f"`{name}`" for name in unused),
             f"Leave them out; {', '.join(_OF_NUMBERS if predicts_number else _OF_CLASSES)} apply.",
+        )
+        binary = [name for name in OF_TWO if getattr(self.gates, name) is not None]
+        require(
+            not binary or len(self.classes) in (0, 2),
+            f"{', '.join(f'`{name}`' for name in OF_TWO)} are gates on two classes",
+            self.classes,
+            "Leave them out, or set `min_class_accuracy`.",
         )
         require(
             is_table or self.on_missing_label == "fail",

@@ -11,7 +11,7 @@ from components.evaluation.results import ACCURACY, CROSSENTROPY, MAE, R2, RMSE
 from components.servable import verdict as servable
 from trainer_module.config import Features, ImageFeatures, is_regression
 
-from .config import GateConfig
+from .config import OF_TWO, GateConfig
 
 if TYPE_CHECKING:
     from tensorflow_model_analysis.proto import config_pb2
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 TRANSFORMED_LABEL = "label_xf"
 # Metrics come as float32, where 0.9 is 0.89999998: a value right at its bound must pass.
 ROUNDING = 1e-6
+_BINARY = ("AUC", "AUCPrecisionRecall", "Precision", "Recall", "F1Score")
 
 
 def slice_feature(features: Features) -> str:
@@ -91,6 +92,7 @@ def _of_classes(
         model_specs=[_model("probabilities")],
         slicing_specs=overall + per_class,
         metrics_specs=[
+            *([_of_two(gates)] if len(classes) == 2 else []),
             config_pb2.MetricsSpec(
                 metrics=[
                     config_pb2.MetricConfig(
@@ -105,9 +107,28 @@ def _of_classes(
                     config_pb2.MetricConfig(class_name="MultiClassConfusionMatrixPlot"),
                     *more,
                 ]
-            )
+            ),
         ],
     )
+
+
+def _of_two(gates: GateConfig) -> "config_pb2.MetricsSpec":
+    """Returns the metrics of two classes, the second one as positive."""
+    from tensorflow_model_analysis.proto import config_pb2
+
+    spec = config_pb2.MetricsSpec(
+        binarize=config_pb2.BinarizationOptions(class_ids={"values": [1]}),
+        metrics=[config_pb2.MetricConfig(class_name="CalibrationPlot")],
+    )
+    for flag, metric in zip(OF_TWO, _BINARY, strict=True):
+        name = flag.removeprefix("min_")
+        config = config_pb2.MetricConfig(class_name=metric, config=json.dumps({"name": name}))
+        bound = getattr(gates, flag)
+        if bound is not None:
+            on_all = _on([config_pb2.SlicingSpec()], value_threshold=_at_least(bound))
+            config.per_slice_thresholds.append(on_all)
+        spec.metrics.append(config)
+    return spec
 
 
 def _of_regression(gates: GateConfig) -> "config_pb2.EvalConfig":

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ from components.evaluation.results import (
     SHARED_ACCURACY,
     SHARED_EXAMPLES,
     WITHOUT_EXAMPLES,
+    Calibration,
     ConfusionMatrix,
     Evaluation,
     SliceMetrics,
@@ -39,6 +40,9 @@ from trainer_module.util.checks import UserError
 
 _ONLY_FOR_GATES = (ABOVE_MAJORITY, WITHOUT_EXAMPLES, SHARED_EXAMPLES)
 _ENDS = ("low", "high")
+# Bins of a calibration curve.
+_BINS = 10
+_OF_TWO = ("roc_auc", "pr_auc", "precision", "recall", "f1")
 _SLICES_NAMED = 3
 
 _Metrics = Iterable[metrics_for_slice_pb2.MetricsForSlice]
@@ -56,7 +60,8 @@ def read(folder: str, classes: Sequence[str], rounding: float) -> Evaluation:
             "Run the Evaluator again.",
         )
     validation = tfma.load_validation_result(folder)
-    return summarise(config, metrics, validation, tfma.load_plots(folder), classes, rounding)
+    plots = list(tfma.load_plots(folder))
+    return summarise(config, metrics, validation, plots, classes, rounding)
 
 
 def overall(metrics: _Metrics, model: str) -> SliceMetrics | None:
@@ -74,7 +79,7 @@ def summarise(
     config: config_pb2.EvalConfig,
     metrics: _Metrics,
     validation: validation_result_pb2.ValidationResult,
-    plots: Iterable[metrics_for_slice_pb2.PlotsForSlice],
+    plots: Sequence[metrics_for_slice_pb2.PlotsForSlice],
     classes: Sequence[str] = (),
     rounding: float = 0.0,
 ) -> Evaluation:
@@ -105,7 +110,8 @@ def summarise(
     values = everything.metrics(candidate)
     assert values is not None, "the overall slice always holds the trained model"
     thresholds = list(_thresholds(config, baseline))
-    ranked_by, higher = _ranking(thresholds, values)
+    named = {metric for each in slices.values() if each.is_class for metric in each.of(candidate)}
+    ranked_by, higher = _ranking(thresholds, values, named)
 
     def rank(item: tuple[str, SliceMetrics]) -> tuple[float, str]:
         value = item[1].values.get(ranked_by, math.nan)
@@ -136,6 +142,7 @@ def summarise(
         baseline_classes={} if baseline is None else dict(of(baseline, is_class=True)),
         slices=tuple(of(candidate, is_class=False)),
         matrix=_matrix(plots, classes, candidate),
+        calibration=_calibration(plots, classes, candidate),
         ranked_by=ranked_by,
         higher_is_better=higher,
         unseen=unseen,
@@ -151,6 +158,9 @@ class _Slice:
     is_class: bool
     models: dict[str, dict[str, float]] = field(default_factory=dict)
     changes: dict[str, float] = field(default_factory=dict)
+
+    def of(self, model: str) -> Mapping[str, float]:
+        return self.models.get(model, {})
 
     def metrics(self, model: str) -> SliceMetrics | None:
         if model not in self.models:
@@ -192,6 +202,9 @@ def _slices(
             value = _number(item.value)
             if value is None:
                 continue
+            # Within one class, what compares two of them means nothing.
+            if each.is_class and item.key.HasField("sub_key"):
+                continue
             metric = _metric_name(item.key)
             if item.key.is_diff:
                 each.changes[metric] = value
@@ -216,6 +229,9 @@ def _metric_name(key: Any) -> str:
     if not key.HasField("sub_key"):
         return name
     parts = [f"{part.name} {value.value}" for part, value in key.sub_key.ListFields()]
+    # Of two classes it is always the second one.
+    if parts == ["class_id 1"] and name in _OF_TWO:
+        return name
     return f"{name} ({', '.join(parts)})"
 
 
@@ -271,9 +287,13 @@ def _thresholds(config: config_pb2.EvalConfig, baseline: str | None) -> Iterator
                 yield _Threshold(_metric_name(key.to_proto()), bool(key.is_diff), spec, proto)
 
 
-def _ranking(thresholds: Sequence[_Threshold], values: SliceMetrics) -> tuple[str, bool]:
+def _ranking(
+    thresholds: Sequence[_Threshold], values: SliceMetrics, by_class: Set[str]
+) -> tuple[str, bool]:
     """Returns the metric that ranks classes, and whether more of it is better."""
     for threshold in thresholds:
+        if by_class and threshold.metric not in by_class:
+            continue
         if threshold.metric in values.values and not threshold.is_change and threshold.bounds():
             return threshold.metric, not threshold.bounds()[0].at_most
     accuracies = [name for name in values.values if "accuracy" in name]
@@ -436,6 +456,35 @@ def _problems(validation: Any, slices: Mapping[_Key, _Slice]) -> Iterator[str]:
             yield f"no example in any slice by {', '.join(parts)}"
         else:
             yield f"nothing was checked over {OVERALL}"
+
+
+def _calibration(
+    plots: Iterable[metrics_for_slice_pb2.PlotsForSlice], classes: Sequence[str], candidate: str
+) -> Calibration | None:
+    for proto in plots:
+        if proto.HasField("cross_slice_key") or proto.slice_key.single_slice_keys:
+            continue
+        for item in proto.plot_keys_and_values:
+            buckets = item.value.calibration_histogram_buckets.buckets
+            if not buckets or (item.key.model_name or candidate) != candidate:
+                continue
+            # TFMA's bins are too fine to hold more than a few examples each.
+            bins: dict[int, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
+            for bucket in buckets:
+                if count := bucket.num_weighted_examples.value:
+                    predicted = bucket.total_weighted_refined_prediction.value
+                    sums = bins[min(int(predicted / count * _BINS), _BINS - 1)]
+                    for place, value in enumerate(
+                        (predicted, bucket.total_weighted_label.value, count)
+                    ):
+                        sums[place] += value
+            points = (
+                (predicted / count, labels / count, count)
+                for _, (predicted, labels, count) in sorted(bins.items())
+            )
+            index = item.key.sub_key.class_id.value if item.key.HasField("sub_key") else 1
+            return Calibration(class_name(index, classes), tuple(points))
+    return None
 
 
 def _matrix(

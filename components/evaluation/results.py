@@ -99,6 +99,20 @@ class ConfusionMatrix:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """Calibration of the probabilities of the second of two classes.
+
+    Attributes:
+        name: The class.
+        points: (mean probability, share of examples that are of the class, examples) of each bin of
+            examples with similar probabilities, rising.
+    """
+
+    name: str
+    points: tuple[tuple[float, float, float], ...]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Results of the Evaluator.
 
@@ -111,6 +125,7 @@ class Evaluation:
         baseline_classes: The baseline in each class, by class.
         slices: The trained model in every other slice, by its name, such as "hour = 8".
         matrix: Confusion matrix of the trained model; None where it was not asked for.
+        calibration: Calibration of the trained model; None where it was not asked for.
         ranked_by: Metric that says which class is worst.
         higher_is_better: Whether more of that metric is better.
         unseen: Classes of which no example was evaluated.
@@ -124,6 +139,7 @@ class Evaluation:
     baseline_classes: Mapping[str, SliceMetrics] = field(default_factory=dict)
     slices: tuple[tuple[str, SliceMetrics], ...] = ()
     matrix: ConfusionMatrix | None = None
+    calibration: Calibration | None = None
     ranked_by: str = "accuracy"
     higher_is_better: bool = True
     unseen: tuple[str, ...] = ()

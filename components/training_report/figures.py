@@ -7,7 +7,7 @@ from typing import Any
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 
-from components.evaluation.results import ConfusionMatrix, Evaluation
+from components.evaluation.results import Calibration, ConfusionMatrix, Evaluation
 from components.page import plots
 from components.page.plots import Key, Plot, plain
 from components.training_report.residuals import Residuals
@@ -338,6 +338,34 @@ def residuals(asked: Residuals) -> Plot:
     made.update_yaxes(title_text="examples", row=1, col=2)
     key = [Key("example", "--validation", "dot"), Key("perfect", "--muted", "line dotted")]
     return Plot(made, key, least=560)
+
+
+def calibration(measured: Calibration) -> Plot:
+    """Draws the share of examples of a class over the probability that the model gives it."""
+    probabilities, shares, numbers = zip(*measured.points, strict=True)
+    made = plots.figure(
+        320,
+        xaxis={"title": {"text": f"probability of {plain(measured.name)}"}, "range": [0, 1]},
+        yaxis={"title": {"text": "share of the examples"}, "range": [-0.02, 1.02]},
+    )
+    made.add_scatter(
+        mode="lines",
+        x=[0, 1],
+        y=[0, 1],
+        line={"color": "var(--muted)", "width": 1.5, "dash": "dot"},
+        hoverinfo="skip",
+    )
+    made.add_scatter(
+        mode="lines+markers",
+        x=probabilities,
+        y=shares,
+        text=[f"{number:,.12g} examples" for number in numbers],
+        line={"color": "var(--validation)", "width": 2.5},
+        marker={"size": 8},
+        hovertemplate="probability %{x:.3f}: %{y:.3f} of %{text}<extra></extra>",
+    )
+    key = [Key("model", "--validation", "line"), Key("perfect", "--muted", "line dotted")]
+    return Plot(made, key, most=640)
 
 
 def counts(classes: Mapping[str, Mapping[str, int]]) -> Plot | None:

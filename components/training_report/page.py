@@ -101,6 +101,8 @@ def page(report: Report) -> str:
             plots["range-test"] = figures.range_test(test)
     if isinstance(report.mistakes, Residuals):
         plots["residuals"] = figures.residuals(report.mistakes)
+    if evaluation.calibration:
+        plots["calibration"] = figures.calibration(evaluation.calibration)
     indices = matrix.most_confused(figures.CLASSES_SHOWN) if matrix else ()
     if matrix:
         plots["confusion"] = figures.confusion(matrix, indices)

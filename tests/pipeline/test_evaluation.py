@@ -16,12 +16,22 @@ import numpy.typing as npt  # noqa: E402
 import tensorflow as tf  # noqa: E402
 import tensorflow_model_analysis as tfma  # noqa: E402
 from scipy.stats import binomtest  # noqa: E402
-from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score  # noqa: E402
+from sklearn.calibration import calibration_curve  # noqa: E402
+from sklearn.metrics import (  # noqa: E402
+    average_precision_score,
+    f1_score,
+    mean_absolute_error,
+    mean_squared_error,
+    precision_score,
+    r2_score,
+    recall_score,
+    roc_auc_score,
+)
 from tfx_bsl.public.tfxio import TFExampleBeamRecord  # noqa: E402
 
 from components.evaluation.results import Evaluation, read  # noqa: E402
 from pipeline import evaluation  # noqa: E402
-from pipeline.config import GateConfig  # noqa: E402
+from pipeline.config import OF_TWO, GateConfig  # noqa: E402
 from trainer_module.config import Features, ImageFeatures, TableFeatures  # noqa: E402
 from trainer_module.preprocessing import class_index  # noqa: E402
 
@@ -32,6 +42,7 @@ IMAGES = ImageFeatures()
 TABLE = TableFeatures(numeric=("guess",))
 
 
+TWO = [name.removeprefix("min_") for name in OF_TWO]
 NUMBERS = TableFeatures(numeric=("guess",), task="regression")
 
 
@@ -81,7 +92,7 @@ def model(folder: Path, shift: int = 0, classes: Sequence[str] = CLASSES) -> str
     return saved(folder, Echo(shift, classes))
 
 
-def saved(folder: Path, module: Echo | Adding) -> str:
+def saved(folder: Path, module: tf.Module) -> str:
     tf.saved_model.save(
         module,
         str(folder),
@@ -211,7 +222,7 @@ def test_every_gate_for_models_changes_the_configuration() -> None:
         changed = [dataclasses.replace(base, **{name: v}) for name, v in changes.items()]
         return {str(evaluation.eval_config(features, each, CLASSES)) for each in [base, *changed]}
 
-    assert len(texts(IMAGES, {**dict.fromkeys(names, 0.25), "min_class_examples": 3})) == 5
+    assert len(texts(IMAGES, {**dict.fromkeys(names, 0.25), "min_class_examples": 3})) == 10
     assert len(texts(NUMBERS, dict.fromkeys(numbers, 0.25))) == 4
     assert len(texts(NUMBERS, dict.fromkeys(names, 0.25))) == 1
 
@@ -275,7 +286,7 @@ def test_by_default_a_model_must_beat_the_largest_class_beyond_chance(
     assert gate.threshold == pytest.approx(max(sum(cats), sum(dogs)) / total, abs=1e-5)
     assert gate.passed is ok
     # What a gate alone needs is no column of a table.
-    assert set(found.candidate.values) == {"accuracy", "crossentropy"}
+    assert set(found.candidate.values) == {"accuracy", "crossentropy", *TWO}
 
 
 def test_the_default_gate_judges_the_candidate_beside_a_baseline(tmp_path: Path) -> None:
@@ -417,3 +428,51 @@ def test_a_regression_is_measured_as_by_scikit_learn(
     assert [gate.rule for gate in found.failed] == failed
     assert ok == (not failed)
     assert found.is_regression and found.headline == "r2" and not found.problems
+
+
+class Scoring(tf.Module):
+    """Gives the second class the probability in the example's feature `guess`, in percent."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def serve(self, records: tf.Tensor) -> dict[str, tf.Tensor]:
+        spec = {"guess": tf.io.FixedLenFeature([], tf.int64)}
+        second = tf.cast(tf.io.parse_example(records, spec)["guess"], tf.float32) / 100
+        return {"probabilities": tf.stack([1 - second, second], axis=1)}
+
+    transform = Echo.transform
+    _classes = CLASSES
+
+
+def test_two_classes_are_measured_as_by_scikit_learn(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    # None lies on the edge of a bin.
+    percent = 10 * random.integers(0, 10, 300) + random.integers(2, 9, 300)
+    dogs = random.uniform(0, 100, 300) < percent
+    examples = [example(CLASSES[int(dog)], int(p)) for dog, p in zip(dogs, percent, strict=True)]
+    predicted = percent / 100 > 0.5
+    expected = {
+        "roc_auc": roc_auc_score(dogs, percent),
+        "pr_auc": average_precision_score(dogs, percent),
+        "precision": precision_score(dogs, predicted),
+        "recall": recall_score(dogs, predicted),
+        "f1": f1_score(dogs, predicted),
+    }
+    gates = GateConfig(
+        min_accuracy=0.5,
+        **{f"min_{name}": value - 0.01 for name, value in expected.items() if name != "f1"},
+        min_f1=expected["f1"] + 0.01,
+    )
+    models = [saved(tmp_path / "model", Scoring())]
+    ok, found = evaluate(tmp_path, gates, models=models, examples=examples)
+    measured = {name: found.candidate[name] for name in expected}
+    assert measured == pytest.approx(expected, abs=5e-3)
+    assert not ok and [gate.rule for gate in found.failed] == ["f1, all examples"]
+    # Among the examples of one class alone they mean nothing.
+    assert all(set(m.values) == {"accuracy", "crossentropy"} for _, m in found.classes)
+    assert found.ranked_by == "accuracy"
+    assert found.calibration is not None and found.calibration.name == "dog"
+    shares, probabilities = calibration_curve(dogs, percent / 100, n_bins=10)
+    points = found.calibration.points
+    assert [p for p, _, _ in points] == pytest.approx(list(probabilities), abs=1e-4)
+    assert [s for _, s, _ in points] == pytest.approx(list(shares), abs=1e-4)
+    assert sum(number for *_, number in points) == 300
