@@ -124,6 +124,11 @@ def page(report: Report) -> str:
         gates=_fold([*first, *rest], len(first) + max(_GATES - len(first), 3)),
         of_gate=_of_gate,
         metric_names=list(evaluation.candidate.values),
+        class_metrics=[
+            name
+            for name in evaluation.candidate.values
+            if any(name in metrics.values for _, metrics in evaluation.classes)
+        ],
         worst=evaluation.classes[:_WORST],
         changes=_changes(evaluation),
         matrix=matrix,
