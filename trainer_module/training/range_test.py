@@ -35,6 +35,10 @@ _SMOOTHING = 0.8
 _IDLE = 20
 # Standard deviations of the smoothed loss by which it must fall.
 _SIGNIFICANT = 3.5
+# Share of its fall after which the loss is taken for the lowest.
+_FALLEN = 0.95
+# By how much the first learning rate is below that of the lowest loss.
+_MARGIN = 4.0
 # Share of the loss by which it may rise without having been raised.
 _UNCHANGED = 0.01
 # Weight of the past in the average that has diverged where it is above its smallest value by so
@@ -61,12 +65,11 @@ class RangeTest:
 
 
 def choose(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """Returns a tenth of the rate at which the smoothed loss is lowest.
+    """Returns a quarter of the rate at which the smoothed loss stops to fall.
 
-    At the lowest point the loss is about to diverge; a tenth is the margin of fastai's `lr_find`.
-    It also covers the lag of a momentum of 0.9: ten updates, in which the rate grows fivefold.
-    Where no rate lowered the loss by more than its noise, as with trained weights, the largest rate
-    that did not raise it takes the place of the lowest point.
+    There it is about to diverge; a quarter is Smith's margin. It stops where 95 % of its fall lie
+    behind it, since it may be flat for a decade before it rises. Where no rate lowered it by more
+    than its noise, as with trained weights, the largest rate that did not raise it is divided.
 
     Args:
         rates: Learning rates, ascending.
@@ -81,11 +84,14 @@ def choose(rates: Sequence[float], losses: Sequence[float]) -> float:
         weight = (1 - _SMOOTHING) / (1 + _SMOOTHING)
         share = weight**2 * (1 + _SMOOTHING**2) / (1 - _SMOOTHING**2)
         noise = _SIGNIFICANT * math.sqrt(share + 1 / idle) * statistics.stdev(losses[:idle])
-    chosen = idle + int(np.argmin(smoothed[idle:]))
-    if smoothed[chosen] > before - noise:
+    fall = before - min(smoothed[idle:])
+    if fall > noise:
+        bound = before - _FALLEN * fall
+        chosen = next(i for i, loss in enumerate(smoothed) if i >= idle and loss <= bound)
+    else:
         bound = before + max(noise, _UNCHANGED * abs(before))
         chosen = max((i for i, loss in enumerate(smoothed) if loss <= bound), default=0)
-    return float(f"{rates[chosen] / 10:.{_DIGITS}g}")
+    return float(f"{rates[chosen] / _MARGIN:.{_DIGITS}g}")
 
 
 def smooth(losses: Sequence[float]) -> list[float]:

@@ -105,15 +105,15 @@ RATES = np.geomspace(range_test.LOWEST, range_test.HIGHEST, 100).tolist()
 @pytest.mark.parametrize(
     ("curve", "low", "high"),
     [
-        (lambda rate: 2 - math.exp(-(math.log10(rate / 0.1) ** 2)), 0.005, 0.02),
-        (lambda rate: 2 - rate / 10, 0.9, 1.0),
-        (lambda rate: 1 if rate < 0.3 else 1 + rate, 0.001, 0.03),
-        (lambda rate: -1 - (rate > 0.01) + 5 * (rate > 0.3), 0.001, 0.03),
+        (lambda rate: 2 - math.exp(-(math.log10(rate / 0.1) ** 2)), 0.01, 0.025),
+        (lambda rate: 2 - rate / 10, 2.0, 2.5),
+        (lambda rate: 1 if rate < 0.3 else 1 + rate, 0.001, 0.075),
+        (lambda rate: -1 - (rate > 0.01) + 5 * (rate > 0.3), 0.0025, 0.075),
     ],
     ids=["valley", "falls to the end", "trained weights", "negative"],
 )
 @pytest.mark.parametrize("noise", [0.0, 0.1])
-def test_a_tenth_of_the_rate_with_the_lowest_loss_is_chosen(curve, low, high, noise):
+def test_a_quarter_of_the_rate_at_which_the_loss_stops_to_fall_is_chosen(curve, low, high, noise):
     """Whatever the noise: of a batch it is large, of the average of ten it is a quarter of that."""
     for seed in range(20):
         drawn = noise * np.random.default_rng(seed).normal(size=100)
