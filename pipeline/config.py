@@ -298,13 +298,14 @@ class RunConfig:
             self.classes,
             "Name them in the order of the label values.",
         )
-        other = _OF_CLASSES if predicts_number else _OF_NUMBERS
-        unused = [name for name in other if getattr(self.gates, name) != getattr(_NO_GATES, name)]
+        unfit, fit = (_OF_CLASSES, _OF_NUMBERS) if predicts_number else (_OF_NUMBERS, _OF_CLASSES)
+        unused = [name for name in unfit if getattr(self.gates, name) != getattr(_NO_GATES, name)]
         require(
             not unused,
-            f"gates must be those of a {'regression' if predicts_number else 'classification'}",
-            ", ".join(f"`{name}`" for name in unused),
-            f"Leave them out; {', '.join(_OF_NUMBERS if predicts_number else _OF_CLASSES)} apply.",
+            f"{', '.join(f'`{name}`' for name in unused)} must be left out for a "
+            f"{'regression' if predicts_number else 'classification'}",
+            [getattr(self.gates, name) for name in unused],
+            f"Its gates are {', '.join(f'`{name}`' for name in fit)}.",
         )
         binary = [name for name in OF_TWO if getattr(self.gates, name) is not None]
         require(

@@ -55,7 +55,7 @@ class TableFeatures:
     """Column that holds the label, or the numerator where label_over is given."""
     task: Literal["classification", "regression"] = "classification"
     """What is predicted: the class of a row, or a number."""
-    target: Literal["linear", "log"] = "linear"
+    label_scale: Literal["linear", "log"] = "linear"
     """Scale on which a number is learned, standardised: linear, or log(1 + label) for labels of 0
     or more with a long tail."""
     label_over: str | None = None
@@ -74,9 +74,9 @@ class TableFeatures:
         )
         if self.task == "classification":
             require(
-                self.target == "linear",
-                "`target` is for regression",
-                self.target,
+                self.label_scale == "linear",
+                "`label_scale` is for regression",
+                self.label_scale,
                 "Leave it out, or set `task=regression`.",
             )
         else:

@@ -272,7 +272,7 @@ def _target(config: TrainConfig, training: Split) -> Target | None:
     features = config.features
     if not isinstance(features, TableFeatures) or features.task != "regression":
         return None
-    return Target.of(training.y, is_log=features.target == "log")
+    return Target.of(training.y, is_log=features.label_scale == "log")
 
 
 def _objective(target: Target | None) -> dict[str, Any]:

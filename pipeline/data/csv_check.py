@@ -246,9 +246,9 @@ def _columns(path: Path, features: TableFeatures, classes: Sequence[str]) -> dic
             column.high = domain.max if domain.HasField("max") else column.high
         columns[name] = column
     label = columns[features.label]
-    if features.target == "log" and label.low < 0:
+    if features.label_scale == "log" and label.low < 0:
         label.low = 0.0
-        label.remedy_of_range = "Correct the value, or leave out `target=log`."
+        label.remedy_of_range = "Correct the value, or leave out `label_scale=log`."
     # The model compares texts, and a float has many.
     if classes and not is_ratio and label.type != schema_pb2.FLOAT:
         _check_label_classes(label, tuple(classes), path)

@@ -183,7 +183,7 @@ class Moments:
         """Advice on a label with a long tail; empty for others."""
         if self.low < 0 or self.skewness < _LONG_TAIL:
             return ""
-        return f"long tail (skewness {self.skewness:.1f}): --target log may do better"
+        return f"long tail (skewness {self.skewness:.1f}): --label-scale log may do better"
 
 
 @dataclass

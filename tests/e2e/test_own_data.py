@@ -88,7 +88,7 @@ def test_a_number_is_learned_gated_and_predicted(shared_data, tmp_path):
     with tarfile.open(shared_data / "tables.tar.gz") as archive:
         archive.extract("tables/mpg.csv", tmp_path, filter="data")
     file = tmp_path / "tables" / "mpg.csv"
-    command = ("run", "--data", file, "--label", "mpg", "--max-epochs", 12, "--target", "log")
+    command = ("run", "--data", file, "--label", "mpg", "--max-epochs", 12, "--label-scale", "log")
     done = plateau(*command, output=tmp_path / "run")
     assert done.status == 0, done.out + done.err
     assert re.search(r"^mpg +label .* a number", done.out, re.MULTILINE)

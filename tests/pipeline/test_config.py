@@ -41,9 +41,9 @@ def test_gates_are_those_of_the_task() -> None:
         "schedule": schedule,
     }
     assert image_run(**number, gates=GateConfig(max_mae=1.0)).classes == ()
-    with pytest.raises(ValueError, match=r"gates must be those of a regression, got '`min_acc"):
+    with pytest.raises(ValueError, match=r"`min_accuracy` must be left out for a regression"):
         image_run(**number, gates=GateConfig(min_accuracy=0.5, max_mae=1.0))
-    with pytest.raises(ValueError, match=r"of a classification, got '`min_r2`, `max_mae`'"):
+    with pytest.raises(ValueError, match=r"`min_r2`, `max_mae` must be left out for a class"):
         image_run(gates=GateConfig(min_r2=0.5, max_mae=1.0))
     with pytest.raises(ValueError, match="`monitor` must be one of loss, mae, val_loss, val_mae"):
         image_run(features=number["features"])

@@ -20,7 +20,7 @@ CONFIGS = [
         classes=("a", "b"),
         schedule=ScheduleConfig(strategy="lr_decay", max_batch_size=9, time_budget=1.5),
     ),
-    TrainConfig(TableFeatures(numeric=("x",), task="regression", target="log"), classes=()),
+    TrainConfig(TableFeatures(numeric=("x",), task="regression", label_scale="log"), classes=()),
 ]
 
 
@@ -88,7 +88,10 @@ def test_preprocessing_part_changes_with_features_only():
         (lambda: TrainConfig(ImageFeatures(), ("only",)), "at least two classes"),
         (lambda: TrainConfig(ImageFeatures(), ("a", "a")), "class names must differ"),
         (lambda: TrainConfig(CONFIGS[2].features, ("a", "b")), "a regression has no `classes`"),
-        (lambda: TableFeatures(numeric=("x",), target="log"), "`target` is for regression"),
+        (
+            lambda: TableFeatures(numeric=("x",), label_scale="log"),
+            "`label_scale` is for regression",
+        ),
         (
             lambda: TableFeatures(numeric=("x",), task="regression", label_over="y"),
             "`label_over` is for classification",

@@ -1,12 +1,14 @@
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline import presets
-from pipeline.cli import flags, help
+from pipeline.cli import flags, forecast, help
 from pipeline.cli.arguments import UsageError
-from pipeline.runners import submit
+from pipeline.compare import run as comparison
+from pipeline.runners import kubeflow, submit
 from trainer_module.util.checks import UserError
 
 RUN = presets.digits()
@@ -114,5 +116,12 @@ def test_help_of_few_flags_has_all(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_common_flags_are_flags() -> None:
     names = {name.replace("_", "-") for name in flags.names(RUN)}
     names |= {name.replace("_", "-") for name in flags.names(presets.taxi())}
-    others = {"examples", "strategies", "seeds", "image", "file", "root", "pushed"}
+    others = {"examples", "strategies", "seeds", "image", "file", "target", "root", "pushed"}
     assert help.COMMON - names == {*others, "volume"}
+
+
+@pytest.mark.parametrize("make", [kubeflow.default, comparison.default, forecast.PlanConfig])
+@pytest.mark.parametrize("preset", presets.PRESETS)
+def test_no_two_flags_of_a_command_have_one_name(make: Any, preset: str) -> None:
+    names = list(flags.names(make(presets.get(preset).build())))
+    assert len(names) == len(set(names))
