@@ -17,7 +17,7 @@ from tensorflow_model_analysis.slicer import slicer_lib
 from tensorflow_model_analysis.writers import eval_config_writer
 
 import schemas
-from components.evaluation import interval
+from components.evaluation import interval, plot_reader
 from components.evaluation.interval import Interval
 from components.evaluation.results import (
     ABOVE_MAJORITY,
@@ -29,8 +29,6 @@ from components.evaluation.results import (
     SHARED_ACCURACY,
     SHARED_EXAMPLES,
     WITHOUT_EXAMPLES,
-    Calibration,
-    ConfusionMatrix,
     Evaluation,
     SliceMetrics,
     class_name,
@@ -40,8 +38,6 @@ from trainer_module.util.checks import UserError
 
 _ONLY_FOR_GATES = (ABOVE_MAJORITY, WITHOUT_EXAMPLES, SHARED_EXAMPLES)
 _ENDS = ("low", "high")
-# Bins of a calibration curve.
-_BINS = 10
 _OF_TWO = ("roc_auc", "pr_auc", "precision", "recall", "f1")
 _SLICES_NAMED = 3
 
@@ -141,8 +137,8 @@ def summarise(
         problems=tuple(_problems(validation, slices)),
         baseline_classes={} if baseline is None else dict(of(baseline, is_class=True)),
         slices=tuple(of(candidate, is_class=False)),
-        matrix=_matrix(plots, classes, candidate),
-        calibration=_calibration(plots, classes, candidate),
+        matrix=plot_reader.matrix(plots, classes, candidate),
+        calibration=plot_reader.calibration(plots, classes, candidate),
         ranked_by=ranked_by,
         higher_is_better=higher,
         unseen=unseen,
@@ -456,52 +452,3 @@ def _problems(validation: Any, slices: Mapping[_Key, _Slice]) -> Iterator[str]:
             yield f"no example in any slice by {', '.join(parts)}"
         else:
             yield f"nothing was checked over {OVERALL}"
-
-
-def _calibration(
-    plots: Iterable[metrics_for_slice_pb2.PlotsForSlice], classes: Sequence[str], candidate: str
-) -> Calibration | None:
-    for proto in plots:
-        if proto.HasField("cross_slice_key") or proto.slice_key.single_slice_keys:
-            continue
-        for item in proto.plot_keys_and_values:
-            buckets = item.value.calibration_histogram_buckets.buckets
-            if not buckets or (item.key.model_name or candidate) != candidate:
-                continue
-            # TFMA's bins are too fine to hold more than a few examples each.
-            bins: dict[int, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
-            for bucket in buckets:
-                if count := bucket.num_weighted_examples.value:
-                    predicted = bucket.total_weighted_refined_prediction.value
-                    sums = bins[min(int(predicted / count * _BINS), _BINS - 1)]
-                    for place, value in enumerate(
-                        (predicted, bucket.total_weighted_label.value, count)
-                    ):
-                        sums[place] += value
-            points = (
-                (predicted / count, labels / count, count)
-                for _, (predicted, labels, count) in sorted(bins.items())
-            )
-            index = item.key.sub_key.class_id.value if item.key.HasField("sub_key") else 1
-            return Calibration(class_name(index, classes), tuple(points))
-    return None
-
-
-def _matrix(
-    plots: Iterable[metrics_for_slice_pb2.PlotsForSlice], classes: Sequence[str], candidate: str
-) -> ConfusionMatrix | None:
-    for proto in plots:
-        if proto.HasField("cross_slice_key") or proto.slice_key.single_slice_keys:
-            continue
-        for item in proto.plot_keys_and_values:
-            matrices = item.value.multi_class_confusion_matrix_at_thresholds.matrices
-            if matrices and (item.key.model_name or candidate) == candidate:
-                # At the lowest threshold, 0 unless told otherwise, the most probable class counts.
-                lowest = min(matrices, key=lambda matrix: float(matrix.threshold))
-                counts = {
-                    (entry.actual_class_id, entry.predicted_class_id): entry.num_weighted_examples
-                    for entry in lowest.entries
-                    if entry.num_weighted_examples
-                }
-                return ConfusionMatrix(tuple(classes), counts)
-    return None

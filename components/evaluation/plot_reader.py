@@ -1,0 +1,55 @@
+"""Reader of TFMA's plots: the confusion matrix and the calibration over all examples."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from tensorflow_model_analysis.proto import metrics_for_slice_pb2
+
+from components.evaluation.results import Calibration, ConfusionMatrix, class_name
+
+# TFMA's bins are too fine to hold more than a few examples each.
+_BINS = 10
+
+_Plots = Iterable[metrics_for_slice_pb2.PlotsForSlice]
+
+
+def calibration(plots: _Plots, classes: Sequence[str], candidate: str) -> Calibration | None:
+    """Returns the calibration of a model; None where there is no CalibrationPlot."""
+    for item in _overall(plots, candidate):
+        sums = np.zeros((_BINS, 3))
+        for bucket in item.value.calibration_histogram_buckets.buckets:
+            if count := bucket.num_weighted_examples.value:
+                predicted = bucket.total_weighted_refined_prediction.value
+                place = min(int(predicted / count * _BINS), _BINS - 1)
+                sums[place] += predicted, bucket.total_weighted_label.value, count
+        if sums.any():
+            index = item.key.sub_key.class_id.value if item.key.HasField("sub_key") else 1
+            points = tuple((p / n, labels / n, n) for p, labels, n in sums.tolist() if n)
+            return Calibration(class_name(index, classes), points)
+    return None
+
+
+def matrix(plots: _Plots, classes: Sequence[str], candidate: str) -> ConfusionMatrix | None:
+    """Returns the confusion matrix of a model; None where there is none."""
+    for item in _overall(plots, candidate):
+        matrices = item.value.multi_class_confusion_matrix_at_thresholds.matrices
+        if matrices:
+            # At the lowest threshold, 0 unless told otherwise, the most probable class counts.
+            lowest = min(matrices, key=lambda matrix: float(matrix.threshold))
+            counts = {
+                (entry.actual_class_id, entry.predicted_class_id): entry.num_weighted_examples
+                for entry in lowest.entries
+                if entry.num_weighted_examples
+            }
+            return ConfusionMatrix(tuple(classes), counts)
+    return None
+
+
+def _overall(plots: _Plots, candidate: str) -> Iterator[Any]:
+    """Yields the plots of a model over all examples."""
+    for proto in plots:
+        if not proto.HasField("cross_slice_key") and not proto.slice_key.single_slice_keys:
+            for item in proto.plot_keys_and_values:
+                if (item.key.model_name or candidate) == candidate:
+                    yield item
