@@ -20,7 +20,6 @@ from benchmarks.settings import ROOT
 from pipeline.data import inference
 from trainer_module.config import TableFeatures
 from trainer_module.util import environment
-from trainer_module.util.checks import UserError
 
 TABLES = {
     "iris": "target",
@@ -99,21 +98,16 @@ def main() -> int:
     environment.prepare()
     machine = report.machine() | {"note": config.note}
     rows: dict[str, list[str]] = {}
-    refused: list[str] = []
     try:
         with tempfile.TemporaryDirectory() as folder, tarfile.open(config.data) as archive:
             archive.extractall(folder, filter="data")
             for name in config.tables:
                 print(f"{name} ...", file=sys.stderr, flush=True)
                 file = Path(folder) / "tables" / f"{name}.csv"
-                try:
-                    table = inference.infer(file, TABLES[name])
-                except UserError as error:
-                    refused.append(f"- {name}: {error.rule.partition(': ')[2]}.")
-                else:
-                    rows[name] = compare(file, table, Path(folder) / name).cells
+                table = inference.infer(file, TABLES[name])
+                rows[name] = compare(file, table, Path(folder) / name).cells
                 # What has been measured stays if a later run fails.
-                config.output.write_text(page(rows, refused, machine))
+                config.output.write_text(page(rows, machine))
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -185,7 +179,7 @@ def boost(
     return predicted
 
 
-def page(rows: dict[str, list[str]], refused: Sequence[str], machine: dict[str, Any]) -> str:
+def page(rows: dict[str, list[str]], machine: dict[str, Any]) -> str:
     """Returns the page about all tables."""
     columns = ("train", "test", "metric", "Plateau", "boosting", "difference", "within margin")
     table = report.columns(
@@ -201,7 +195,6 @@ def page(rows: dict[str, list[str]], refused: Sequence[str], machine: dict[str, 
         "little. Seconds are of the whole command, from Python's start to the report.",
         report.hardware_line(machine),
         table,
-        *(["Not compared:\n\n" + "\n".join(refused)] if refused else []),
         "## Repeat\n\n    python -m benchmarks.boosting",
     ]
     return "\n\n".join(parts) + "\n"
