@@ -1,16 +1,18 @@
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 
 import pytest
 
 from components.drift_gate.drift import distance
-from components.evaluation.results import Evaluation, SliceMetrics
+from components.evaluation.results import Calibration, Evaluation, SliceMetrics
 from components.gate import Check
 from components.page import render
 from components.servable.verdict import Result
 from components.training_report import page
 from components.training_report.page import Report
+from components.training_report.residuals import Residual, Residuals
 from schemas.columns import MISSING_INTEGER, Input
 from tests.pages import Elements, page_data
 from trainer_module.history import History
@@ -294,6 +296,33 @@ def test_intervals_and_classes_at_chance_are_told(
     assert f"[{low:.4f}, {high:.4f}]" in text
     assert "[0.7862, 0.8972] contains the threshold" in text
     assert f"In 1 of 3 classes the accuracy is not above chance, 0.3333: {HOSTILE}." in text
+
+
+def test_a_regression_has_residuals_and_no_classes(report: Make) -> None:
+    metrics = SliceMetrics(2, {"r2": 0.5, "mae": 1234.5, "rmse": 2.0}, {"r2": (0.4, 0.6)})
+    shown = (Residual(1.0, 9.0, "example 1", {HOSTILE: "3"}),)
+    made = report(
+        evaluation=Evaluation(metrics, None, (), ()),
+        mistakes=Residuals(((1.0, 9.0), (2.0, 2.5)), shown, every=2),
+        data=dataclasses.replace(report().data, classes={}, why_no_classes="it is a number"),
+    )
+    text = page.page(made)
+    words = Elements(text).text
+    assert "0.5000 [0.4000, 0.6000]" in re.sub(r"\s+", " ", words)
+    assert "1,234.5" in words and "example 1" in words and HOSTILE in words
+    for absent in ("Confusion matrix", "Most confident mistakes", "by class", "it is a number"):
+        assert absent not in words
+    histogram = page_data(text)["residuals"]["data"][2]
+    assert histogram["x"] == [8.0, 0.5]
+
+
+def test_two_classes_have_a_calibration_curve(
+    report: Make, evaluated: Callable[..., Evaluation]
+) -> None:
+    calibration = Calibration(HOSTILE, ((0.1, 0.2, 30.0), (0.9, 0.7, 12.0)))
+    text = page.page(report(evaluation=evaluated(calibration=calibration)))
+    assert page_data(text)["calibration"]["data"][1]["y"] == [0.2, 0.7]
+    assert f"a probability of 0.8 for {HOSTILE}" in Elements(text).text
 
 
 def test_the_head_names_run_data_model_and_parameters(
