@@ -58,7 +58,9 @@ def test_every_run_uses_the_engine_of_the_flags(
     for turn in compare.turns(made[0]):
         run = dataclasses.replace(turn.config, classes=("0", "1"))
         size = dataset.TrainingSize(100, 100, "a test")
-        data = dataset.Dataset(tmp_path, run.classes, image_schema_text(run.classes), size)
+        data = dataset.Dataset(
+            tmp_path, tmp_path, run.classes, image_schema_text(run.classes), size
+        )
         compiled = local.compile_pipeline(run, data, tmp_path)
         assert b"--direct_num_workers=2" in compiled.SerializeToString()
 

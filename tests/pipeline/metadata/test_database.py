@@ -239,7 +239,9 @@ def test_a_pipeline_is_compiled_with_the_folders_mark_and_no_password(
     monkeypatch.setenv(database.PASSWORD, SECRET)
     config = dataclasses.replace(presets.get("digits").build(), classes=("0", "1"))
     schema = image_schema_text(config.classes)
-    data = Dataset(Path("/data"), config.classes, schema, TrainingSize(100, 100, "a test"))
+    data = Dataset(
+        Path("/data"), Path("/data"), config.classes, schema, TrainingSize(100, 100, "a test")
+    )
     in_a_file = local.compile_pipeline(config, data, tmp_path)
     remember(tmp_path)
     with database._password_set(NOWHERE):
