@@ -4,6 +4,7 @@ import csv
 import re
 import shutil
 import tarfile
+from datetime import date, timedelta
 
 import numpy as np
 import pytest
@@ -126,24 +127,28 @@ def test_a_number_is_learned_gated_and_predicted(shared_data, tmp_path):
 
 
 def test_a_table_of_ones_own(tmp_path):
-    """Names that TensorFlow refuses, a schema that TFDV infers, and rows without a label."""
+    """Names that TensorFlow refuses, a schema that TFDV infers, dates, rows without a label."""
     import tensorflow as tf
     import tensorflow_data_validation as tfdv
 
     random = np.random.default_rng(0)
     rows = [
         f"{i},{'' if i % 9 == 0 else random.normal(i % 2)},{random.integers(3)},{'uv'[i % 2]},"
+        f"{'' if i % 40 == 0 else date(2026, 1, 1) + timedelta(i)},"
         f"{'' if i % 50 == 0 else ('no', 'yes')[i % 2]}"
         for i in range(400)
     ]
     data = tmp_path / "data"
     data.mkdir()
-    (data / "a.csv").write_text("\n".join(["_id,petal width (cm),% fat,self,label", *rows, ""]))
+    (data / "a.csv").write_text(
+        "\n".join(["_id,petal width (cm),% fat,self,when,label", *rows, ""])
+    )
     statistics = tfdv.generate_statistics_from_csv(f"{data}/*.csv")
     tfdv.write_schema_text(tfdv.infer_schema(statistics), str(tmp_path / "schema.pbtxt"))
     done = plateau(
         *("run", "taxi", "--data", data, "--schema", tmp_path / "schema.pbtxt"),
         *("--numeric", "petal width (cm)", "--bucketized", "% fat", "--categorical", "self"),
+        *("--dates", "when", "--class-weight", "balanced"),
         *("--label", "label", "--label-over", "None", "--classes", "no", "yes"),
         *("--on-missing-label", "skip", "--max-epochs", 8),
         output=tmp_path / "run",
@@ -156,6 +161,7 @@ def test_a_table_of_ones_own(tmp_path):
         petal_width_cm=tf.constant([float("nan"), 1.0]),
         fat=tf.constant([0, 2], tf.int64),
         self_=tf.constant(["u", "v"]),
+        when=tf.constant(["", "2026-02-03T10:30"]),
     )
     assert answer["class"].numpy().tolist() == [[b"no"], [b"yes"]]
     predicted = predict(tmp_path / "run", data)

@@ -1,4 +1,6 @@
 import io
+import itertools
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +8,9 @@ import pytest
 from PIL import Image
 
 from pipeline import presets
+from pipeline.cli.arguments import Arguments
 from pipeline.data import images
+from trainer_module.config import ImageFeatures
 
 
 def save(folder: Path, size: tuple[int, int], count: int = 4, **changes: object) -> Path:
@@ -87,3 +91,33 @@ def test_batch_and_width_follow_number_and_size(tmp_path: Path) -> None:
     assert presets.of_images(features, 50).network.width_multiplier == 1
     large = images.Look(10, 500, 500, 3, False).features
     assert presets.of_images(large, 50).network.width_multiplier == 0.5
+
+
+def test_a_folder_of_images_sets_the_defaults_and_flags_the_rest(tmp_path: Path) -> None:
+    folder = save(tmp_path, (28, 24), 200, mode="L", classes=("3", "5"))
+    words = ["--data", str(folder), "--width", "32"]
+    arguments = Arguments("run", "runs", words)
+    config = arguments.read_preset(lambda preset: preset)
+    assert arguments.look is not None and arguments.look.count == 400
+    assert config.features == ImageFeatures(height=24, width=32, channels=1, augment=("crop",))
+    assert config.loop.batch_size == 8
+    # A folder that breaks a rule is named by the run.
+    missing = Arguments("run", "runs", ["--data", str(tmp_path / "none")])
+    assert missing.read_preset(lambda preset: preset).features == presets.images().features
+
+
+@pytest.mark.parametrize(
+    ("archive", "every", "side"),
+    [("flowers17.tar.gz", 60, 128), ("cifar10-images.tar.gz", 300, 32)],
+)
+def test_photos_that_somebody_else_took(
+    shared_data: Path, tmp_path: Path, archive: str, every: int, side: int
+) -> None:
+    with tarfile.open(shared_data / archive) as opened:
+        images_of = (m for m in opened if m.name.endswith((".jpg", ".jpeg")))
+        for member in itertools.islice(images_of, 0, 20 * every, every):
+            opened.extract(member, tmp_path, filter="data")
+    (root,) = {path.parents[1] for path in tmp_path.rglob("*.jpg")}
+    look = images.look(root)
+    assert (look.count, look.channels, look.has_symbols) == (20, 3, False)
+    assert max(look.features.height, look.features.width) == side
