@@ -167,21 +167,23 @@ class Moments:
         self.count += 1
         apart = number - self.first
         one, two, three = self.sums
-        self.sums = one + apart, two + apart**2, three + apart**3
+        # Powers by ** would be an error where these are infinite.
+        square = float(apart) * apart
+        self.sums = one + apart, two + square, three + square * apart
 
     @property
     def skewness(self) -> float:
         """Third standardised moment; 0 where all numbers are equal."""
         one, two, three = (total / max(self.count, 1) for total in self.sums)
-        variance = two - one**2
-        if variance <= 0:
+        variance = two - one * one
+        if not 0 < variance < math.inf:
             return 0.0
-        return float((three - 3 * one * two + 2 * one**3) / variance**1.5)
+        return float((three - 3 * one * two + 2 * one * one * one) / variance / math.sqrt(variance))
 
     @property
     def tail(self) -> str:
         """Advice on a label with a long tail; empty for others."""
-        if self.low < 0 or self.skewness < _LONG_TAIL:
+        if not (self.low >= 0 and self.skewness >= _LONG_TAIL):
             return ""
         return f"long tail (skewness {self.skewness:.1f}): --label-scale log may do better"
 

@@ -151,6 +151,12 @@ def test_skewness_is_that_of_scipy(numbers: list[float], shift: float) -> None:
         assert moments.skewness == pytest.approx(skew(numbers), abs=1e-3)
 
 
+def test_numbers_whose_powers_overflow(tmp_path: Path) -> None:
+    rows = [f"{n % 7}.5,{n}.5e{3 * n}" for n in range(100)]
+    (_, label) = infer(tmp_path, "\n".join(["x,label", *rows, ""])).columns
+    assert (label.use, label.why) == ("label", "")
+
+
 def test_a_long_tail_of_the_label_is_said(tmp_path: Path) -> None:
     rows = [f"{n % 7}.5,{2 ** (n % 12)}.5" for n in range(100)]
     (_, label) = infer(tmp_path, "\n".join(["x,label", *rows, ""])).columns
