@@ -185,3 +185,29 @@ def test_what_is_missing_is_said(
     found = run(signatures, asked)
     assert found.accuracy is None
     assert error in found.error
+
+
+def test_errors_of_numbers_are_those_of_keras(run: Any) -> None:
+    predicted, labels = [1.0, 2.5, -3.0, 4.0], [0.5, 2.5, 1.0, 8.0]
+    asked = Evaluation("serve", "prediction", "label_xf", ["labels"], regression=True)
+    signatures = {
+        "serve": serve(prediction=[[value] for value in predicted]),
+        "labels": serve(label_xf=[[value] for value in labels]),
+    }
+    found = run(signatures, asked)
+    assert found.examples == 4 and found.accuracy is None
+    for name, metric in (
+        ("mean absolute error", tf_keras.metrics.MeanAbsoluteError()),
+        ("mean squared error", tf_keras.metrics.MeanSquaredError()),
+        ("root mean squared error", tf_keras.metrics.RootMeanSquaredError()),
+    ):
+        metric.update_state(labels, predicted)
+        assert found.errors[name] == pytest.approx(float(metric.result()))
+
+
+def test_numbers_that_cannot_be_compared(run: Any) -> None:
+    asked = Evaluation("serve", "prediction", "label_xf", ["labels"], regression=True)
+    two = {"serve": serve(prediction=[[1.0, 2.0]] * 4), "labels": LABELS}
+    names = {"serve": serve(prediction=[[1.0]] * 4), "labels": serve(label_xf=[b"a"] * 4)}
+    for signatures in (two, names):
+        assert "not one number an example" in run(signatures, asked).error

@@ -1,4 +1,5 @@
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -114,6 +115,18 @@ def test_one_rule_broken(found: list[Measurement], name: str, value: str) -> Non
     checks = judge(found)
     assert [each for each, check in checks.items() if check.passed is False] == [name]
     assert checks[name].value == value
+
+
+@pytest.mark.parametrize(
+    ("measured", "passed"), [(523.1, True), (523.12, True), (524.0, False), (math.nan, False)]
+)
+def test_errors_of_a_regression_are_those_evaluated(measured: float, passed: bool) -> None:
+    """Within rounding relative to their size, and without an accuracy."""
+    evaluated = Evaluated(examples=400, errors={"mean absolute error": 523.1})
+    found = Predictions(400, errors={"mean absolute error": measured})
+    checks = judge(instead(found), evaluated=evaluated)
+    assert checks["mean absolute error"].passed is passed
+    assert not any("accuracy" in name or "entropy" in name for name in checks)
 
 
 @pytest.mark.parametrize(
