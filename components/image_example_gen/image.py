@@ -26,8 +26,9 @@ _AT_ONCE = 2
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 """Pillow's names of the formats that are read."""
 
-# Opening a JPEG gives MPO where further images follow, as in the .jpg files of many cameras.
-_JPEG = ("JPEG", "MPO")
+JPEG = ("JPEG", "MPO")
+"""Pillow's names of JPEG: MPO where further images follow, as in the files of many cameras."""
+
 # Pillow converts other modes without regard to the range of their numbers.
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "I;16", "I;16B"})
 # Markers of a JPEG that have a length, and its end; what else there is stands among the data.
@@ -100,10 +101,10 @@ def prepare(content: bytes) -> Prepared:
         )
     if image.mode not in _MODES:
         raise BadImageError(f"its pixels are of the mode {image.mode}, which has no set range")
-    if image.format in _JPEG and _has_too_many_scans(content):
+    if image.format in JPEG and _has_too_many_scans(content):
         raise BadImageError(f"it has more than {MAX_SCANS} scans")
     # Asking the model's check takes as long as decoding a small image; these it takes all.
-    is_plain = image.format in _JPEG or (image.format == "PNG" and _is_plain_png(content))
+    is_plain = image.format in JPEG or (image.format == "PNG" and _is_plain_png(content))
     if (is_plain and image.mode in ("L", "RGB")) or _is_served(content):
         return Prepared(content)
     try:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from trainer_module.config import ImageFeatures
+
 from .arguments import Arguments, UsageError
 
 
@@ -15,8 +17,8 @@ def run(arguments: Arguments) -> int:
     out = console.make()
     if arguments.table is not None:
         columns.print_columns(out, arguments.table)
-    if arguments.look is not None:
-        out.print(str(arguments.look), soft_wrap=True)
+    if arguments.look is not None and isinstance(config.features, ImageFeatures):
+        out.print(arguments.look.describe(config.features), soft_wrap=True)
     done = local.run(config, out, arguments.line)
     result.print_result(out, done)
     return 0 if done.pushed else 3

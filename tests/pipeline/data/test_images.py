@@ -1,6 +1,7 @@
 import io
 import itertools
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,25 @@ def test_a_file_that_cannot_be_read_decides_nothing(tmp_path: Path) -> None:
     assert (look.height, look.width, look.channels, look.count) == (48, 48, 1, 8)
 
 
+def test_nothing_that_can_be_read(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_text("no image")
+    assert images.look(tmp_path).features == ImageFeatures(augment=("flip", "crop"))
+
+
+def test_a_small_file_of_many_pixels_is_not_decoded(tmp_path: Path) -> None:
+    save(tmp_path, (48, 48), 2, mode="L")
+    # 81 million pixels in a few kilobytes.
+    Image.new("1", (9000, 9000)).save(tmp_path / "cat" / "bomb.png")
+    tracemalloc.start()
+    look = images.look(tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (look.height, look.channels) == (48, 1)
+    assert peak < 10 * 2**20
+
+
 @pytest.mark.parametrize(
     ("classes", "flipped"),
     [
@@ -79,7 +99,11 @@ def test_a_file_that_cannot_be_read_decides_nothing(tmp_path: Path) -> None:
 def test_symbols_are_not_flipped(tmp_path: Path, classes: tuple[str, ...], flipped: bool) -> None:
     look = images.look(save(tmp_path, (8, 8), 1, classes=classes))
     assert ("flip" in look.features.augment) == flipped
-    assert ("not flipped, since the classes are symbols" in str(look)) != flipped
+    line = look.describe(look.features)
+    assert ("; not flipped, since the classes are symbols" in line) != flipped
+    assert line.startswith(
+        f"{len(classes)} images of about 8 x 8, colour: trained at 8 x 8, colour"
+    )
 
 
 def test_batch_and_width_follow_number_and_size(tmp_path: Path) -> None:
