@@ -52,5 +52,5 @@ def test_an_own_model_by_dotted_path(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", ["nosuch", "no.such.module", "math.nosuch"])
 def test_a_model_that_is_not_there(name):
-    with pytest.raises(ValueError, match=f"cnn, mlp, resnet, vgg16 or the dotted path.*{name}"):
+    with pytest.raises(ValueError, match=f"{', '.join(MODELS)} or the dotted path.*{name}"):
         build((4,), 3, NetworkConfig(model=name))
