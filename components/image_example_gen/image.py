@@ -7,11 +7,10 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from components.image_example_gen.formats import FORMATS, JPEG, MAX_PIXELS
+
 if TYPE_CHECKING:
     from PIL import Image
-
-MAX_PIXELS = 64_000_000
-MAX_BYTES = 512 * 1024**2
 
 MAX_SCANS = 100
 """Passes over the pixels of a JPEG, of which each may take as long as a whole decoding. Encoders
@@ -22,12 +21,6 @@ GROUP = 64
 
 # The pixels of more could fill the memory.
 _AT_ONCE = 2
-
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
-"""Pillow's names of the formats that are read."""
-
-JPEG = ("JPEG", "MPO")
-"""Pillow's names of JPEG: MPO where further images follow, as in the files of many cameras."""
 
 # Pillow converts other modes without regard to the range of their numbers.
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "I;16", "I;16B"})
