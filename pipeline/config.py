@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import tyro
 from annotated_types import Ge, Gt, Interval, Le
 
+from components.evaluation.results import OF_TWO
 from components.image_example_gen.split import check_expression
 from trainer_module.config import (
     Features,
@@ -108,10 +109,9 @@ class GateConfig:
 
 _NO_GATES = GateConfig()
 _OF_NUMBERS = ("min_r2", "max_mae", "max_r2_drop")
-OF_TWO = ("min_roc_auc", "min_pr_auc", "min_precision", "min_recall", "min_f1")
-"""Gates on two classes; without `min_` the names of the metrics."""
+_OF_TWO = tuple(f"min_{name}" for name in OF_TWO)
 _OF_CLASSES = (
-    *OF_TWO,
+    *_OF_TWO,
     "min_accuracy",
     "min_class_accuracy",
     "min_class_examples",
@@ -307,10 +307,10 @@ class RunConfig:
             [getattr(self.gates, name) for name in unused],
             f"Its gates are {', '.join(f'`{name}`' for name in fit)}.",
         )
-        binary = [name for name in OF_TWO if getattr(self.gates, name) is not None]
+        binary = [name for name in _OF_TWO if getattr(self.gates, name) is not None]
         require(
             not binary or len(self.classes) in (0, 2),
-            f"{', '.join(f'`{name}`' for name in OF_TWO)} are gates on two classes",
+            f"{', '.join(f'`{name}`' for name in _OF_TWO)} are gates on two classes",
             self.classes,
             "Leave them out, or set `min_class_accuracy`.",
         )

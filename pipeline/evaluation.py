@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import schemas
 from components import gate
-from components.evaluation.results import ACCURACY, CROSSENTROPY, MAE, R2, RMSE
+from components.evaluation.results import ACCURACY, CROSSENTROPY, MAE, OF_TWO, R2, RMSE
 from components.servable import verdict as servable
 from trainer_module.config import Features, ImageFeatures, is_regression
 
-from .config import OF_TWO, GateConfig
+from .config import GateConfig
 
 if TYPE_CHECKING:
     from tensorflow_model_analysis.proto import config_pb2
@@ -120,10 +120,9 @@ def _of_two(gates: GateConfig) -> "config_pb2.MetricsSpec":
         binarize=config_pb2.BinarizationOptions(class_ids={"values": [1]}),
         metrics=[config_pb2.MetricConfig(class_name="CalibrationPlot")],
     )
-    for flag, metric in zip(OF_TWO, _BINARY, strict=True):
-        name = flag.removeprefix("min_")
+    for name, metric in zip(OF_TWO, _BINARY, strict=True):
         config = config_pb2.MetricConfig(class_name=metric, config=json.dumps({"name": name}))
-        bound = getattr(gates, flag)
+        bound = getattr(gates, f"min_{name}")
         if bound is not None:
             on_all = _on([config_pb2.SlicingSpec()], value_threshold=_at_least(bound))
             config.per_slice_thresholds.append(on_all)

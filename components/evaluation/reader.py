@@ -24,6 +24,7 @@ from components.evaluation.results import (
     ACCURACY,
     EXAMPLE_COUNT,
     MAE,
+    OF_TWO,
     OVERALL,
     R2,
     SHARED_ACCURACY,
@@ -38,7 +39,6 @@ from trainer_module.util.checks import UserError
 
 _ONLY_FOR_GATES = (ABOVE_MAJORITY, WITHOUT_EXAMPLES, SHARED_EXAMPLES)
 _ENDS = ("low", "high")
-_OF_TWO = ("roc_auc", "pr_auc", "precision", "recall", "f1")
 _SLICES_NAMED = 3
 
 _Metrics = Iterable[metrics_for_slice_pb2.MetricsForSlice]
@@ -226,7 +226,7 @@ def _metric_name(key: Any) -> str:
         return name
     parts = [f"{part.name} {value.value}" for part, value in key.sub_key.ListFields()]
     # Of two classes it is always the second one.
-    if parts == ["class_id 1"] and name in _OF_TWO:
+    if parts == ["class_id 1"] and name in OF_TWO:
         return name
     return f"{name} ({', '.join(parts)})"
 

@@ -11,6 +11,8 @@ from components.gate import Check
 
 OVERALL = "all examples"
 ACCURACY, CROSSENTROPY = "accuracy", "crossentropy"
+OF_TWO = ("roc_auc", "pr_auc", "precision", "recall", "f1")
+"""Metrics of two classes, the second one as positive."""
 R2, MAE, RMSE = "r2", "mae", "rmse"
 # With the names that Keras gives its metrics.
 _ERRORS = {R2, MAE, RMSE, "mean_absolute_error", "mean_squared_error", "root_mean_squared_error"}

@@ -29,9 +29,9 @@ from sklearn.metrics import (  # noqa: E402
 )
 from tfx_bsl.public.tfxio import TFExampleBeamRecord  # noqa: E402
 
-from components.evaluation.results import Evaluation, read  # noqa: E402
+from components.evaluation.results import OF_TWO, Evaluation, read  # noqa: E402
 from pipeline import evaluation  # noqa: E402
-from pipeline.config import OF_TWO, GateConfig  # noqa: E402
+from pipeline.config import GateConfig  # noqa: E402
 from trainer_module.config import Features, ImageFeatures, TableFeatures  # noqa: E402
 from trainer_module.preprocessing import class_index  # noqa: E402
 
@@ -42,7 +42,6 @@ IMAGES = ImageFeatures()
 TABLE = TableFeatures(numeric=("guess",))
 
 
-TWO = [name.removeprefix("min_") for name in OF_TWO]
 NUMBERS = TableFeatures(numeric=("guess",), task="regression")
 
 
@@ -286,7 +285,7 @@ def test_by_default_a_model_must_beat_the_largest_class_beyond_chance(
     assert gate.threshold == pytest.approx(max(sum(cats), sum(dogs)) / total, abs=1e-5)
     assert gate.passed is ok
     # What a gate alone needs is no column of a table.
-    assert set(found.candidate.values) == {"accuracy", "crossentropy", *TWO}
+    assert set(found.candidate.values) == {"accuracy", "crossentropy", *OF_TWO}
 
 
 def test_the_default_gate_judges_the_candidate_beside_a_baseline(tmp_path: Path) -> None:
