@@ -115,14 +115,16 @@ class Errors:
 
     def add(self, label: float, number: float) -> None:
         """Adds an example."""
+        error = number - label
         self.labels += label
-        self.squares += label**2
-        self.absolute += abs(number - label)
-        self.squared += (number - label) ** 2
+        # Squares by ** would be an error where they are infinite.
+        self.squares += label * label
+        self.absolute += abs(error)
+        self.squared += error * error
 
     def r2(self, count: int) -> float:
         """Returns the coefficient of determination; -infinity where all labels are equal."""
-        spread = self.squares - self.labels**2 / count
+        spread = self.squares - self.labels * self.labels / count
         return 1 - self.squared / spread if spread > 0 else -math.inf
 
 

@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -185,3 +186,10 @@ def test_errors_are_those_of_scikit_learn() -> None:
     assert summary.errors.r2(summary.labelled) == pytest.approx(r2_score(labels, numbers))
     expected = mean_absolute_error(labels, numbers)
     assert summary.errors.absolute / summary.labelled == pytest.approx(expected)
+
+
+def test_labels_whose_squares_overflow_are_no_error() -> None:
+    errors = predict.Errors()
+    errors.add(1e200, 1.0)
+    assert errors.r2(1) == -math.inf
+    assert errors.absolute == 1e200
