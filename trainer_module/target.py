@@ -21,14 +21,17 @@ class Target:
     mean: float
     """Mean of t over the training labels."""
     deviation: float
-    """Standard deviation of t over the training labels, or 1 where they are all equal."""
+    """Standard deviation of t over the training labels, or 1 where it is 0 in float32."""
 
     @classmethod
     def of(cls, labels: npt.NDArray[Any], *, is_log: bool) -> "Target":
         """Returns the scale of training labels [N]."""
         values = np.asarray(labels, np.float64)
         values = np.log1p(values) if is_log else values
-        return cls(is_log, float(values.mean()), float(values.std()) or 1.0)
+        deviation = float(values.std())
+        # TensorFlow takes smaller numbers for 0.
+        is_zero = deviation < np.finfo(np.float32).tiny
+        return cls(is_log, float(values.mean()), 1.0 if is_zero else deviation)
 
     def standardised(self, labels: tf.Tensor) -> tf.Tensor:
         """Returns z of labels, float32 of any shape."""

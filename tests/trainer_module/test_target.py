@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.preprocessing import StandardScaler
@@ -13,6 +13,7 @@ LABELS = st.lists(st.floats(0, 1e6, width=32), min_size=2, max_size=30)
 
 @settings(deadline=None)
 @given(LABELS, st.booleans())
+@example([0.0, 1.1754943508222875e-38], False)
 def test_the_label_comes_back(labels: list[float], is_log: bool) -> None:
     target = Target.of(np.array(labels, np.float32), is_log=is_log)
     z = target.standardised(tf.constant(labels))
