@@ -38,7 +38,7 @@ def images() -> RunConfig:
         features=ImageFeatures(height=64, width=64, channels=3, augment=("flip",)),
         network=NetworkConfig(model="cnn", dropout=0.2),
         optimization=OptimizerConfig(learning_rate=0.02),
-        schedule=ScheduleConfig(plateau=PlateauConfig(patience=4), max_epochs=60),
+        schedule=ScheduleConfig(plateau=PlateauConfig(patience=4), strategy="auto", max_epochs=60),
         loop=LoopConfig(batch_size=32),
     )
 
@@ -168,6 +168,7 @@ def table(features: TableFeatures, classes: tuple[str, ...], schema: str, rows: 
                 min_delta=0.01,
                 min_delta_mode="relative",
             ),
+            strategy="auto",
             max_epochs=200,
         ),
         loop=LoopConfig(batch_size=batch_size),

@@ -15,7 +15,6 @@ from trainer_module.history import EpochRecord, History, measured
 from trainer_module.schedule import schedule
 from trainer_module.schedule.schedule import ScheduleConfig
 from trainer_module.schedule.state import ScheduleState, Stage
-from trainer_module.schedule.strategy import STRATEGIES
 from trainer_module.training.checkpoint import Checkpoints, Snapshot
 from trainer_module.training.optimizer import first_learning_rate, inner, training_spec
 from trainer_module.util.checks import UserError, require
@@ -62,8 +61,8 @@ class PlateauCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """
         super().__init__()
         require(
-            config.plan is not None or not STRATEGIES[config.strategy].is_measured,
-            "`strategy` must need no simple noise scale, which fit does not measure",
+            not config.is_measured,
+            "`strategy` must need no measurement of noise and throughput, which fit does not make",
             config.strategy,
             "Choose another strategy, or train with trainer_module.train.",
         )

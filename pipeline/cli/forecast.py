@@ -59,9 +59,11 @@ def make_plan(config: PlanConfig) -> Plan:
         scaling_rule(run.optimization.optimizer).text,
         f"Assumes {size} training examples ({size.source}).",
     ]
-    strategy = STRATEGIES[schedule.strategy]
-    if strategy.is_measured and schedule.plan is None:
-        sentences.append(f"Without a measurement: strategy {schedule.strategy} {strategy.words}.")
+    if schedule.is_measured:
+        words = STRATEGIES[schedule.strategy].words
+        sentences.append(
+            f"Strategy {schedule.strategy} {words}. The table shows what it does unmeasured."
+        )
     if last <= schedule.num_actions:
         sentences.append(
             f"Plateau {last} can change nothing: learning rate and batch are at their limits."

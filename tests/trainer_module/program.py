@@ -1,10 +1,11 @@
 """A small training program, run in processes of its own by the tests.
 
 Usage: program.py OUT [--checkpoints DIR] [--strategy single|mirrored|workers] [--slow SECONDS]
-    [--limit EXAMPLES]
+    [--limit EXAMPLES] [--measure GROWTH]
 """
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -73,6 +74,13 @@ def build(batch_norm, limit=None):
     return keras.Model(inputs, keras.layers.Dense(2)(x))
 
 
+def clock(growth):
+    """Real seconds, or ones each of which is longer than the one before by a factor."""
+    if growth is None:
+        return time.monotonic
+    return itertools.accumulate(growth**i for i in itertools.count()).__next__
+
+
 def evaluated(trained):
     """Loss of the weights that a model was left with, as Keras computes it on one device."""
     model = build(any("normalization" in layer.name for layer in trained.layers))
@@ -89,6 +97,8 @@ def main():
     parser.add_argument("--strategy", default="single")
     parser.add_argument("--slow", type=float, default=0.0)
     parser.add_argument("--limit", type=int)
+    # Rate and actions are chosen by measurement, with a clock whose seconds grow by this factor.
+    parser.add_argument("--measure", type=float)
     args = parser.parse_args()
     tf.config.experimental.enable_op_determinism()
     if args.strategy == "single":
@@ -117,17 +127,20 @@ def main():
         evaluation_dataset(Split(X[200:], Y[200:]), 31),
         ScheduleConfig(
             plateau=PlateauConfig(patience=2),
-            plan="batch*4, lr/4",
+            plan=None if args.measure else "batch*4, lr/4",
+            strategy="auto",
             max_batch_size=64,
             max_epochs=9,
         ),
         num_examples=200,
         batch_size=16,
-        micro_batch=24,
+        micro_batch=None if args.measure else 24,
+        find_learning_rate=bool(args.measure),
         steps_per_call=3,
         directory=args.checkpoints,
         callbacks=[Say()],
         strategy=strategy,
+        clock=clock(args.measure),
     )
     values = {
         "weights": [np.asarray(w).ravel().tolist() for w in model.get_weights()],

@@ -19,6 +19,7 @@ from trainer_module.schedule.plateau import Observation, PlateauConfig, PlateauS
 from trainer_module.schedule.scaling import TrainingSpec, scaling_rule, update_noise
 from trainer_module.schedule.state import Decision, Restore, ScheduleState, Stage, StopReason
 from trainer_module.schedule.strategy import (
+    CHANGES,
     STRATEGIES,
     Action,
     Change,
@@ -36,6 +37,10 @@ MAX_ROLLBACKS = 3
 HYSTERESIS = 1.5
 """How far the simple noise scale must be on the other side of the batch for auto to change its
 choice."""
+
+MIN_THROUGHPUT_GAIN = 1.2
+"""Examples per second at the larger batch, over those at the present one, from which auto grows the
+batch: a smaller gain is within the noise of a short measurement."""
 
 
 class NonFiniteError(UserError):
@@ -93,6 +98,11 @@ class ScheduleConfig:
         """Plateaus acted on: the length of the plan where there is one, else `actions`."""
         return self.actions if self.plan is None else len(parse_plan(self.plan))
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether measurements decide what a plateau changes."""
+        return self.plan is None and STRATEGIES[self.strategy].is_measured
+
 
 def initial_state(
     config: ScheduleConfig, spec: TrainingSpec, learning_rate: float, batch_size: int
@@ -133,8 +143,12 @@ def step(
     loss: float | None,
     elapsed_seconds: float,
     simple_noise_scale: float | None = None,
+    throughput_gain: float | None = None,
 ) -> tuple[ScheduleState, Decision]:
     """Decides what to do after an epoch.
+
+    A decision of strategy auto to grow the batch is taken again with the throughput gain of that
+    batch, which costs too much to measure after every epoch.
 
     Args:
         config: What to do at a plateau, and the stop rule.
@@ -145,6 +159,8 @@ def step(
         elapsed_seconds: Training time of the whole run so far, resumed parts included.
         simple_noise_scale: B_simple in examples (McCandlish et al. 2018, arXiv:1812.06162), for
             strategy auto; None if not measured, infinity where noise hides the signal.
+        throughput_gain: Examples per second at the batch that auto would grow to, over those at
+            the present one; None if not measured.
 
     Returns:
         The state to save and the decision to carry out.
@@ -181,7 +197,8 @@ def step(
         )
         state = state._replace(plateau=detection, rollbacks=0)
         reason = plateau.describe(config.plateau, observation, metric, nonfinite)
-        outcome = _act(config, spec, state, observation, reason, limit, simple_noise_scale)
+        measured = _Measured(simple_noise_scale, throughput_gain)
+        outcome = _act(config, spec, state, observation, reason, limit, measured)
     after = outcome.state
     return after, Decision(
         epoch=after.epoch,
@@ -201,7 +218,7 @@ def forecast(
     """Returns the stages of a run that neither ends early nor rolls back.
 
     When each begins depends on the metric. Strategy auto, which decides by measurement, is forecast
-    as hybrid, which it follows without one.
+    as hybrid, which it follows where nothing was measured.
     """
     before = after = initial_state(config, spec, learning_rate, batch_size)
     stages = [_stage(config, spec, before, after)]
@@ -209,7 +226,7 @@ def forecast(
         before = after = after._replace(epoch=config.warmup_epochs)
         stages.append(_stage(config, spec, before, after))
     while after.actions_taken < config.num_actions:
-        before, after = after, _advance(config, spec, after, None)
+        before, after = after, _advance(config, spec, after, _Measured())
         if _action(before, after) == "none":
             break
         stages.append(_stage(config, spec, before, after))
@@ -221,7 +238,7 @@ def verify(
 ) -> tuple[str, ...]:
     """Returns where a run left its forecast, as sentences.
 
-    A run that ended before the last stage has not left it. A rollback leaves it, and so may auto.
+    A run that ended before the last stage has not left it. A rollback leaves it.
 
     Args:
         stages: The forecast.
@@ -243,6 +260,24 @@ def verify(
     return tuple(differences)
 
 
+def repeating_plan(config: ScheduleConfig, optimizer: str, actions: Iterable[str]) -> str:
+    """Returns the plan that repeats what a run did at its plateaus, "" if it did nothing.
+
+    Args:
+        config: The schedule of the run.
+        optimizer: Class of its optimizer.
+        actions: Its actions, in order.
+    """
+    changes = (
+        make_change("batch" in action, config.factor, scaling_rule(optimizer).exponent)
+        for action in actions
+        if action in CHANGES and action != "none"
+    )
+    return ", ".join(
+        f"batch*{batch:.17g}" if batch > 1 else f"lr/{rate:.17g}" for batch, rate in changes
+    )
+
+
 def next_learning_rate(config: ScheduleConfig, state: ScheduleState) -> float:
     """Returns the learning rate of the next epoch.
 
@@ -256,19 +291,23 @@ def next_learning_rate(config: ScheduleConfig, state: ScheduleState) -> float:
     return max(share * state.learning_rate, min(config.min_learning_rate, state.learning_rate))
 
 
+class _Measured(NamedTuple):
+    simple_noise_scale: float | None = None
+    throughput_gain: float | None = None
+
+
 def _advance(
-    config: ScheduleConfig,
-    spec: TrainingSpec,
-    state: ScheduleState,
-    simple_noise_scale: float | None,
+    config: ScheduleConfig, spec: TrainingSpec, state: ScheduleState, measured: _Measured
 ) -> ScheduleState:
     """Returns the state after the next action."""
-    strategy = STRATEGIES[config.strategy]
-    grows = strategy.grows_batch(state.actions_taken)
-    is_measured = strategy.is_measured and config.plan is None
-    if is_measured and simple_noise_scale is not None and simple_noise_scale >= 0:
-        grows = _noise_dominates(state, simple_noise_scale)
+    grows = STRATEGIES[config.strategy].grows_batch(state.actions_taken)
+    scale, gain = measured
+    if config.is_measured and scale is not None and scale >= 0:
+        grows = _noise_dominates(state, scale)
         state = state._replace(auto_choice="batch" if grows else "learning_rate")
+    if config.is_measured and gain is not None:
+        # Both lower the noise alike; without a gain of time, the smaller batch makes more updates.
+        grows = grows and gain >= MIN_THROUGHPUT_GAIN
     change = parse_plan(config.plan)[state.actions_taken] if config.plan is not None else None
     learning_rate, batch_size = _apply(config, spec, state, grows, change)
     return state._replace(
@@ -338,7 +377,7 @@ def _act(
     observation: Observation,
     reason: str,
     limit: tuple[StopReason, str] | None,
-    simple_noise_scale: float | None,
+    measured: _Measured,
 ) -> _Outcome:
     """Acts on a plateau, or stops."""
     if observation.is_plateau and state.actions_taken >= config.num_actions:
@@ -348,13 +387,15 @@ def _act(
         return _stop(state, *limit, observation)
     if not observation.is_plateau:
         return _Outcome(state, "none", reason, observation)
-    after = _advance(config, spec, state, simple_noise_scale)
+    after = _advance(config, spec, state, measured)
     action = _action(state, after)
     if action == "none":
         reason += "; learning rate and batch are at their limits"
         return _stop(state, "exhausted", reason, observation)
     after = after._replace(plateau=plateau.acted(config.plateau, after.plateau))
     reason += f"; {_describe_change(state, after)}"
+    if config.is_measured and measured.throughput_gain is not None:
+        reason += f" ({measured.throughput_gain:.2f} times the examples/s in the larger batch)"
     return _Outcome(after, action, reason, observation, config.restore)
 
 

@@ -21,7 +21,7 @@ class ScheduleState(NamedTuple):
         batch_size: Global batch size of the next epoch, in examples.
         actions_taken: Plateaus acted on so far.
         rollbacks: Rollbacks in a row, the last epoch's included.
-        auto_choice: What strategy auto chose last on a measurement.
+        auto_choice: What the simple noise scale last told strategy auto to change.
         stop_reason: Why the run has ended; None until then.
     """
 

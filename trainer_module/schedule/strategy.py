@@ -55,7 +55,7 @@ class Strategy:
     colour: str
     """CSS variable of its lines: the quantity that it acts on, as the training report draws it."""
     is_measured: bool = False
-    """Whether the simple noise scale, where it was measured, decides instead."""
+    """Whether the simple noise scale and the throughput, where measured, decide instead."""
 
 
 STRATEGIES: Mapping[str, Strategy] = {
@@ -67,7 +67,8 @@ STRATEGIES: Mapping[str, Strategy] = {
     ),
     "auto": Strategy(
         lambda action: action == 0,
-        "does what the measured simple noise scale favours; without one, as hybrid",
+        "grows the batch where noise dominates and a larger batch is faster, else decays the "
+        "learning rate",
         "--validation",
         is_measured=True,
     ),

@@ -1,6 +1,7 @@
 """Training loop: epoch, evaluation, decision, checkpoint."""
 
 import contextlib
+import functools
 import itertools
 import json
 import time
@@ -21,7 +22,7 @@ from trainer_module.schedule import schedule
 from trainer_module.schedule.plateau import PlateauConfig
 from trainer_module.schedule.schedule import NonFiniteError, ScheduleConfig
 from trainer_module.schedule.state import Decision, ScheduleState
-from trainer_module.training import checkpoint, noise, range_test
+from trainer_module.training import checkpoint, noise, range_test, throughput
 from trainer_module.training.batch import (
     DatasetFactory,
     as_factory,
@@ -324,7 +325,8 @@ class TrainingLoop:
         Raises:
             schedule.NonFiniteError: A value is NaN or infinite, and the schedule says raise.
         """
-        self._state, decision = schedule.step(
+        step = functools.partial(
+            schedule.step,
             self._config,
             self._spec,
             self._state,
@@ -333,6 +335,19 @@ class TrainingLoop:
             elapsed_seconds=seconds,
             simple_noise_scale=self._trainer.noise.b_simple,
         )
+        before, (after, decision) = self._state.batch_size, step()
+        if self._config.is_measured and after.batch_size > before:
+            gain = throughput.gain(
+                self._steps,
+                self._make_dataset,
+                before,
+                after.batch_size,
+                num_examples=self._spec.num_examples,
+                micro_batch=self._trainer.micro_batch,
+                clock=self._clock,
+            )
+            after, decision = step(throughput_gain=gain)
+        self._state = after
         return decision
 
     def save_checkpoint(self) -> None:
@@ -380,7 +395,16 @@ class TrainingLoop:
         )
 
     def compare_with_forecast(self) -> None:
-        """Notifies the callbacks of each action that was not as forecast."""
+        """Notifies the callbacks of each action that was not as forecast.
+
+        Actions that measurements chose were not forecast: the plan that repeats them is named.
+        """
+        if self._config.is_measured:
+            actions = [record.action for record in self._records]
+            plan = schedule.repeating_plan(self._config, self._spec.optimizer, actions)
+            if plan:
+                self._callbacks.notify("on_message", f'the plan "{plan}" repeats these actions')
+            return
         changes = [
             (record.epoch, record.action, after.learning_rate, after.batch_size)
             for record, after in itertools.pairwise(self._records)

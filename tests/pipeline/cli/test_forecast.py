@@ -49,7 +49,7 @@ def test_a_plan_that_ends_at_its_limits_says_so() -> None:
 
 
 def test_auto_says_that_it_measures() -> None:
-    assert "measurement" in plan(strategy="auto").sentences[-1]
+    assert "unmeasured" in plan(strategy="auto").sentences[-1]
     assert not any("measure" in each for each in plan(strategy="auto", plan="lr/2").sentences)
 
 

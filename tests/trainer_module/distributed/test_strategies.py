@@ -133,3 +133,18 @@ def test_what_does_not_fit_in_the_memory_of_one_worker_is_cut_by_all(tmp_path, s
     ]
     assert results[0]["weights"] == results[1]["weights"]
     assert_same(results[0], single)
+
+
+def test_measurements_of_the_chief_hold_for_all(tmp_path):
+    """By its clock the larger batch, which is timed last, is faster; by the other's it is not."""
+    results, (chief, _) = run(
+        tmp_path / "out",
+        "--strategy",
+        "workers",
+        environments=two_workers(),
+        more=(("--measure", "0.7"), ("--measure", "1.0")),
+    )
+    assert "found by a range test" in chief
+    assert results[0]["weights"] == results[1]["weights"]
+    assert results[0]["epochs"] == results[1]["epochs"]
+    assert {record["batch_size"] for record in results[0]["epochs"]} == {16, 64}

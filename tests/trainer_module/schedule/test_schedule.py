@@ -12,11 +12,13 @@ from trainer_module.schedule.scaling import TrainingSpec, scaling_rule, update_n
 from trainer_module.schedule.schedule import (
     HYSTERESIS,
     MAX_ROLLBACKS,
+    MIN_THROUGHPUT_GAIN,
     NonFiniteError,
     ScheduleConfig,
     forecast,
     initial_state,
     next_learning_rate,
+    repeating_plan,
     step,
     verify,
 )
@@ -347,10 +349,10 @@ class TestNotFinite:
 class TestAuto:
     auto = config(strategy="auto", actions=9)
 
-    def choice(self, noise: float | None, **fields: Any) -> str:
-        return one(self.auto, plateau_state(self.auto, **fields), simple_noise_scale=noise)[
-            1
-        ].action
+    def choice(self, noise: float | None, gain: float | None = None, **fields: Any) -> str:
+        state = plateau_state(self.auto, **fields)
+        measured = {"simple_noise_scale": noise, "throughput_gain": gain}
+        return one(self.auto, state, **measured)[1].action
 
     def test_where_noise_dominates_the_batch_grows(self):
         assert self.choice(64.5) == "batch_increase"
@@ -376,6 +378,20 @@ class TestAuto:
         assert self.choice(above, auto_choice="learning_rate") == "batch_increase"
         assert self.choice(63.0, auto_choice="batch") == "batch_increase"
         assert self.choice(below, auto_choice="batch") == "lr_decay"
+
+    @pytest.mark.parametrize("noise", [None, 6400.0, math.inf])
+    def test_a_larger_batch_must_be_faster_too(self, noise):
+        assert self.choice(noise, MIN_THROUGHPUT_GAIN) == "batch_increase"
+        assert self.choice(noise, math.nextafter(MIN_THROUGHPUT_GAIN, 0)) == "lr_decay"
+
+    def test_speed_alone_is_no_reason_to_grow(self):
+        assert self.choice(1.0, 4.0) == "lr_decay"
+
+    def test_only_auto_looks_at_speed(self):
+        grows = config(strategy="batch_increase")
+        _, decision = one(grows, plateau_state(grows), throughput_gain=0.0)
+        assert decision.action == "batch_increase"
+        assert "examples/s" not in decision.reason
 
     def test_the_choice_is_remembered(self):
         state, _ = one(self.auto, plateau_state(self.auto), simple_noise_scale=1.0)
@@ -480,6 +496,7 @@ EPOCH = st.tuples(
     METRIC,
     st.one_of(st.just(1.0), st.none(), st.sampled_from([math.nan, math.inf])),
     st.one_of(st.none(), st.floats(1, 20_000)),
+    st.one_of(st.none(), st.floats(0, 4)),
 )
 SCHEDULES = st.builds(
     ScheduleConfig,
@@ -522,7 +539,7 @@ EPOCHS = st.lists(EPOCH, max_size=40)
 def walk(config, spec, state, epochs):
     """States and decisions from a state on, until the stop."""
     states, decisions = [state], []
-    for metric, loss, noise in epochs:
+    for metric, loss, noise, gain in epochs:
         if state.stop_reason is not None:
             break
         state, decision = step(
@@ -533,6 +550,7 @@ def walk(config, spec, state, epochs):
             loss=loss,
             elapsed_seconds=float(state.epoch),
             simple_noise_scale=noise,
+            throughput_gain=gain,
         )
         states.append(state)
         decisions.append(decision)
@@ -552,6 +570,22 @@ class TestProperties:
         # By repr, since a NaN that the rule of Keras keeps is not equal to itself.
         assert repr(again) == repr(states[split:])
         assert repr(later) == repr(decisions[split:])
+
+    @given(SCHEDULES, SPECS, RATES, EPOCHS)
+    def test_the_plan_of_a_run_repeats_it(self, config, spec, rate, epochs):
+        config = dataclasses.replace(config, plan=None)
+        start = initial_state(config, spec, rate, 32)
+        _, decisions = walk(config, spec, start, epochs)
+        actions = [decision.action for decision in decisions]
+        plan = repeating_plan(config, spec.optimizer, actions)
+        acted = [d.epoch for d in decisions if d.action not in ("none", "rollback", "stop")]
+        assert bool(plan) == bool(acted)
+        # Where the run had more epochs to go, a plateau after them would end the shorter plan.
+        if not decisions or decisions[-1].action != "stop":
+            epochs = epochs[: max(acted, default=0)]
+        if plan:
+            _, again = walk(dataclasses.replace(config, plan=plan), spec, start, epochs)
+            assert changes(again) == changes(decisions[: len(epochs)])
 
     @given(SCHEDULES, SPECS, RATES, EPOCHS)
     def test_the_update_noise_never_rises(self, config, spec, rate, epochs):
@@ -607,7 +641,7 @@ class TestProperties:
     def test_without_measurement_or_rollback_a_run_follows_its_forecast(
         self, config, spec, rate, metrics
     ):
-        epochs = [(metric, 1.0, None) for metric in metrics]
+        epochs = [(metric, 1.0, None, None) for metric in metrics]
         _, decisions = walk(config, spec, initial_state(config, spec, rate, 32), epochs)
         assert verify(forecast(config, spec, rate, 32), changes(decisions)) == ()
 

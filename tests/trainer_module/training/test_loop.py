@@ -599,11 +599,3 @@ def test_a_batch_that_neither_fits_nor_can_be_cut_is_refused(options, rule):
     with pytest.raises(ValueError, match=f"^batch 32 does not fit in memory, and {rule}") as error:
         run_limited(16, Recorder(), **options)
     assert str(error.value).endswith("set batch_size and max_batch_size to what fits in memory.")
-
-
-def test_auto_decides_by_the_noise_it_measured():
-    _, history = run(schedule_config(strategy="auto", actions=2))
-    first = history.decisions[0]
-    assert first.simple_noise_scale is not None
-    grows = first.action in ("batch_increase", "batch_increase_and_lr_decay")
-    assert grows == (first.simple_noise_scale > first.batch_size)

@@ -1,0 +1,79 @@
+"""Throughput gain of a larger batch: its examples per second over those of the present one."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from trainer_module.distributed import strategies
+from trainer_module.training.batch import DatasetFactory, distributed
+from trainer_module.training.checkpoint import Snapshot
+from trainer_module.training.step import Steps
+
+BATCHES = 8
+"""Batches of the larger size that are timed, fewer where an epoch has fewer."""
+
+
+def gain(
+    steps: Steps,
+    make_dataset: DatasetFactory,
+    batch_size: int,
+    larger: int,
+    *,
+    num_examples: int,
+    micro_batch: int | None,
+    clock: Callable[[], float],
+) -> float:
+    """Returns the throughput gain of a larger batch, 0 if it does not fit in memory.
+
+    As many examples are trained on in batches of both sizes, input pipeline included. Weights,
+    optimizer and random states are then as before. Several workers measure together, and take the
+    chief's result.
+
+    Args:
+        steps: Training step of the run.
+        make_dataset: Batches of an epoch.
+        batch_size: Global batch size of the run, in examples.
+        larger: Global batch size that it may grow to.
+        num_examples: Training examples in an epoch.
+        micro_batch: Largest batch a replica computes at once. A batch that is cut gains nothing.
+        clock: Seconds, monotonic.
+    """
+    strategy = steps.strategy
+    replicas = int(strategy.num_replicas_in_sync)
+    if micro_batch is not None and larger > micro_batch * replicas:
+        return 1.0
+    several = strategies.has_several_workers(strategy)
+    count = max(min(BATCHES, num_examples // larger), 1)
+    start = Snapshot.take(0, steps.model, steps.optimizer)
+    try:
+        if several:
+            # A step that fails on one worker breaks the connection of all: each first tries alone.
+            elements = distributed(make_dataset(larger, 1), strategy)
+            if strategies.any_worker(not steps.gradients_fit(elements, micro=False), strategy):
+                return 0.0
+        # Kernels are chosen when a size is first met.
+        _seconds(steps, make_dataset(larger, 1).take(1), clock)
+        present = make_dataset(batch_size, 1).take(count * larger // batch_size)
+        ratio = _seconds(steps, present, clock) / _seconds(
+            steps, make_dataset(larger, 1).take(count), clock
+        )
+    except tf.errors.ResourceExhaustedError:
+        return 0.0
+    finally:
+        start.restore_model(steps.model)
+        start.restore_optimizer(steps.optimizer)
+    if several:
+        ratio = float(strategies.from_chief(repr(ratio).encode(), strategy))
+    return ratio
+
+
+def _seconds(steps: Steps, batches: tf.data.Dataset, clock: Callable[[], float]) -> float:
+    """Trains on batches; returns seconds per example."""
+    began = clock()
+    known = int(batches.cardinality().numpy())
+    elements = distributed(batches, steps.strategy)
+    calls = steps.train_epoch(elements, batches=known if known >= 0 else None)
+    # Reading a sum waits for the device.
+    sums = [call.sums for call in calls]
+    examples = sum(float(value[-1]) for value in sums)
+    return (clock() - began) / examples
