@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import schemas
 from components import gate
-from components.evaluation.results import ACCURACY, CROSSENTROPY, MAE, OF_TWO, R2, RMSE
+from components.evaluation.results import ACCURACY, CROSSENTROPY, ENDS, MAE, OF_TWO, R2, RMSE
 from components.servable import verdict as servable
 from trainer_module.config import Features, ImageFeatures, is_regression
 
@@ -139,7 +139,7 @@ def _of_regression(gates: GateConfig) -> "config_pb2.EvalConfig":
     overall = [config_pb2.SlicingSpec()]
     ours = {
         name: metrics.config(errors.RegressionMetric, name=name)
-        for name in (R2, *(f"{name}_{end}" for name in (R2, MAE) for end in ("low", "high")))
+        for name in (R2, *ENDS[R2], *ENDS[MAE])
     }
     keras = {
         name: config_pb2.MetricConfig(class_name=metric, config=json.dumps({"name": name}))
@@ -151,7 +151,7 @@ def _of_regression(gates: GateConfig) -> "config_pb2.EvalConfig":
 
     change = {"change_threshold": _drop(gates.max_r2_drop)}
     if gates.min_r2 is None:
-        gate(ours[f"{R2}_low"], value_threshold=_at_least(0.0))
+        gate(ours[ENDS[R2][0]], value_threshold=_at_least(0.0))
         gate(ours[R2], **change)
     else:
         gate(ours[R2], value_threshold=_at_least(gates.min_r2), **change)

@@ -14,6 +14,7 @@ import tyro
 from annotated_types import Ge
 
 from components import known_classes
+from components.evaluation import regression
 from components.serving_pusher import versions as serving
 from schemas import IMAGE, columns
 from trainer_module.util import files
@@ -105,36 +106,12 @@ Result: TypeAlias = Prediction | Unreadable
 
 
 @dataclass
-class Errors:
-    """Sums over labelled examples of a regression."""
-
-    labels: float = 0.0
-    squares: float = 0.0
-    absolute: float = 0.0
-    squared: float = 0.0
-
-    def add(self, label: float, number: float) -> None:
-        """Adds an example."""
-        error = number - label
-        self.labels += label
-        # Squares by ** would be an error where they are infinite.
-        self.squares += label * label
-        self.absolute += abs(error)
-        self.squared += error * error
-
-    def r2(self, count: int) -> float:
-        """Returns the coefficient of determination; -infinity where all labels are equal."""
-        spread = self.squares - self.labels * self.labels / count
-        return 1 - self.squared / spread if spread > 0 else -math.inf
-
-
-@dataclass
 class Summary:
     """Counts of all predictions, and the first of them."""
 
     model: Path
     """Folder of the SavedModel."""
-    errors: Errors | None = None
+    errors: regression.Sums | None = None
     """Errors of a regression; None for classes."""
     first: list[Prediction] = field(default_factory=list)
     predicted: int = 0
@@ -156,7 +133,7 @@ class Summary:
         if self.errors is None:
             self.correct += example.label == result.classes[0]
         elif example.label is not None:
-            self.errors.add(float(example.label), result.number)
+            self.errors = self.errors.add(float(example.label), result.number)
         self.converted += bool(example.converted)
         if len(self.first) < _KEPT:
             self.first.append(result)
@@ -244,7 +221,7 @@ def run(config: PredictConfig, advance: Callable[[], None] = lambda: None) -> Su
         "Leave it out: this model predicts a number.",
     )
     examples = rows(config.paths, model) if model.inputs else images(config.paths, model.classes)
-    summary = Summary(folder, Errors() if model.is_regression else None)
+    summary = Summary(folder, regression.Sums() if model.is_regression else None)
     with _writer(config, model.is_regression) as write:
         for result in results(model, examples, config.top):
             advance()

@@ -1,9 +1,4 @@
-"""TFMA metrics of a regression: R2 and the 95 % intervals of R2 and of the mean absolute error.
-
-R2, the coefficient of determination, is 1 - (sum of squared errors) / (sum of squares of labels
-around their mean): the share of the labels' variance that the model explains. It is 0 for the mean
-of the labels as constant answer.
-"""
+"""TFMA metrics of a regression: R2 and the 95 % intervals of R2 and of the mean absolute error."""
 
 import hashlib
 from collections.abc import Iterable
@@ -16,17 +11,15 @@ from tensorflow_model_analysis.metrics import metric_types, metric_util
 from tensorflow_model_analysis.proto import config_pb2
 
 from components.evaluation import interval
-from components.evaluation.results import MAE, R2
+from components.evaluation.regression import Sums
+from components.evaluation.results import ENDS, MAE, R2
 
 GROUPS = 128
 """Groups of examples that the jackknife leaves out in turn."""
 
-_SUMS = 5
-"""Examples, sum of labels, of their squares, of absolute and of squared errors."""
-
 
 class RegressionMetric(metric_types.Metric):  # type: ignore[misc]
-    """One of r2, r2_low, r2_high, mae_low and mae_high, as its name says."""
+    """R2 or an end of an interval, as its name says."""
 
     def __init__(self, name: str) -> None:
         """Constructs the metric."""
@@ -48,7 +41,7 @@ def _computations(
 
     return [
         metric_types.MetricComputation(
-            keys=[sums], preprocessors=None, combiner=_Sums(sums, eval_config, model_name)
+            keys=[sums], preprocessors=None, combiner=_GroupSums(sums, eval_config, model_name)
         ),
         metric_types.DerivedMetricComputation(keys=[key], result=result),
     ]
@@ -60,35 +53,24 @@ def values(sums: npt.NDArray[np.float64]) -> dict[str, float]:
     The intervals are those of the jackknife over groups (Efron & Tibshirani 1993, ch. 11).
 
     Args:
-        sums: Sums over each group of examples, [groups, 5].
+        sums: `Sums` over each group of examples, [groups, 5].
     """
     sums = sums[sums[:, 0] > 0]
-    total = sums.sum(axis=0)
-    whole = _r2_and_mae(total[None, :])[0]
-    without = _r2_and_mae(total - sums)
-    low, high = interval.jackknife(whole, without)
-    return {
-        R2: float(whole[0]),
-        **{
-            f"{name}_{end}": float(ends[place])
-            for place, name in enumerate((R2, MAE))
-            for end, ends in (("low", low), ("high", high))
-        },
-    }
+    total = sums.sum(axis=0, keepdims=True)
+    [whole] = _r2_and_mae(total)
+    low, high = interval.jackknife(whole, _r2_and_mae(total - sums))
+    ends = np.stack([low, high], axis=1).ravel().tolist()
+    return {R2: float(whole[0]), **dict(zip(ENDS[R2] + ENDS[MAE], ends, strict=True))}
 
 
 def _r2_and_mae(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Returns R2 and mean absolute error of each row of sums, [N, 5] -> [N, 2]."""
-    count, labels, squares, absolute, squared = sums.T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        spread = squares - labels**2 / count
-        # Labels that are all equal leave nothing to explain.
-        r2 = np.where(spread > 0, 1 - squared / spread, -np.inf)
-        return np.stack([r2, absolute / count], axis=1)
+    rows = [(row.r2(), row.mae()) for row in map(Sums._make, sums.tolist())]
+    return np.array(rows).reshape(-1, 2)
 
 
-class _Sums(beam.CombineFn):  # type: ignore[misc]
-    """Sums over groups of examples, by a hash of label and prediction: [GROUPS, 5]."""
+class _GroupSums(beam.CombineFn):  # type: ignore[misc]
+    """`Sums` over groups of examples, by a hash of label and prediction: [GROUPS, 5]."""
 
     def __init__(
         self,
@@ -101,7 +83,7 @@ class _Sums(beam.CombineFn):  # type: ignore[misc]
         self._model = model
 
     def create_accumulator(self) -> npt.NDArray[np.float64]:
-        return np.zeros((GROUPS, _SUMS))
+        return np.zeros((GROUPS, len(Sums._fields)))
 
     def add_input(
         self, sums: npt.NDArray[np.float64], element: metric_types.StandardMetricInputs
@@ -109,10 +91,9 @@ class _Sums(beam.CombineFn):  # type: ignore[misc]
         for label, prediction, _ in metric_util.to_label_prediction_example_weight(
             element, eval_config=self._eval_config, model_name=self._model
         ):
-            y, error = float(label.item()), float(prediction.item()) - float(label.item())
-            digest = hashlib.blake2b(np.array([y, error]).tobytes(), digest_size=2).digest()
-            group = int.from_bytes(digest, "big") % GROUPS
-            sums[group] += 1, y, y * y, abs(error), error * error
+            y, predicted = float(label.item()), float(prediction.item())
+            digest = hashlib.blake2b(np.array([y, predicted - y]).tobytes(), digest_size=2).digest()
+            sums[int.from_bytes(digest, "big") % GROUPS] += Sums().add(y, predicted)
         return sums
 
     def merge_accumulators(

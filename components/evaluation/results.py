@@ -14,6 +14,8 @@ ACCURACY, CROSSENTROPY = "accuracy", "crossentropy"
 OF_TWO = ("roc_auc", "pr_auc", "precision", "recall", "f1")
 """Metrics of two classes, the second one as positive."""
 R2, MAE, RMSE = "r2", "mae", "rmse"
+ENDS = {metric: (f"{metric}_low", f"{metric}_high") for metric in (R2, MAE)}
+"""Metrics that are the ends of another one's 95 % interval."""
 # With the names that Keras gives its metrics.
 _ERRORS = {R2, MAE, RMSE, "mean_absolute_error", "mean_squared_error", "root_mean_squared_error"}
 EXAMPLE_COUNT = "example_count"

@@ -41,8 +41,7 @@ def print_summary(console: Console, summary: Summary, config: PredictConfig) -> 
     if summary.unreadable:
         lines[0] += f"; {len(summary.unreadable):,} not predicted"
     if summary.labelled and summary.errors:
-        r2 = summary.errors.r2(summary.labelled)
-        mae = summary.errors.absolute / summary.labelled
+        r2, mae = summary.errors.r2(), summary.errors.mae()
         known = f"of the {summary.labelled:,} with a label"
         lines.append(f"r2         {r2:.4f}, mean absolute error {mae:.5g}, {known}")
     elif summary.labelled:
