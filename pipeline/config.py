@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -291,29 +292,19 @@ class RunConfig:
         """Checks what involves more than one field."""
         check_fields(self)
         is_table = isinstance(self.features, TableFeatures)
-        predicts_number = is_regression(self.features)
         require(
-            not is_table or predicts_number or len(self.classes) >= 2,
+            not is_table or is_regression(self.features) or len(self.classes) >= 2,
             "`classes` must name two classes or more for a table",
             self.classes,
             "Name them in the order of the label values.",
         )
-        unfit, fit = (_OF_CLASSES, _OF_NUMBERS) if predicts_number else (_OF_NUMBERS, _OF_CLASSES)
-        unused = [name for name in unfit if getattr(self.gates, name) != getattr(_NO_GATES, name)]
-        require(
-            not unused,
-            f"{', '.join(f'`{name}`' for name in unused)} must be left out for a "
-            f"{'regression' if predicts_number else 'classification'}",
-            [getattr(self.gates, name) for name in unused],
-            f"Its gates are {', '.join(f'`{name}`' for name in fit)}.",
-        )
-        binary = [name for name in _OF_TWO if getattr(self.gates, name) is not None]
-        require(
-            not binary or len(self.classes) in (0, 2),
-            f"{', '.join(f'`{name}`' for name in _OF_TWO)} are gates on two classes",
-            self.classes,
-            "Leave them out, or set `min_class_accuracy`.",
-        )
+        if is_regression(self.features):
+            _refuse(self.gates, _OF_CLASSES, "a regression", "`min_r2` or `max_mae`")
+        else:
+            _refuse(self.gates, _OF_NUMBERS, "a classification", "`min_accuracy`")
+        if len(self.classes) not in (0, 2):
+            what = f"{len(self.classes)} classes"
+            _refuse(self.gates, _OF_TWO, what, "`min_class_accuracy`")
         require(
             is_table or self.on_missing_label == "fail",
             "`on_missing_label` is for tables",
@@ -376,6 +367,18 @@ class RunConfig:
             schedule=self.schedule,
             loop=self.loop,
         )
+
+
+def _refuse(gates: GateConfig, names: Iterable[str], what: str, instead: str) -> None:
+    """Raises UserError if a gate is set that means nothing for what is predicted."""
+    given = {n: value for n in names if (value := getattr(gates, n)) != getattr(_NO_GATES, n)}
+    values = list(given.values())
+    require(
+        not given,
+        f"{', '.join(f'`{name}`' for name in given)} must be left out for {what}",
+        values[0] if len(values) == 1 else values,
+        f"Set {instead} instead.",
+    )
 
 
 def parse_engine(text: str) -> Engine:

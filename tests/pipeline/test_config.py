@@ -41,10 +41,17 @@ def test_gates_are_those_of_the_task() -> None:
         "schedule": schedule,
     }
     assert image_run(**number, gates=GateConfig(max_mae=1.0)).classes == ()
-    with pytest.raises(ValueError, match=r"`min_accuracy` must be left out for a regression"):
-        image_run(**number, gates=GateConfig(min_accuracy=0.5, max_mae=1.0))
-    with pytest.raises(ValueError, match=r"`min_r2`, `max_mae` must be left out for a class"):
-        image_run(gates=GateConfig(min_r2=0.5, max_mae=1.0))
+    refused = [
+        (number, {"min_accuracy": 0.5, "max_mae": 1.0}, "`min_accuracy`", "a regression", "min_r2"),
+        (number, {"allow_class_change": True}, "`allow_class_change`", "a regression", "min_r2"),
+        ({}, {"min_r2": 0.5, "max_mae": 1}, "`min_r2`, `max_mae`", "a class", "min_accuracy"),
+        ({"classes": tuple("abc")}, {"min_f1": 0.5}, "`min_f1`", "3 classes", "min_class_accuracy"),
+    ]
+    for fields, gates, names, task, instead in refused:
+        # The gates of this case, and no others.
+        message = f"^{names} must be left out for {task}[^`]*`{instead}`[^`]*(`max_mae`[^`]*)?$"
+        with pytest.raises(ValueError, match=message):
+            image_run(**fields, gates=GateConfig(**gates))
     with pytest.raises(ValueError, match="`monitor` must be one of loss, mae, val_loss, val_mae"):
         image_run(features=number["features"])
 
