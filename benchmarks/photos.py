@@ -98,7 +98,7 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            _extract(config, folder / "images")
+            extract(config, folder / "images")
             arguments = ["script", str(folder / "images"), str(config.epochs)]
             keras_curve = json.loads(child.run("benchmarks.photos", arguments, "the script"))
             began = time.monotonic()
@@ -149,7 +149,8 @@ def page(rows: Mapping[str, Sequence[str]], config: PhotosConfig, machine: dict[
     return "\n\n".join(parts) + "\n"
 
 
-def _extract(config: PhotosConfig, folder: Path) -> None:
+def extract(config: PhotosConfig, folder: Path) -> None:
+    """Extracts the first images of each class into FOLDER/SPLIT/CLASS."""
     limits = {"train": config.images, "test": config.images // 5}
     with tarfile.open(config.data) as archive:
         for member in archive:
