@@ -46,15 +46,3 @@ def statistics(artifact: types.Artifact, split: str) -> statistics_pb2.DatasetFe
 def schema(artifact: types.Artifact) -> schema_pb2.Schema:
     """Returns the schema of a Schema artifact."""
     return io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(artifact.uri))
-
-
-def feature_name(feature: statistics_pb2.FeatureNameStatistics) -> str:
-    """Returns a feature's name, which newer statistics have as a path."""
-    return feature.name or ".".join(feature.path.step)
-
-
-def by_name(
-    statistics: statistics_pb2.DatasetFeatureStatisticsList,
-) -> dict[str, statistics_pb2.FeatureNameStatistics]:
-    """Returns all features of the datasets in the statistics."""
-    return {feature_name(feature): feature for d in statistics.datasets for feature in d.features}

@@ -6,7 +6,7 @@ from typing import Any
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
 from components.gate import Check, GateError
-from components.io import by_name
+from components.statistics import by_name
 from trainer_module.util.text import listed
 
 _Info = anomalies_pb2.AnomalyInfo

@@ -19,7 +19,7 @@ from components import gate
 from components.drift_gate import quantiles
 from components.drift_gate.drift import Kind, distance, largest_first
 from components.gate import Check, GateError
-from components.io import by_name
+from components.statistics import by_name
 
 _LEVEL = 0.05
 """Share of pairs of samples of one distribution that lie further apart than by chance."""

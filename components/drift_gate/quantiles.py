@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from components.io import feature_name
+from components.statistics import feature_name
 from trainer_module.util.checks import require
 
 _Values = npt.NDArray[np.float64]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
-from components.io import feature_name
+from components.statistics import feature_name
 
 
 @dataclass(frozen=True)

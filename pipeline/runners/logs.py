@@ -37,7 +37,10 @@ def path_for(output: Path, now: datetime) -> Path:
 
 @contextmanager
 def capture(path: Path, verbose: bool) -> Iterator[None]:
-    """Sends Python's logs and warnings to a file, and to stderr too if `verbose`."""
+    """Sends Python's logs and warnings to a file, and to stderr too if `verbose`.
+
+    Afterwards libraries are as quiet as they are on import.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
@@ -57,6 +60,8 @@ def capture(path: Path, verbose: bool) -> Iterator[None]:
         warnings.filters[:], warnings.showwarning = filters, showwarning  # type: ignore[index]
         root.handlers[:] = before
         root.setLevel(level)
+        for logger in _talkative():
+            logger.setLevel(logging.WARNING)
         for handler in handlers:
             handler.close()
 
@@ -65,11 +70,16 @@ def silence_libraries() -> None:
     """Removes the handlers that libraries install on import; their records go to the root's."""
     from absl import logging as absl_logging
 
-    absl_logging.set_verbosity(absl_logging.INFO)
-    for name in _TALKATIVE:
-        logger = logging.getLogger(name)
+    for logger in _talkative():
         logger.handlers.clear()
         logger.setLevel(logging.INFO)
         logger.propagate = True
     root = logging.getLogger()
     root.handlers[:] = [h for h in root.handlers if h is not absl_logging.get_absl_handler()]
+
+
+def _talkative() -> list[logging.Logger]:
+    """Returns the loggers of libraries that are imported: absl's is of a class of its own."""
+    return [
+        logging.getLogger(name) for name in _TALKATIVE if name in logging.root.manager.loggerDict
+    ]

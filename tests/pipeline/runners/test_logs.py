@@ -25,6 +25,7 @@ def test_logs_and_warnings_go_to_the_file_only(
     text = path.read_text()
     for source in ("tensorflow", "absl", "warnings"):
         assert f"from {source}" in text
+    absl_logging.info("after it")
     captured = capsys.readouterr()
     assert captured.out + captured.err == ""
 
@@ -41,10 +42,13 @@ def test_verbose_shows_the_same_on_stderr(
 
 
 def test_logging_is_as_before_afterwards(tmp_path: Path) -> None:
-    root = logging.getLogger()
+    root, absl = logging.getLogger(), absl_logging.get_absl_logger()
     before, level, show = root.handlers[:], root.level, warnings.showwarning
     with pytest.raises(KeyError), logs.capture(tmp_path / "run.log", verbose=True):
+        logs.silence_libraries()
+        assert absl.isEnabledFor(logging.INFO)
         raise KeyError
+    assert not absl.isEnabledFor(logging.INFO)
     assert (root.handlers, root.level, warnings.showwarning) == (before, level, show)
 
 
