@@ -35,7 +35,7 @@ def images() -> RunConfig:
     """Your own images: one subfolder a class; size, colour and batch are taken from them."""
     return RunConfig(
         name="images",
-        features=ImageFeatures(height=64, width=64, channels=3, augment=("flip",)),
+        features=ImageFeatures(height=64, width=64, channels=3, augment="light"),
         network=NetworkConfig(model="cnn", dropout=0.2),
         optimization=OptimizerConfig(learning_rate=0.02),
         schedule=ScheduleConfig(plateau=PlateauConfig(patience=4), strategy="auto", max_epochs=60),
@@ -59,7 +59,7 @@ def digits() -> RunConfig:
     """Handwritten digits, 8 x 8, grey: a complete run in under a minute."""
     return RunConfig(
         name="digits",
-        features=ImageFeatures(height=8, width=8, channels=1, augment=("crop",)),
+        features=ImageFeatures(height=8, width=8, channels=1, augment="light", flip=False),
         data_set="digits",
         network=NetworkConfig(model="cnn"),
         # Noisy enough that the first plateau is one of noise: for each of the seeds 0 to 9 the best
@@ -79,7 +79,7 @@ def cifar10() -> RunConfig:
     """CIFAR-10, 32 x 32, colour: a small convolutional net, sized for two cores."""
     return RunConfig(
         name="cifar10",
-        features=ImageFeatures(height=32, width=32, channels=3, augment=("flip", "crop")),
+        features=ImageFeatures(height=32, width=32, channels=3, augment="light"),
         data_set="cifar10",
         network=NetworkConfig(model="cnn", width_multiplier=0.25),
         optimization=OptimizerConfig(learning_rate=0.025, weight_decay=1e-4),

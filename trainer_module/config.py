@@ -24,9 +24,13 @@ class ImageFeatures:
     """Columns every image is resized to, in pixels."""
     channels: Literal[1, 3] = 3
     """1 for grey, 3 for colour; other images are converted."""
-    augment: tuple[Literal["flip", "crop"], ...] = ()
-    """Random changes to training images, drawn anew each epoch: flip, left to right; crop, out of
-    the image with zeros around it, an eighth of its height and width."""
+    augment: Literal["none", "light", "strong"] = "none"
+    """Random changes to training images, drawn anew each epoch. light crops them out of the image
+    with zeros around it, an eighth of its height and width, and flips; strong also rotates by up to
+    18 degrees, zooms by up to a fifth, and changes contrast and brightness."""
+    flip: bool = True
+    """Whether augmentation also flips images left to right. Where the mirror image means something
+    else, as that of a letter does, it should not."""
 
     def __post_init__(self) -> None:
         """Checks ranges."""

@@ -6,11 +6,11 @@ import textwrap
 from collections.abc import Collection, Iterator
 
 _COMMON = """
-data output classes on-bad-image tune verbose height width channels augment numeric bucketized dates
-categorical label task label-scale model strategy factor actions max-epochs time-budget monitor mode
-patience learning-rate optimizer batch-size class-weight seed min-accuracy min-class-accuracy
-max-accuracy-drop min-r2 max-mae max-r2-drop max-latency max-model-mib examples strategies seeds
-image file target root pushed volume
+data output classes on-bad-image tune verbose height width channels augment flip numeric bucketized
+dates categorical label task label-scale model strategy factor actions max-epochs time-budget
+monitor mode patience learning-rate optimizer batch-size class-weight seed min-accuracy
+min-class-accuracy max-accuracy-drop min-r2 max-mae max-r2-drop max-latency max-model-mib examples
+strategies seeds image file target root pushed volume
 """
 COMMON = frozenset(_COMMON.split())
 """Flags that `--help` explains for a command with many; `--help-all` explains all."""

@@ -53,7 +53,8 @@ class Look:
             height=max(round(self.height * scale), 8),
             width=max(round(self.width * scale), 8),
             channels=self.channels,
-            augment=("crop",) if self.has_symbols else ("flip", "crop"),
+            augment="light",
+            flip=not self.has_symbols,
         )
 
     def describe(self, features: ImageFeatures) -> str:
@@ -62,16 +63,15 @@ class Look:
         Args:
             features: Those of the run, which flags may have changed.
         """
-        changes = {"flip": "flipped", "crop": "cropped"}
-        augmented = " and ".join(changes[name] for name in features.augment)
+        is_augmented = features.augment != "none"
         why = "; not flipped, since the classes are symbols" * (
-            self.has_symbols and "flip" not in features.augment
+            is_augmented and self.has_symbols and not features.flip
         )
         return (
             f"{self.count:,} images of about {self.width} x {self.height}, "
             f"{'grey' if self.channels == 1 else 'colour'}: trained at {features.width} x "
             f"{features.height}, {'grey' if features.channels == 1 else 'colour'}"
-            f"{augmented and f', {augmented} at random'}{why}"
+            f"{f', with {features.augment} augmentation' * is_augmented}{why}"
         )
 
 

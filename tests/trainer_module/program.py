@@ -114,7 +114,7 @@ def main():
         # Statistics of a share of the batch differ from those of the whole.
         model = build(batch_norm=args.checkpoints is not None, limit=args.limit)
         optimizer = keras.optimizers.SGD(0.05, momentum=0.9)
-    make = training_factory(Split(X[:200], Y[:200]), ImageFeatures(augment=("flip", "crop")), 0)
+    make = training_factory(Split(X[:200], Y[:200]), ImageFeatures(augment="strong"), 0)
 
     def make_dataset(batch_size, epoch):
         time.sleep(args.slow)

@@ -14,7 +14,7 @@ from trainer_module.config import (
 from trainer_module.schedule.schedule import ScheduleConfig
 
 CONFIGS = [
-    TrainConfig(features=ImageFeatures(augment=("flip",)), classes=("a", "b")),
+    TrainConfig(features=ImageFeatures(augment="light", flip=False), classes=("a", "b")),
     TrainConfig(
         features=TableFeatures(numeric=("x",), label_over="y", label_ratio=0.1),
         classes=("a", "b"),

@@ -13,6 +13,7 @@ import tensorflow_transform as tft
 
 from trainer_module.config import ImageFeatures
 from trainer_module.preprocessing import INPUT, LABEL
+from trainer_module.training.augmentation import Augmentation
 from trainer_module.training.batch import DatasetFactory
 from trainer_module.util.checks import require
 
@@ -20,8 +21,6 @@ from trainer_module.util.checks import require
 _READ_BATCH = 256
 _READ_BYTES = 16 * 2**20
 _SAMPLED = 16
-# Of 32 x 32 pixels these are 4 pixels, as He et al. (2016) pad CIFAR-10.
-_CROP_PADDING = 1 / 8
 _PARALLEL_CALLS = min(os.cpu_count() or 1, 8)
 
 
@@ -157,7 +156,7 @@ def training_factory(split: Split, features: object, seed: int) -> DatasetFactor
 
     Args:
         split: The training split.
-        features: Its features; `ImageFeatures.augment` names the augmentations.
+        features: Its features; those of images say how they are augmented.
         seed: Seed of order and augmentation.
 
     Returns:
@@ -165,27 +164,24 @@ def training_factory(split: Split, features: object, seed: int) -> DatasetFactor
     """
     gather = _gather(split)
     count = len(split.y)
-    augment = features.augment if isinstance(features, ImageFeatures) else ()
+    augmentation = (
+        Augmentation(features, split.x.shape)
+        if isinstance(features, ImageFeatures) and features.augment != "none"
+        else None
+    )
 
     def make_dataset(batch_size: int, epoch: int) -> tf.data.Dataset:
         random = np.random.Generator(np.random.Philox(key=[seed, epoch]))
         order = random.permutation(count)
         used = order[: max(count // batch_size * batch_size, min(count, batch_size))]
         dataset = tf.data.Dataset.from_tensor_slices(used).batch(batch_size)
-        if not augment:
+        if augmentation is None:
             return _in_parallel(dataset, gather)
-        flips = tf.constant(random.random(count) < 0.5)
-        most = 2 * np.array(_padding(split.x), np.int32)
-        shifts = tf.constant(random.integers(0, most, (count, 2), np.int32, endpoint=True))
+        change = augmentation.draw(random)
 
         def augmented(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             x, y = gather(index)
-            if "crop" in augment:
-                x = _shift(x, tf.gather(shifts, index))
-            if "flip" in augment:
-                flip = tf.gather(flips, index)[:, None, None, None]
-                x = tf.where(flip, tf.reverse(x, [2]), x)
-            return x, y
+            return change(x, index), y
 
         return _in_parallel(dataset, augmented)
 
@@ -207,27 +203,3 @@ def _in_parallel(
     function = tf.autograph.experimental.do_not_convert(function)
     mapped = dataset.map(function, num_parallel_calls=_PARALLEL_CALLS, deterministic=True)
     return mapped.prefetch(_PARALLEL_CALLS).with_options(options)
-
-
-def _padding(x: Any) -> tuple[int, int]:
-    """Returns the zeros above and beside images [N, H, W, C] before they are cropped, in pixels."""
-    height, width = x.shape[1:3]
-    return round(height * _CROP_PADDING), round(width * _CROP_PADDING)
-
-
-def _shift(x: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
-    """Crops each image at its own offset out of itself padded with zeros.
-
-    Args:
-        x: Images [B, H, W, C].
-        shift: Offsets (rows, columns) into the padded images, int32 [B, 2].
-
-    Returns:
-        Images [B, H, W, C].
-    """
-    height, width = x.shape[1:3]
-    around = ([size, size] for size in _padding(x))
-    padded = tf.pad(x, [[0, 0], *around, [0, 0]])
-    rows = shift[:, :1] + tf.range(height)[None, :]
-    columns = shift[:, 1:] + tf.range(width)[None, :]
-    return tf.gather(tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)

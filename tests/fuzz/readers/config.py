@@ -8,7 +8,7 @@ from trainer_module.distributed import cluster
 from trainer_module.schedule.schedule import ScheduleConfig
 
 CONFIGS = (
-    TrainConfig(ImageFeatures(augment=("flip",)), ("a", "b")),
+    TrainConfig(ImageFeatures(augment="strong"), ("a", "b")),
     TrainConfig(
         TableFeatures(numeric=("x",), label_over="y"), ("a", "b"), schedule=ScheduleConfig()
     ),

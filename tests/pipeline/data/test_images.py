@@ -71,7 +71,7 @@ def test_nothing_that_can_be_read(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.png").write_text("no image")
-    assert images.look(tmp_path).features == ImageFeatures(augment=("flip", "crop"))
+    assert images.look(tmp_path).features == ImageFeatures(augment="light")
 
 
 def test_a_small_file_of_many_pixels_is_not_decoded(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_small_file_of_many_pixels_is_not_decoded(tmp_path: Path) -> None:
 )
 def test_symbols_are_not_flipped(tmp_path: Path, classes: tuple[str, ...], flipped: bool) -> None:
     look = images.look(save(tmp_path, (8, 8), 1, classes=classes))
-    assert ("flip" in look.features.augment) == flipped
+    assert look.features.flip == flipped
     line = look.describe(look.features)
     assert ("; not flipped, since the classes are symbols" in line) != flipped
     assert line.startswith(
@@ -123,7 +123,9 @@ def test_a_folder_of_images_sets_the_defaults_and_flags_the_rest(tmp_path: Path)
     arguments = Arguments("run", "runs", words)
     config = arguments.read_preset(lambda preset: preset)
     assert arguments.look is not None and arguments.look.count == 400
-    assert config.features == ImageFeatures(height=24, width=32, channels=1, augment=("crop",))
+    assert config.features == ImageFeatures(
+        height=24, width=32, channels=1, augment="light", flip=False
+    )
     assert config.loop.batch_size == 8
     # A folder that breaks a rule is named by the run.
     missing = Arguments("run", "runs", ["--data", str(tmp_path / "none")])

@@ -108,40 +108,6 @@ def test_order_is_fixed_by_seed_and_epoch():
     assert order(0, 1) != order(1, 0)
 
 
-def test_augmented_pictures_do_not_depend_on_the_batch_they_fall_into():
-    random = np.random.default_rng(0)
-    split = Split(random.integers(0, 256, (24, 8, 8, 3), np.uint8), np.arange(24))
-    factory = training_factory(split, ImageFeatures(augment=("flip", "crop")), seed=0)
-
-    def by_example(batch_size, epoch):
-        batches = epoch_of(factory, batch_size, epoch)
-        return {int(i): x for xs, ys in batches for i, x in zip(ys, xs, strict=True)}
-
-    small, large, later = by_example(4, 1), by_example(24, 1), by_example(4, 2)
-    assert all(np.array_equal(small[i], large[i]) for i in range(24))
-    assert any(not np.array_equal(small[i], later[i]) for i in range(24))
-
-
-def test_flip_mirrors_some_pictures_and_leaves_the_others():
-    split = Split(np.arange(64, dtype=np.uint8).reshape(1, 8, 8, 1).repeat(40, 0), np.arange(40))
-    factory = training_factory(split, ImageFeatures(augment=("flip",)), seed=0)
-    pictures = epoch_of(factory, 40, 1)[0][0]
-    flipped = [np.array_equal(p, split.x[0][:, ::-1]) for p in pictures]
-    same = [np.array_equal(p, split.x[0]) for p in pictures]
-    assert all(a != b for a, b in zip(flipped, same, strict=True))
-    assert 5 < sum(flipped) < 35
-
-
-@pytest.mark.parametrize(("height", "width"), [(32, 32), (8, 8), (16, 40), (3, 3)])
-def test_crop_shifts_by_up_to_an_eighth_over_a_black_border(height, width):
-    split = Split(np.full((200, height, width, 1), 255, np.uint8), np.arange(200))
-    factory = training_factory(split, ImageFeatures(augment=("crop",)), seed=0)
-    images = epoch_of(factory, 200, 1)[0][0]
-    for axis, size in ((2, height), (1, width)):
-        lost = (images[..., 0] == 0).all(axis=axis).sum(axis=1)
-        assert (lost.min(), lost.max()) == (0, round(size / 8))
-
-
 def test_evaluation_takes_every_example_in_order():
     batches = list(evaluation_dataset(numbered(10), 4))
     assert np.concatenate([y for _, y in batches]).tolist() == list(range(10))
