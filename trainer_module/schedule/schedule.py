@@ -160,7 +160,7 @@ def step(
         simple_noise_scale: B_simple in examples (McCandlish et al. 2018, arXiv:1812.06162), for
             strategy auto; None if not measured, infinity where noise hides the signal.
         throughput_gain: Examples per second at the batch that auto would grow to, over those at
-            the present one; None if not measured.
+            the present one, 0 if it does not fit in memory; None if not measured.
 
     Returns:
         The state to save and the decision to carry out.
@@ -394,8 +394,10 @@ def _act(
         return _stop(state, "exhausted", reason, observation)
     after = after._replace(plateau=plateau.acted(config.plateau, after.plateau))
     reason += f"; {_describe_change(state, after)}"
-    if config.is_measured and measured.throughput_gain is not None:
-        reason += f" ({measured.throughput_gain:.2f} times the examples/s in the larger batch)"
+    gain = measured.throughput_gain
+    if config.is_measured and gain is not None:
+        speed = f"{gain:.2f} times the examples/s in the larger batch"
+        reason += f" ({speed if gain else 'the larger batch does not fit in memory'})"
     return _Outcome(after, action, reason, observation, config.restore)
 
 

@@ -1,3 +1,5 @@
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -14,10 +16,14 @@ Y = RANDOM.integers(0, 2, 400)
 
 
 class Pipeline:
-    """Batches whose input pipeline takes time: seconds for each batch and for each example."""
+    """Batches whose input pipeline takes time: seconds for each batch and for each example.
 
-    def __init__(self, each_batch, each_example, labels=Y):
-        self.each_batch, self.each_example, self.labels = each_batch, each_example, labels
+    Batches beyond a limit do not fit in memory.
+    """
+
+    def __init__(self, each_batch, each_example, labels=Y, limit=math.inf):
+        self.each_batch, self.each_example = each_batch, each_example
+        self.labels, self.limit = labels, limit
         self.now, self.sizes = 0.0, []
 
     def clock(self):
@@ -25,6 +31,8 @@ class Pipeline:
 
     def __call__(self, batch_size, epoch):
         def wait(x):
+            if len(x) > self.limit:
+                raise MemoryError
             self.sizes.append(len(x))
             self.now += self.each_batch + self.each_example * len(x)
             return x
@@ -63,15 +71,18 @@ def run(pipeline, directory=None, callbacks=(), micro_batch=None, **options):
 
 
 @pytest.mark.parametrize(
-    ("costs", "action", "gain"),
-    [((1.0, 0.0), "batch_increase", "4.00"), ((0.0, 1.0), "lr_decay", "1.00")],
-    ids=["each batch costs", "each example costs"],
+    ("pipeline", "action", "why"),
+    [
+        (Pipeline(1.0, 0.0), "batch_increase", "4.00 times the examples/s in the larger batch"),
+        (Pipeline(0.0, 1.0), "lr_decay", "1.00 times the examples/s in the larger batch"),
+        (Pipeline(1.0, 0.0, limit=16), "lr_decay", "the larger batch does not fit in memory"),
+    ],
+    ids=["each batch costs", "each example costs", "it does not fit in memory"],
 )
-def test_auto_grows_the_batch_only_where_that_is_faster(costs, action, gain):
-    _, history = run(Pipeline(*costs))
+def test_auto_grows_the_batch_only_where_that_is_faster(pipeline, action, why):
+    _, history = run(pipeline, actions=1)
     assert history.decisions[0].action == action
-    reason = f"({gain} times the examples/s in the larger batch)"
-    assert history.decisions[0].reason.endswith(reason)
+    assert history.decisions[0].reason.endswith(f"({why})")
 
 
 class Messages(Callback):
