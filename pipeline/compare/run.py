@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, get_args
 
 from annotated_types import Ge
 from rich.console import Console
@@ -35,7 +35,7 @@ class CompareConfig:
 
     run: RunConfig
     """What all runs have in common."""
-    strategies: tuple[StrategyName, ...] = ("lr_decay", "batch_increase", "hybrid")
+    strategies: tuple[StrategyName, ...] = get_args(StrategyName)
     """Strategies to train; the others are measured against the first."""
     seeds: Annotated[int, Ge(1)] = 3
     """Runs of each strategy, with --seed and the numbers after it as their seeds."""
