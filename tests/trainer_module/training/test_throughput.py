@@ -109,7 +109,7 @@ def test_the_plan_that_it_names_repeats_a_run():
     assert measured.traces == planned.traces
     # At each plateau as many examples in batches of either size, and a batch to warm up.
     more, most = [sum(pipeline.sizes) for pipeline in pipelines], 40
-    assert 0 < more[0] - more[1] <= 3 * (2 * throughput.BATCHES + 1) * most
+    assert 0 < more[0] - more[1] <= 3 * (2 * throughput.ROUNDS * throughput.BATCHES + 1) * most
 
 
 def test_a_resumed_run_keeps_its_decisions(tmp_path):
