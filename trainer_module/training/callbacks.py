@@ -1,6 +1,7 @@
 """Callbacks of `train`: progress on a console, TensorBoard, and the history as a file."""
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from trainer_module.history import EpochRecord, History
 
 # The first epoch of a process includes tracing.
 _TIMED_EPOCH = 2
+_TIMED_SECONDS = 5.0
 
 
 class Callback:
@@ -85,12 +87,46 @@ class HistoryFile(Callback):
         histories.write(history, self._path)
 
 
+class _Calls:
+    """Time and steps of calls, without the first and the longest, which may include tracing."""
+
+    def __init__(self) -> None:
+        self.seconds, self.steps = 0.0, 0
+        self._last: tuple[float, int] | None = None
+        self._longest = (0.0, 0)
+
+    def add(self, now: float, step: int) -> None:
+        """Counts a call that has ended `now`, after `step` steps."""
+        if self._last is not None:
+            call = now - self._last[0], step - self._last[1]
+            shorter, self._longest = sorted((self._longest, call))
+            self.seconds += shorter[0]
+            self.steps += shorter[1]
+        self._last = now, step
+
+
 class ConsoleProgress(Callback):
     """Prints a line for each epoch and each decision, with a progress bar in a terminal."""
 
-    def __init__(self, console: Console, max_epochs: int) -> None:
+    def __init__(
+        self,
+        console: Console,
+        max_epochs: int,
+        time_budget: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Takes what ends the run at the latest.
+
+        Args:
+            console: Where to print.
+            max_epochs: Last epoch of the run.
+            time_budget: Seconds of training after which no epoch begins; None for no bound.
+            clock: Seconds, monotonic.
+        """
         self._console = console
         self._max_epochs = max_epochs
+        self._time_budget = time_budget
+        self._clock = clock
         self._progress = Progress(
             TextColumn("    epoch {task.fields[epoch]}"),
             BarColumn(bar_width=30),
@@ -104,13 +140,17 @@ class ConsoleProgress(Callback):
             disable=not console.is_terminal,
         )
         self._task = self._progress.add_task("", epoch=1, total=None, doing="compiling")
+        # Of this process.
         self._epochs = 0
-        self._seconds = 0.0
+        # Of the run, at the end of the last epoch.
+        self._epoch, self._seconds = 0, 0.0
+        self._calls = _Calls()
+        self._is_timed = False
 
     def on_train_begin(self, history: History) -> None:
         """Shows the bar."""
         if history.epochs:
-            self._seconds = history.epochs[-1].seconds
+            self._epoch, self._seconds = len(history.epochs), history.epochs[-1].seconds
             self.on_message(f"resuming after epoch {len(history.epochs)}")
         self.on_message("of loss and metrics: training/validation; * marks the best epoch so far")
         self._progress.update(self._task, epoch=len(history.epochs) + 1)
@@ -118,8 +158,14 @@ class ConsoleProgress(Callback):
             self._progress.start()
 
     def on_train_batch_end(self, step: int, steps: int | None) -> None:
-        """Advances the bar."""
+        """Advances the bar, and prints an estimate in a long first epoch."""
         self._progress.update(self._task, completed=step, total=steps, doing="steps")
+        if self._is_timed or self._epochs or steps is None:
+            return
+        self._calls.add(self._clock(), step)
+        if self._calls.seconds >= _TIMED_SECONDS:
+            self._is_timed = True
+            self._estimate(self._calls.seconds / self._calls.steps * steps, "of training ")
 
     def on_epoch_end(self, record: EpochRecord) -> None:
         """Prints the epoch, and the decision if there was one."""
@@ -136,14 +182,10 @@ class ConsoleProgress(Callback):
         if record.action != "none":
             self._print(f"  [bold yellow]→[/] epoch {record.epoch}: {escape(record.reason)}")
         self._epochs += 1
+        seconds = record.seconds - self._seconds
+        self._epoch, self._seconds = record.epoch, record.seconds
         if self._epochs == _TIMED_EPOCH and record.epoch < self._max_epochs:
-            seconds = record.seconds - self._seconds
-            left = (self._max_epochs - record.epoch) * seconds
-            self.on_message(
-                f"about {_duration(seconds)} an epoch, {_duration(left)} to epoch "
-                f"{self._max_epochs}"
-            )
-        self._seconds = record.seconds
+            self._estimate(seconds)
         self._progress.reset(self._task, epoch=record.epoch + 1, doing="steps")
 
     def on_message(self, text: str) -> None:
@@ -158,6 +200,14 @@ class ConsoleProgress(Callback):
             value = history.best.metrics.get(history.monitor)
             value_text = "" if value is None else f" ({history.monitor} {value:.4f})"
             self.on_message(f"keeping the weights of epoch {history.best.epoch}{value_text}")
+
+    def _estimate(self, seconds: float, of: str = "") -> None:
+        """Prints how long an epoch takes, and what is left of the run at most."""
+        left = (self._max_epochs - self._epoch) * seconds
+        end = f"{_duration(left)} to epoch {self._max_epochs}"
+        if self._time_budget is not None and self._time_budget - self._seconds < left:
+            end = f"until the time budget of {self._time_budget:g} s is used up"
+        self.on_message(f"about {_duration(seconds)} {of}an epoch, {end}")
 
     def _print(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)

@@ -184,7 +184,7 @@ def _progress(verbose: bool | None, config: ScheduleConfig) -> list[Callback]:
     console = Console()
     if verbose is None:
         verbose = console.is_terminal or console.is_jupyter
-    return [ConsoleProgress(console, config.max_epochs)] if verbose else []
+    return [ConsoleProgress(console, config.max_epochs, config.time_budget)] if verbose else []
 
 
 class TrainingLoop:

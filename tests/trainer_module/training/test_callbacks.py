@@ -60,6 +60,30 @@ def test_progress_estimates_the_time_of_an_epoch_without_tracing(seconds, estima
     assert estimate in out.getvalue()
 
 
+def test_progress_estimates_a_long_epoch_within_the_first() -> None:
+    out = io.StringIO()
+    seconds = iter([100.0, 103.0, 143.0, 146.0, 149.0])
+    callback = ConsoleProgress(
+        Console(file=out, width=200), max_epochs=60, clock=lambda: next(seconds)
+    )
+    callback.on_train_begin(dataclasses.replace(HISTORY, epochs=()))
+    # The first call and one that measures the noise trace a graph; 8 steps take 3 seconds.
+    for step in (8, 16, 24, 32, 40):
+        callback.on_train_batch_end(step, 800)
+    assert out.getvalue().count("an epoch") == 1
+    assert "about 5 min of training an epoch, 5 h to epoch 60" in out.getvalue()
+
+
+def test_progress_names_the_time_budget_where_it_ends_the_run() -> None:
+    for budget, end in ((90.0, "until the time budget of 90 s is used up"), (1e4, "to epoch 100")):
+        out = io.StringIO()
+        callback = ConsoleProgress(Console(file=out, width=200), 100, time_budget=budget)
+        callback.on_train_begin(dataclasses.replace(HISTORY, epochs=()))
+        for number, entry in enumerate(HISTORY.epochs, start=1):
+            callback.on_epoch_end(dataclasses.replace(entry, seconds=10.0 * number))
+        assert f"about 10 s an epoch, {'' if budget == 90.0 else '16 min '}{end}" in out.getvalue()
+
+
 def test_progress_is_compiling_until_the_first_steps_are_done():
     out = io.StringIO()
     console = Console(file=out, width=200, force_terminal=True)
