@@ -1,17 +1,24 @@
 """Image files: a check that one can be used, and conversion to what the served model takes."""
 
+import atexit
 import functools
 import io
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-from components.image_example_gen.formats import FORMATS, JPEG, MAX_PIXELS
 
 if TYPE_CHECKING:
     from PIL import Image
 
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
+"""Pillow's names of the formats that are read."""
+
+JPEG = ("JPEG", "MPO")
+"""Pillow's names of JPEG: MPO where further images follow, as in the files of many cameras."""
+
+MAX_BYTES = 512 * 1024**2
+MAX_PIXELS = 64_000_000
 MAX_SCANS = 100
 """Passes over the pixels of a JPEG, of which each may take as long as a whole decoding. Encoders
 write about ten, and a few bytes are enough for one."""
@@ -136,7 +143,14 @@ def _fault(content: bytes) -> str | None:
     return None
 
 
-@functools.cache
+def _cached_until_exit(make: Callable[[], Any]) -> Callable[[], Any]:
+    """Makes a function of TensorFlow once, and frees it before Python ends TensorFlow's modules."""
+    cached = functools.cache(make)
+    atexit.register(cached.cache_clear)
+    return cached
+
+
+@_cached_until_exit
 def _decoder() -> Any:
     """Returns a function that decodes all of each image.
 
@@ -168,7 +182,7 @@ def _is_served(content: bytes) -> bool:
         return True
 
 
-@functools.cache
+@_cached_until_exit
 def _taken() -> Any:
     import tensorflow as tf
 

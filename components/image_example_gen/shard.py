@@ -16,7 +16,7 @@ import apache_beam as beam
 
 import schemas
 from components.group import groups
-from components.image_example_gen import formats, image
+from components.image_example_gen import image
 from components.image_example_gen.folder import TRAIN, class_of
 from components.image_example_gen.split import key_of, split_of
 from trainer_module.util import collector
@@ -192,8 +192,8 @@ def write_originals(
 def _read(file: str) -> bytes:
     try:
         path = Path(file)
-        if path.stat().st_size > formats.MAX_BYTES:
-            raise image.BadImageError(f"it has more than {formats.MAX_BYTES:,} bytes")
+        if path.stat().st_size > image.MAX_BYTES:
+            raise image.BadImageError(f"it has more than {image.MAX_BYTES:,} bytes")
         return path.read_bytes()
     except OSError as error:
         raise image.BadImageError(f"it cannot be read: {error.strerror}") from error

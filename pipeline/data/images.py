@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from components.image_example_gen.folder import TRAIN, scan
-from components.image_example_gen.formats import FORMATS, JPEG, MAX_PIXELS
+from components.image_example_gen.image import FORMATS, JPEG, MAX_PIXELS
 from trainer_module.config import ImageFeatures
 
 if TYPE_CHECKING:
