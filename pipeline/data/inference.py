@@ -3,6 +3,7 @@
 import difflib
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,8 +15,8 @@ from trainer_module.config import TableFeatures
 from trainer_module.util.checks import require
 from trainer_module.util.text import listed
 
-from . import csv_check
-from . import dialect as dialects
+from . import csv_check, dialect
+from .dialect import Dialect
 
 MAX_CLASSES = 100
 """Values beyond which a column is no label of classes."""
@@ -107,7 +108,9 @@ def infer(data: Path, label: str | None, task: Task | None = None) -> Table:
         UserError: A file that cannot be read, no column to learn from, or a label that is not
             there, has one value, or does not fit the task.
     """
-    columns = _read(data, label)
+    files = csv_check.find_files(data)
+    dialects = list(map(dialect.detect, files))
+    columns = _read(files, dialects, label)
     for column in columns.values():
         column.settle()
     rows = max((column.rows for column in columns.values()), default=0)
@@ -144,8 +147,7 @@ def infer(data: Path, label: str | None, task: Task | None = None) -> Table:
     )
     schema = schema_pb2.Schema(feature=[columns[column.name].feature(classes) for column in judged])
     text = text_format.MessageToString(schema, as_utf8=True)
-    dialect = str(dialects.detect(csv_check.find_files(data)[0]))
-    return Table(judged, rows, features, classes, text, dialect)
+    return Table(judged, rows, features, classes, text, str(dialects[0]))
 
 
 @dataclass
@@ -216,7 +218,7 @@ class _Column:
             self.missing += 1
             return
         number = csv_check.parse_number(cell)
-        if cell.strip() in dialects.MISSING:
+        if cell.strip() in dialect.MISSING:
             self.words += 1
         elif number is None:
             is_date = csv_check.is_date(cell)
@@ -246,7 +248,7 @@ class _Column:
             self.labels = {
                 cell: label
                 for cell, label in self.labels.items()
-                if cell.strip() not in dialects.MISSING
+                if cell.strip() not in dialect.MISSING
             }
 
     @property
@@ -322,11 +324,13 @@ class _Column:
         return feature
 
 
-def _read(data: Path, label: str | None) -> dict[str, _Column]:
+def _read(
+    files: Sequence[Path], dialects: Sequence[Dialect], label: str | None
+) -> dict[str, _Column]:
     """Returns the statistics of each column by name, in the order of the header."""
     columns: dict[str, _Column] = {}
-    for file in csv_check.find_files(data):
-        rows = dialects.read(file)
+    for file, written in zip(files, dialects, strict=True):
+        rows = dialect.read(file, written)
         header = csv_check.take_header(file, rows)
         twice = sorted({name for name in header if header.count(name) > 1})
         require(not twice, f"{file}, row 1: column names must differ", twice, "Rename one.")
