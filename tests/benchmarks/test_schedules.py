@@ -11,8 +11,8 @@ from PIL import Image
 from benchmarks import reproduce, schedules
 from benchmarks.cifar import Cifar
 from benchmarks.settings import Settings
-from pipeline.compare.statistics import Comparison, Trial
-from trainer_module.history import EpochRecord, History
+from pipeline.compare.statistics import Comparison
+from tests import trials
 from trainer_module.models import registry
 from trainer_module.training.precision import BFLOAT16, FLOAT32
 
@@ -21,24 +21,17 @@ SETTINGS = {"images": 100}
 
 def trial(name, seed, steps=10, accuracy=0.8, actions=("none", "lr_decay", "stop")):
     """A run of `steps` updates and steps / 10 seconds an epoch."""
-    records = tuple(
-        EpochRecord(
-            epoch=i,
-            metrics={"val_accuracy": 0.5 + i / 10},
-            learning_rate=0.1,
-            batch_size=32,
-            update_noise=1.0,
-            simple_noise_scale=None,
-            updates=i * steps,
-            examples=i * steps * 32,
-            seconds=i * steps / 10,
+    epochs = [
+        trials.epoch(
+            number,
+            metrics={"val_accuracy": 0.5 + number / 10},
+            updates=number * steps,
+            seconds=number * steps / 10,
             action=action,
-            reason="",
-            best=True,
         )
-        for i, action in enumerate(actions, 1)
-    )
-    return Trial(name, seed, History({}, "val_accuracy", "max", records, "plateau"), accuracy)
+        for number, action in enumerate(actions, 1)
+    ]
+    return trials.trial(name, seed, epochs, accuracy)
 
 
 @pytest.mark.parametrize("start", ["", '{"trial": {"str'])

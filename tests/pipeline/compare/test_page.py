@@ -14,8 +14,8 @@ from pipeline.compare import page as comparison_page
 from pipeline.compare import text as comparison_text
 from pipeline.compare.page import Page
 from pipeline.compare.statistics import Comparison, Trial
+from tests import trials
 from tests.pages import PHONE, VALIDATE, Elements, chromium, wait
-from trainer_module.history import EpochRecord, History
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
@@ -29,13 +29,12 @@ def trial(strategy: str, seed: int, epochs: int, growth: int, test: float) -> Tr
         updates += 100 // growth if late else 100
         action = {epochs // 2: "batch_increase" if growth > 1 else "lr_decay", epochs: "stop"}
         records.append(
-            EpochRecord(
-                epoch=epoch,
+            trials.epoch(
+                epoch,
                 metrics={"val_accuracy": 0.95 - 0.4 / epoch + 0.01 * seed, "loss": 1 / epoch},
                 learning_rate=0.1 if growth > 1 or not late else 0.025,
                 batch_size=32 * growth if late else 32,
                 update_noise=10.0 if late else 40.0,
-                simple_noise_scale=None,
                 updates=updates,
                 examples=3200 * epoch,
                 seconds=4.0 + updates / 100,
@@ -44,8 +43,7 @@ def trial(strategy: str, seed: int, epochs: int, growth: int, test: float) -> Tr
                 best=epoch < epochs,
             )
         )
-    history = History({}, "val_accuracy", "max", tuple(records), "no better for 3 epochs")
-    return Trial(strategy, seed, history, test)
+    return trials.trial(strategy, seed, records, test, stop_reason="no better for 3 epochs")
 
 
 def comparison(seeds: int = 2, tests: tuple[float, float] = (0.97, 0.975)) -> Comparison:

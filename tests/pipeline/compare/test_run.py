@@ -10,12 +10,12 @@ from pipeline import presets
 from pipeline.cli import main
 from pipeline.compare import run as compare
 from pipeline.compare.run import CompareConfig
-from pipeline.compare.statistics import Comparison, Trial
+from pipeline.compare.statistics import Comparison
 from pipeline.data import dataset
 from pipeline.metadata import store
 from pipeline.runners import local, lock
 from schemas.images import image_schema_text
-from trainer_module.history import EpochRecord, History
+from tests.trials import trial
 from trainer_module.util.checks import UserError
 
 
@@ -137,29 +137,11 @@ def test_an_evaluation_is_found_again_for_a_cached_model(archive: Any) -> None:
     assert missing is None
 
 
-def finished(strategy: str) -> Trial:
-    record = EpochRecord(
-        epoch=1,
-        metrics={"val_accuracy": 0.5},
-        learning_rate=0.1,
-        batch_size=32,
-        update_noise=1.0,
-        simple_noise_scale=None,
-        updates=10,
-        examples=320,
-        seconds=1.0,
-        action="stop",
-        reason="one epoch done",
-        best=True,
-    )
-    return Trial(strategy, 0, History({}, "val_accuracy", "max", (record,), "done"), 0.6)
-
-
 def test_all_three_files_are_written_whole_and_the_settings_leave_out_what_differs(
     tmp_path: Path,
 ) -> None:
     made = config(strategies=("lr_decay", "auto"), seeds=1)
-    comparison = Comparison((finished("lr_decay"), finished("auto")))
+    comparison = Comparison((trial("lr_decay", test=0.6), trial("auto", test=0.6)))
     page = compare.write(
         comparison,
         tmp_path / "comparison",

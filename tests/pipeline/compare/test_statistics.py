@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.compare import statistics as module
 from pipeline.compare.statistics import Comparison, Spread, Trial, curve, difference, ratio
-from trainer_module.history import EpochRecord, History
+from tests import trials
 
 
 def trial(
@@ -25,23 +25,18 @@ def trial(
     records = []
     for epoch, value in enumerate(accuracies, 1):
         records.append(
-            EpochRecord(
-                epoch=epoch,
+            trials.epoch(
+                epoch,
                 metrics={monitor: value, "loss": 1 - value},
-                learning_rate=0.1,
                 batch_size=320 // steps,
-                update_noise=1.0,
-                simple_noise_scale=None,
                 updates=steps * epoch,
-                examples=320 * epoch,
                 seconds=5.0 + epoch,
                 action="stop" if epoch == len(accuracies) else "none",
-                reason="no better for 3 epochs",
                 best=value > best,
             )
         )
         best = max(best, value)
-    return Trial(strategy, seed, History({}, monitor, "max", tuple(records), "done"), test)
+    return trials.trial(strategy, seed, records, test, monitor)
 
 
 def test_costs_are_where_a_run_stopped_and_seconds_leave_out_the_first_epoch() -> None:
