@@ -16,10 +16,16 @@ import numpy as np
 import pytest
 import yaml
 
-from examples import IMAGE_CONFIG, picture, write_records
+from examples import IMAGE_CONFIG, analyze, picture, write_records
 from examples import example as serialized
 from trainer_module import history, worker
-from trainer_module.config import LoopConfig, NetworkConfig, OptimizerConfig, TrainConfig
+from trainer_module.config import (
+    LoopConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    TableFeatures,
+    TrainConfig,
+)
 from trainer_module.distributed.cluster import TF_CONFIG
 from trainer_module.schedule.plateau import PlateauConfig
 from trainer_module.schedule.schedule import ScheduleConfig
@@ -262,6 +268,52 @@ def test_two_workers_train_as_one_does_and_the_chief_writes(tmp_path, workspace,
     assert_same(tmp_path, alone)
     np.testing.assert_allclose(predictions(tmp_path), predictions(alone), atol=1e-4)
     assert len(list((tmp_path / "output/tensorboard").iterdir())) == 1
+
+
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory) -> Path:
+    """A table whose label is a number, far from 0 and with a unit of its own."""
+    import tensorflow as tf
+
+    folder = tmp_path_factory.mktemp("numbers")
+    features = TableFeatures(numeric=("miles", "hours"), label="fare", task="regression")
+    config = replace(CONFIG, features=features, classes=())
+    random, spec = np.random.default_rng(0), tf.io.VarLenFeature(tf.float32)
+    rows = [
+        {"miles": float(miles), "hours": float(hours), "fare": float(900 + 50 * miles - 20 * hours)}
+        for miles, hours in random.normal(size=(260, 2))
+    ]
+    columns = [{name: [value] for name, value in row.items()} for row in rows]
+    transform = analyze(folder, config, dict.fromkeys(rows[0], spec), columns)
+    for split, part in (("train", rows[:200]), ("eval", rows[200:])):
+        path = folder / f"examples/Split-{split}/data_tfrecord-00000-of-00001.gz"
+        path.parent.mkdir(parents=True)
+        write_records(path, [serialized(**row) for row in part])
+    (folder / "transform_graph").symlink_to(transform._transform_output_dir)
+    plateau = replace(CONFIG.schedule.plateau, monitor="val_loss", mode="min")
+    config = replace(config, schedule=replace(CONFIG.schedule, plateau=plateau))
+    (folder / "train_config.json").write_text(replace_loop(config, precision="float32").to_json())
+    return folder
+
+
+@pytest.mark.e2e
+def test_two_workers_learn_a_number_as_one_does(tmp_path, numbers):
+    import tensorflow as tf
+
+    one, two = tmp_path / "one", tmp_path / "two"
+    finish(start(numbers, one, {}), *start_all((numbers, two), (numbers, tmp_path / "other")))
+    assert_same(one, two)
+    reached = history.read(two / "output" / history.FILE_NAME).best.metrics["val_mae"]
+    inputs = {name: tf.constant([-1.0, 0.0, 1.0]) for name in ("miles", "hours")}
+    answers = [
+        tf.saved_model.load(str(out / "output/model"))
+        .signatures["serving_columns"](**inputs)["prediction"]
+        .numpy()[:, 0]
+        for out in (one, two)
+    ]
+    np.testing.assert_allclose(*answers, rtol=1e-4)
+    assert 0 < reached < 40
+    np.testing.assert_allclose(answers[0], [870, 900, 930], atol=60)
 
 
 @pytest.mark.e2e

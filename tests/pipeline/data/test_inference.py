@@ -3,11 +3,14 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data import csv_check, inference
+from trainer_module.serving import dates
 from trainer_module.util.checks import UserError
 
 
@@ -184,6 +187,36 @@ def test_dates(tmp_path: Path, cells: list[str], use: str, why: str) -> None:
     assert inferred.columns[0].use == use
     assert inferred.columns[0].why.startswith(why)
     assert inferred.features.dates == (("day",) if use == "date" else ())
+
+
+def test_dates_that_pandas_wrote(tmp_path: Path) -> None:
+    """Days, moments, time zones, fractions of a second and gaps; read as pandas has them."""
+    moments = pd.Series(pd.date_range("2023-12-30", periods=90, freq="7h30min"))
+    frame = pd.DataFrame(
+        {
+            "day": moments.dt.normalize(),
+            "moment": moments,
+            "berlin": moments.dt.tz_localize("Europe/Berlin"),
+            "utc": moments.dt.tz_localize("UTC"),
+            "exact": moments + pd.Timedelta(microseconds=1),
+            "gaps": moments.where(moments.index % 5 > 0),
+        }
+    )
+    frame.assign(label=["no", "yes"] * 45).to_csv(tmp_path / "my.csv", index=False)
+    inferred = inference.infer(tmp_path / "my.csv", "label")
+    assert inferred.features.dates == tuple(frame.columns)
+
+    texts = pd.read_csv(tmp_path / "my.csv", dtype=str, keep_default_na=False)
+    for name, column in frame.items():
+        parsed = dates.parse(tf.constant(texts[name].to_list()))
+        known = parsed.known.numpy()
+        assert known.tolist() == column.notna().to_list()
+        at = column[known].dt
+        assert parsed.month.numpy()[known].tolist() == at.month.to_list()
+        ordinals = [date.toordinal() - 719163 for date in at.date]
+        assert parsed.day.numpy()[known].tolist() == ordinals
+        minutes = 60 * at.hour + at.minute
+        np.testing.assert_allclose(parsed.time.numpy()[known], minutes / 1440, atol=1e-6)
 
 
 def test_a_table_of_nothing_to_learn_from(tmp_path: Path) -> None:
