@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from trainer_module.util.checks import UserError
+from trainer_module.util.checks import UserError, chain
 
 from . import help
 from .arguments import UsageError
@@ -65,10 +65,8 @@ def parse(
             )
             raise
         # Tyro reports the error of a config's own check by group of flags.
-        error: BaseException | None = stop
-        while error is not None and not isinstance(error, UserError):
-            error = error.__context__
-        raise error or UsageError(help.error(err.getvalue())) from None
+        own = next((error for error in chain(stop) if isinstance(error, UserError)), None)
+        raise own or UsageError(help.error(err.getvalue())) from None
 
 
 def names(config: Any) -> Iterator[str]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from trainer_module.util import files
-from trainer_module.util.checks import UserError, require
+from trainer_module.util.checks import UserError, chain, require
 
 if TYPE_CHECKING:
     from ml_metadata.metadata_store import MetadataStore
@@ -208,10 +208,7 @@ def connect(database: Database) -> "MetadataStore":
 
 def lost(error: BaseException, database: Database) -> ConnectionLostError | None:
     """Returns a readable error if the error, or its cause, is a lost connection; else None."""
-    seen: set[int] = set()
-    link: BaseException | None = error
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
+    for link in chain(error):
         # Of ML Metadata's client, or of TFX's connection.
         is_metadata = type(link) is RuntimeError or type(link).__module__ == "ml_metadata.errors"
         if is_metadata and _LOST.search(str(link)):
@@ -220,7 +217,6 @@ def lost(error: BaseException, database: Database) -> ConnectionLostError | None
                 f"{database}, which was lost",
                 "Start the server, and run the same command again: it resumes.",
             )
-        link = link.__cause__ or link.__context__
     return None
 
 

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainer_module.util.checks import UserError
+from trainer_module.util.checks import UserError, chain
 
 _SQLITE = "database or disk is full"
 # As the C library says it, SQLite, and NumPy where a write came up short.
@@ -28,7 +28,7 @@ class DiskFullError(UserError):
 
 def full(error: BaseException, output: Path) -> DiskFullError | None:
     """Returns the error in plain words if a full disk is behind it, else None."""
-    if not (any(map(_says_so, _chain(error))) or _free(output) < _NOTHING):
+    if not (any(map(_says_so, chain(error))) or _free(output) < _NOTHING):
         return None
     # ML Metadata quotes whole queries; the log holds them.
     text = _SQLITE if _SQLITE in str(error) else str(error)
@@ -47,12 +47,6 @@ def named(output: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise full(error, output) or error from error
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _says_so(error: BaseException) -> bool:

@@ -43,6 +43,15 @@ def require(holds: bool, rule: str, value: object, remedy: str) -> None:
         raise UserError(rule, value, remedy)
 
 
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields an error, and those that it was raised from or while handling."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def check_fields(config: Any) -> None:
     """Checks the fields of a config dataclass against their annotations.
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import pytest
 from annotated_types import Ge, Gt, Interval, Lt
 
-from trainer_module.util.checks import UserError, check_fields, require
+from trainer_module.util.checks import UserError, chain, check_fields, require
 
 
 @dataclass
@@ -45,3 +45,17 @@ def test_a_long_value_is_cut() -> None:
         require(False, "a name must be short", "x" * 10_000, "Shorten it.")
     assert len(str(caught.value)) < 1100
     assert str(caught.value).endswith("... Shorten it.")
+
+
+def test_a_chain_of_errors_has_each_once_even_where_it_leads_in_a_circle() -> None:
+    first, second = KeyError("first"), OSError("second")
+    try:
+        try:
+            raise first
+        except KeyError:
+            raise second  # noqa: B904  (what it was raised while handling)
+    except OSError as error:
+        assert list(chain(error)) == [second, first]
+    first.__cause__ = second
+    assert list(chain(second)) == [second, first]
+    assert list(chain(None)) == []
