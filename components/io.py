@@ -1,9 +1,10 @@
-"""Standard artifacts read as messages of TFDV and TFMD."""
+"""Standard artifacts read as messages of TFDV and TFMD, and texts written beside them."""
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 from tfx import types
 from tfx.components.example_validator import executor as validator
 from tfx.components.statistics_gen import stats_artifact_utils
+from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
@@ -41,6 +42,16 @@ def statistics(artifact: types.Artifact, split: str) -> statistics_pb2.DatasetFe
         "Name another split, or have StatisticsGen write it.",
     )
     return stats_artifact_utils.load_statistics(artifact, split).proto()
+
+
+def write(path: str, text: str) -> None:
+    """Writes a text file atomically; its folder is created if it does not exist."""
+    folder, _, name = path.rpartition("/")
+    fileio.makedirs(folder)
+    temporary = f"{folder}/.{name}.part"
+    with fileio.open(temporary, "wb") as file:
+        file.write(text.encode())
+    fileio.rename(temporary, path, overwrite=True)
 
 
 def schema(artifact: types.Artifact) -> schema_pb2.Schema:

@@ -13,7 +13,7 @@ from tfx.components.util import examples_utils
 from tfx.dsl.components.base import base_executor
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_component_specs
-from tfx.utils import io_utils, path_utils
+from tfx.utils import path_utils
 
 import schemas
 from components import gate, io
@@ -77,12 +77,11 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
         checks = verdict.judge(measurements, ending, size_mib, limits, evaluated)
         result = verdict.result(checks, measurements, split, size_mib)
         blessing = one(output_dict[standard_component_specs.BLESSING_KEY])
-        _write(
-            f"{blessing.uri}/{verdict.FILE_NAME}", json.dumps(dataclasses.asdict(result), indent=1)
-        )
+        content = json.dumps(dataclasses.asdict(result), indent=1)
+        io.write(f"{blessing.uri}/{verdict.FILE_NAME}", content)
         # The marker comes last: whoever sees it finds the result.
         failed = gate.failed(checks)
-        _write(f"{blessing.uri}/{NOT_BLESSED if failed else BLESSED}", "")
+        io.write(f"{blessing.uri}/{NOT_BLESSED if failed else BLESSED}", "")
         blessing.set_int_custom_property("blessed", int(not failed))
         for check in failed:
             logging.warning("The model is not servable. %s", check)
@@ -160,10 +159,3 @@ def _probe(
         measured.touch()
         ending = process.run(["-m", PROBE, "job.json", measured.name], folder, timeout_s)
         return measurement.from_lines(measured.read_text()), ending
-
-
-def _write(file: str, content: str) -> None:
-    """Writes a file atomically."""
-    part = f"{file}.part"
-    io_utils.write_string_file(part, content)
-    fileio.rename(part, file, overwrite=True)

@@ -173,7 +173,7 @@ class Executor(base_executor.BaseExecutor):  # type: ignore[misc]
             fingerprint=exec_properties.get(FINGERPRINT_KEY) or "",
         )
         written = artifact_utils.get_single_instance(output_dict[REPORT_KEY])
-        write(page.page(report), written.uri)
+        io.write(f"{written.uri}/{FILE_NAME}", page.page(report))
         if (name := evaluated.headline) and math.isfinite(evaluated.candidate[name]):
             written.set_float_custom_property(f"{TEST}{name}", evaluated.candidate[name])
         logging.info("The training report is %s/%s.", written.uri, FILE_NAME)
@@ -188,20 +188,6 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return by_name
-
-
-def write(text: str, folder: str) -> None:
-    """Writes `report.html` atomically.
-
-    Args:
-        text: The page.
-        folder: Folder or URI; created if it does not exist.
-    """
-    fileio.makedirs(folder)
-    temporary = f"{folder}/.{FILE_NAME}.part"
-    with fileio.open(temporary, "wb") as file:
-        file.write(text.encode("utf-8"))
-    fileio.rename(temporary, f"{folder}/{FILE_NAME}", overwrite=True)
 
 
 @contextmanager
