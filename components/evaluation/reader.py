@@ -19,6 +19,7 @@ from components.evaluation import plot_reader, slices, thresholds
 from components.evaluation.results import OVERALL, Evaluation, SliceMetrics
 from components.evaluation.slices import Key, Metrics, Slice, metric_name
 from trainer_module.util.checks import UserError
+from trainer_module.util.text import joined
 
 _SLICES_NAMED = 3
 
@@ -140,8 +141,7 @@ def _problems(validation: Any, slices: Mapping[Key, Slice]) -> Iterator[str]:
             if message:
                 where[metric_name(failure.metric_key), message].append(name)
     for (metric, message), names in where.items():
-        more = f" and {len(names) - _SLICES_NAMED} more" if len(names) > _SLICES_NAMED else ""
-        yield f"{metric} on {', '.join(names[:_SLICES_NAMED])}{more}: {message}"
+        yield f"{metric} on {joined(names, _SLICES_NAMED)}: {message}"
     for spec in validation.missing_slices:
         parts = [*spec.feature_keys, *(f"{k} = {v}" for k, v in spec.feature_values.items())]
         if parts:

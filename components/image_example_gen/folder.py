@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainer_module.util.checks import UserError, require
-from trainer_module.util.text import listed, visible
+from trainer_module.util.text import joined, listed, visible
 
 TRAIN, EVAL, TEST = SPLITS = ("train", "eval", "test")
 
@@ -230,9 +230,8 @@ class _Scan:
     def _raise_if_any(self) -> None:
         lines = []
         for (rule, remedy), paths in self._errors.items():
-            first = ", ".join(_printable(self._root / path) for path in paths[:_MAX_PATHS])
-            more = f" and {len(paths) - _MAX_PATHS:,} more" if len(paths) > _MAX_PATHS else ""
-            lines.append(f"\n  {first}{more}: {rule}. {remedy}")
+            where = joined(paths, _MAX_PATHS, write=lambda path: _printable(self._root / path))
+            lines.append(f"\n  {where}: {rule}. {remedy}")
         if len(lines) > _MAX_LINES:
             lines[_MAX_LINES:] = [f"\n  (and {len(lines) - _MAX_LINES:,} more)"]
         require(

@@ -20,6 +20,7 @@ from components.servable.measurement import (
     Signature,
     Stage,
 )
+from trainer_module.util.text import joined
 
 FILE_NAME = "servable.json"
 """File beside the marker of an InfraBlessing, with a `Result`."""
@@ -267,6 +268,8 @@ class _Judge:
         self._measurements = measurements
         self._finished = _first(measurements, Finished)
         self._loaded = _first(measurements, Loaded)
+        loaded = self._loaded or Loaded(0.0, "", "", "")
+        self._tolerance = tolerance(loaded.arithmetic, loaded.device)
         self._signatures = _of(measurements, Signature)
         self._tried = [each.name for each in self._signatures if not each.left_out]
 
@@ -275,7 +278,7 @@ class _Judge:
     ) -> Check:
         """Returns a check that any problem fails, and that is not judged without a `value`."""
         if problems:
-            return Check(name, _listed(problems), bound, False)
+            return Check(name, joined(problems, _LISTED, "; "), bound, False)
         if value and self._finished:
             return Check(name, value, bound, True)
         if self._loaded and self._loaded.error:
@@ -321,7 +324,9 @@ class _Judge:
         )
         if check.passed is None:
             return check
-        note = _listed(left_out) if check.passed else f"Give Servable examples it takes. {_REMEDY}"
+        note = f"Give Servable examples it takes. {_REMEDY}"
+        if check.passed:
+            note = joined(left_out, _LISTED, "; ")
         return dataclasses.replace(check, note=note)
 
     def rule(self, name: str, rule: Rule) -> Check:
@@ -335,8 +340,7 @@ class _Judge:
         if refusals:
             value += f", {len(refusals)} refused"
         problems = [each.problem for each in findings if each.problem]
-        loaded = self._loaded or Loaded(0.0, "", "", "")
-        bound = rule.bound.format(tolerance=tolerance(loaded.arithmetic, loaded.device))
+        bound = rule.bound.format(tolerance=self._tolerance)
         check = self._check(name, bound, value, problems, rule.not_applicable)
         if check.passed and refusals:
             return dataclasses.replace(check, note=refusals[0])
@@ -379,8 +383,7 @@ class _Judge:
                     "Give Servable the split that the Evaluator judges.",
                 )
             ]
-        loaded = self._loaded or Loaded(0.0, "", "", "")
-        close = tolerance(loaded.arithmetic, loaded.device)
+        close = self._tolerance
         if evaluated.errors:
             return [
                 _equal(name, predicted.errors.get(name), value, close * max(1.0, value), "", "")
@@ -408,11 +411,6 @@ class _Judge:
                 "the scores are no probabilities, and the metric does not take them as logits",
             ),
         ]
-
-
-def _listed(items: Sequence[str]) -> str:
-    more = [f"and {len(items) - _LISTED} more"] if len(items) > _LISTED else []
-    return "; ".join([*items[:_LISTED], *more])
 
 
 def _size(mib: float, limit: float | None) -> Check:

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from components.evaluation.results import ACCURACY, CROSSENTROPY, MAE, R2, RMSE, Evaluation
 from components.gate import Check
-from trainer_module.util.text import visible
+from trainer_module.util.text import joined, visible
 
 from ..runners.result import RunResult, Step
 from .console import NONE, count, decimals, table, yes
@@ -89,9 +89,7 @@ def _warnings(evaluation: Evaluation, is_weighted: bool) -> list[str]:
         lines.append(f"{names}: rare, and often taken for others; try --class-weight balanced")
     lines += [gate.note for gate in evaluation.gates if gate.is_change and gate.note]
     if evaluation.unseen:
-        more = len(evaluation.unseen) - WORST
-        names = ", ".join(evaluation.unseen[:WORST]) + (f" and {more} more" if more > 0 else "")
-        lines.append(f"without a test example: {names}")
+        lines.append(f"without a test example: {joined(evaluation.unseen, WORST)}")
     return lines
 
 

@@ -1,7 +1,10 @@
 """Text from outside, such as names of classes and files, made readable."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
 
 # Embeddings, overrides and isolates: what follows them is shown in another direction.
 _DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -26,5 +29,12 @@ def visible(text: str, keep: str = "") -> str:
 
 def listed(values: Sequence[object], most: int = 10) -> str:
     """Returns values as literals, such as "'a', 'b' and 3 more"."""
-    text = ", ".join(map(repr, values[:most]))
+    return joined(values, most, write=repr)
+
+
+def joined(
+    values: Sequence[T], most: int, separator: str = ", ", write: Callable[[T], str] = str
+) -> str:
+    """Returns the first values as text, such as "a, b and 3 more"."""
+    text = separator.join(map(write, values[:most]))
     return f"{text} and {len(values) - most:,} more" if len(values) > most else text

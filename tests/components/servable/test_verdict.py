@@ -282,7 +282,7 @@ def test_another_split_than_the_evaluated_one() -> None:
 
 def test_many_problems_are_counted() -> None:
     found = instead(*(Finding("answers", f"s{i}: E: no") for i in range(8)))
-    assert judge(found)["answers"].value.endswith("s4: E: no; and 3 more")
+    assert judge(found)["answers"].value.endswith("s4: E: no and 3 more")
 
 
 def test_result_is_read_back_as_it_was_written() -> None:

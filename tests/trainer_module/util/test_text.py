@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer_module.util.text import listed, visible
+from trainer_module.util.text import joined, listed, visible
 
 
 def test_what_is_escaped() -> None:
@@ -23,3 +23,4 @@ def test_nothing_else_changes(text: str) -> None:
 def test_values_are_listed_up_to_a_number() -> None:
     assert listed(["a", 2]) == "'a', 2"
     assert listed(range(1200), 2) == "0, 1 and 1,198 more"
+    assert joined(["a", "b", "c"], 2, "; ", str.upper) == "A; B and 1 more"
