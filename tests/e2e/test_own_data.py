@@ -120,8 +120,11 @@ def test_a_number_is_learned_gated_and_predicted(shared_data, tmp_path):
     refused = plateau(*command, "--task", "classification", output=tmp_path / "run")
     assert refused.status == 2
     assert "set --task regression to predict the number" in refused.err
-    held = plateau(*command, "--max-mae", 0.5, output=tmp_path / "run")
+    held = plateau(*command, "--max-mae", 0.5, "--tune", 2, output=tmp_path / "run")
     assert held.status == 3, held.out + held.err
+    losses = re.findall(r"trial  \d/2 .*  val_loss ([\d.]+)", held.out)
+    (kept,) = re.findall(r"keeping the weights of epoch \d+ \(val_loss ([\d.]+)\)", held.out)
+    assert min(losses) == kept and len(losses) == 2
     assert re.search(r"mae, all examples is [\d.]+, must be <= 0.5", held.out + held.err)
     assert held.pushed == done.pushed
 
