@@ -1,5 +1,6 @@
 """Tables by `plateau run --data FILE --label COLUMN`, beside scikit-learn's gradient boosting."""
 
+import csv
 import resource
 import sys
 import tarfile
@@ -8,11 +9,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import tyro
+from annotated_types import Ge
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from benchmarks import child, report
@@ -36,6 +38,8 @@ TABLES = {
 MARGINS = {"accuracy": 0.02, "R²": 0.05}
 """By how much a model may be below gradient boosting."""
 
+_SMALL = 1000
+
 Values = list[str | float | None]
 
 
@@ -45,6 +49,8 @@ class BoostingConfig:
 
     tables: tyro.conf.Positional[tuple[str, ...]] = tuple(TABLES)
     """Tables of the archive."""
+    splits: Annotated[int, Ge(1)] = 5
+    """Splits that a table of fewer than a thousand rows is dealt into, one after the other."""
     data: Path = ROOT.parent / "shared" / "data" / "tables.tar.gz"
     """Archive of the tables, tables/NAME.csv."""
     output: Path = ROOT / "docs" / "results" / "tables.md"
@@ -60,10 +66,11 @@ class Outcome:
     Attributes:
         metric: What is compared: accuracy for classes, R² for numbers.
         trained: Examples of the train split.
-        own: Skill of Plateau on each example of the test split, whose mean is the metric.
+        own: Skill of Plateau on each example of a test split, whose mean is the metric.
         boosted: The same of gradient boosting.
-        seconds: Of the run, and of training gradient boosting.
-        cpu: Processor seconds of the run.
+        seconds: Of a run, and of training gradient boosting.
+        cpu: Processor seconds of a run.
+        splits: Number of splits, of which the values above are those of all or the means.
     """
 
     metric: str
@@ -72,6 +79,20 @@ class Outcome:
     boosted: npt.NDArray[np.float64]
     seconds: tuple[float, float]
     cpu: float
+    splits: int = 1
+
+    @classmethod
+    def mean(cls, outcomes: Sequence["Outcome"]) -> "Outcome":
+        """Returns the outcome of several splits of a table."""
+        own, boosted = (
+            np.concatenate([getattr(each, name) for each in outcomes])
+            for name in ("own", "boosted")
+        )
+        ours, theirs = np.mean([each.seconds for each in outcomes], axis=0)
+        trained = round(np.mean([each.trained for each in outcomes]))
+        cpu = float(np.mean([each.cpu for each in outcomes]))
+        metric = outcomes[0].metric
+        return cls(metric, trained, own, boosted, (ours, theirs), cpu, len(outcomes))
 
     @property
     def cells(self) -> list[str]:
@@ -79,6 +100,7 @@ class Outcome:
         differences = self.own - self.boosted
         error = differences.std() / len(differences) ** 0.5
         return [
+            str(self.splits),
             f"{self.trained:,}",
             f"{len(self.own):,}",
             self.metric,
@@ -104,8 +126,7 @@ def main() -> int:
             for name in config.tables:
                 print(f"{name} ...", file=sys.stderr, flush=True)
                 file = Path(folder) / "tables" / f"{name}.csv"
-                table = inference.infer(file, TABLES[name])
-                rows[name] = compare(file, table, Path(folder) / name).cells
+                rows[name] = compare_splits(file, TABLES[name], config.splits).cells
                 # What has been measured stays if a later run fails.
                 config.output.write_text(page(rows, machine))
     except (OSError, ValueError) as error:
@@ -113,6 +134,32 @@ def main() -> int:
         return 1
     print(config.output)
     return 0
+
+
+def compare_splits(file: Path, label: str, splits: int) -> Outcome:
+    """Compares both on several splits of a small table, and on one of a large table."""
+    outcomes = []
+    for split in range(splits if inference.infer(file, label).rows < _SMALL else 1):
+        dealt = deal(file, label, split)
+        table = inference.infer(dealt, label)
+        outcomes.append(compare(dealt, table, dealt.parent / f"run-{dealt.stem}"))
+    return Outcome.mean(outcomes)
+
+
+def deal(file: Path, label: str, split: int) -> Path:
+    """Returns a copy of a table whose rows fall into other splits; the file itself for split 0.
+
+    A row's split is a hash of its columns with their names, so the columns get other names.
+    """
+    if split == 0:
+        return file
+    with file.open(newline="", encoding="utf-8") as stream:
+        header, *rows = csv.reader(stream)
+    renamed = [name if name == label else f"{name} {split}" for name in header]
+    dealt = file.with_stem(f"{file.stem}-{split}")
+    with dealt.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([renamed, *rows])
+    return dealt
 
 
 def compare(file: Path, table: inference.Table, output: Path) -> Outcome:
@@ -181,7 +228,16 @@ def boost(
 
 def page(rows: dict[str, list[str]], machine: dict[str, Any]) -> str:
     """Returns the page about all tables."""
-    columns = ("train", "test", "metric", "Plateau", "boosting", "difference", "within margin")
+    columns = (
+        "splits",
+        "train",
+        "test",
+        "metric",
+        "Plateau",
+        "boosting",
+        "difference",
+        "within margin",
+    )
     table = report.columns(
         "table", (*columns, "seconds", "processor seconds", "boosting, seconds"), rows
     )
@@ -190,9 +246,11 @@ def page(rows: dict[str, list[str]], machine: dict[str, Any]) -> str:
         "# Tables: one command beside gradient boosting",
         "`plateau run --data FILE --label COLUMN` with no other flag, and scikit-learn's "
         "HistGradientBoosting with its defaults, on the columns and the train split of that run. "
-        f"The metric is that of the pushed model on the test split, the margin {margins}. After ± "
-        "stands the standard error of the difference, example by example: a small table decides "
-        "little. Seconds are of the whole command, from Python's start to the report.",
+        f"The metric is that of the pushed model on the test split, the margin {margins}. A small "
+        "table is dealt several times, since its test split decides little: the test examples are "
+        "those of all splits, the other values are means. After ± stands the standard error of the "
+        "difference, example by example. Seconds are of the whole command, from Python's start to "
+        "the report.",
         report.hardware_line(machine),
         table,
         "## Repeat\n\n    python -m benchmarks.boosting",

@@ -6,6 +6,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import accuracy_score, r2_score
 
 from benchmarks import boosting
+from pipeline.data import inference
 from trainer_module.config import TableFeatures
 
 FEATURES = TableFeatures(numeric=("x",), categorical=("c", "doors"), label="y")
@@ -64,12 +65,33 @@ def test_the_mean_skill_is_the_metric_of_scikit_learn(metric, peer):
     )
 
 
+def test_a_table_is_dealt_again_by_other_names_of_its_columns(tmp_path):
+    file = tmp_path / "my.csv"
+    table(100, "rgb").to_csv(file, index=False)
+    again = boosting.deal(file, "y", 2)
+    assert boosting.deal(file, "y", 0) == file
+    pd.testing.assert_frame_equal(
+        pd.read_csv(again),
+        pd.read_csv(file).rename(columns={n: f"{n} 2" for n in ("x", "c", "doors")}),
+    )
+    first, second = (inference.infer(each, "y") for each in (file, again))
+    assert [each.use for each in second.columns] == [each.use for each in first.columns]
+
+
+def test_several_splits_count_each_example_and_take_the_mean_of_the_rest():
+    one = boosting.Outcome("R²", 80, np.ones(3), np.zeros(3), (30.0, 1.0), 40.0)
+    two = boosting.Outcome("R²", 90, np.zeros(1), np.zeros(1), (20.0, 0.0), 30.0)
+    mean = boosting.Outcome.mean([one, two])
+    assert mean.cells[:7] == ["2", "85", "4", "R²", "0.7500", "0.0000", "+0.7500 ± 0.2165"]
+    assert mean.cells[-3:] == ["25", "35", "0.5"]
+
+
 def test_the_page_says_how_certain_a_difference_is(hardware):
     own, boosted = np.array([1.0] * 9 + [0.0]), np.array([1.0] * 8 + [0.0] * 2)
     outcome = boosting.Outcome("accuracy", 80, own, boosted, (31.0, 0.5), 40.0)
     text = boosting.page({"iris": outcome.cells}, hardware)
-    row = "| iris | 80 | 10 | accuracy | 0.9000 | 0.8000 | +0.1000 ± 0.0949 | yes | 31 | 40 | 0.5 |"
-    assert row in text
+    cells = "1 | 80 | 10 | accuracy | 0.9000 | 0.8000 | +0.1000 ± 0.0949 | yes | 31 | 40 | 0.5"
+    assert f"| iris | {cells} |" in text
     assert "python -m benchmarks.boosting" in text
     worse = boosting.Outcome("accuracy", 80, boosted, own, (31.0, 0.5), 40.0)
     assert "| **no** |" in boosting.page({"iris": worse.cells}, hardware)
