@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -109,16 +109,13 @@ class GateConfig:
 
 
 _NO_GATES = GateConfig()
-_OF_NUMBERS = ("min_r2", "max_mae", "max_r2_drop")
+OF_ANY = ("max_drift", "max_skew", "max_latency", "max_model_mib")
+"""Gates of data and servable, which fit every task."""
+OF_NUMBERS = ("min_r2", "max_mae", "max_r2_drop")
+"""Gates on a regression."""
+OF_CLASSES = tuple(f.name for f in fields(GateConfig) if f.name not in (*OF_ANY, *OF_NUMBERS))
+"""Gates on a classification."""
 _OF_TWO = tuple(f"min_{name}" for name in OF_TWO)
-_OF_CLASSES = (
-    *_OF_TWO,
-    "min_accuracy",
-    "min_class_accuracy",
-    "min_class_examples",
-    "max_accuracy_drop",
-    "allow_class_change",
-)
 
 
 @dataclass(frozen=True)
@@ -299,9 +296,9 @@ class RunConfig:
             "Name them in the order of the label values.",
         )
         if is_regression(self.features):
-            _refuse(self.gates, _OF_CLASSES, "a regression", "`min_r2` or `max_mae`")
+            _refuse(self.gates, OF_CLASSES, "a regression", "`min_r2` or `max_mae`")
         else:
-            _refuse(self.gates, _OF_NUMBERS, "a classification", "`min_accuracy`")
+            _refuse(self.gates, OF_NUMBERS, "a classification", "`min_accuracy`")
         if len(self.classes) not in (0, 2):
             what = f"{len(self.classes)} classes"
             _refuse(self.gates, _OF_TWO, what, "`min_class_accuracy`")
