@@ -1,7 +1,9 @@
 """A small training program, run in processes of its own by the tests.
 
-Usage: program.py OUT [--checkpoints DIR] [--strategy single|mirrored|workers] [--slow SECONDS]
-    [--limit EXAMPLES] [--measure GROWTH]
+Usage: program.py OUT [--checkpoints DIR] [--strategy single|mirrored|workers|both]
+    [--slow SECONDS] [--limit EXAMPLES] [--measure GROWTH] [+ OUT ...]
+
+Runs after the first follow in the same process.
 """
 
 import argparse
@@ -21,6 +23,7 @@ environment.prepare()
 import keras
 import numpy as np
 import tensorflow as tf
+from two_devices import recorded
 
 from trainer_module import PlateauConfig, ScheduleConfig, train
 from trainer_module.config import ImageFeatures
@@ -90,7 +93,7 @@ def evaluated(trained):
     return float(loss(Y[200:], output))
 
 
-def main():
+def parse(words):
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--checkpoints", type=Path)
@@ -99,22 +102,42 @@ def main():
     parser.add_argument("--limit", type=int)
     # Rate and actions are chosen by measurement, with a clock whose seconds grow by this factor.
     parser.add_argument("--measure", type=float)
-    args = parser.parse_args()
+    return parser.parse_args(words)
+
+
+def main():
+    runs = [
+        parse(list(words)) for more, words in itertools.groupby(sys.argv[1:], "+".__ne__) if more
+    ]
     tf.config.experimental.enable_op_determinism()
-    if args.strategy == "single":
-        strategy = tf.distribute.get_strategy()
-    elif args.strategy == "mirrored":
+    if runs[0].strategy == "workers":
+        # It can be made but once, and before anything else.
+        workers = tf.distribute.MultiWorkerMirroredStrategy()
+    else:
         cpu = tf.config.list_physical_devices("CPU")[0]
         two = [tf.config.LogicalDeviceConfiguration()] * 2
         tf.config.set_logical_device_configuration(cpu, two)
-        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    else:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        single = tf.distribute.get_strategy()
+        mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    for run in runs:
+        print("run", run.out.name, flush=True)
+        if run.strategy == "both":
+            values = [recorded(single), recorded(mirrored)]
+        elif run.strategy == "workers":
+            values = fit(run, workers)
+        else:
+            values = fit(run, mirrored if run.strategy == "mirrored" else single)
+        worker = json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {}).get("index", 0)
+        run.out.with_suffix(f".{worker}.json").write_text(json.dumps(values))
+
+
+def fit(args, strategy):
     with strategy.scope():
         # Statistics of a share of the batch differ from those of the whole.
         model = build(batch_norm=args.checkpoints is not None, limit=args.limit)
         optimizer = keras.optimizers.SGD(0.05, momentum=0.9)
-    make = training_factory(Split(X[:200], Y[:200]), ImageFeatures(augment="strong"), 0)
+    augment = "strong" if args.checkpoints else "light"
+    make = training_factory(Split(X[:200], Y[:200]), ImageFeatures(augment=augment), 0)
 
     def make_dataset(batch_size, epoch):
         time.sleep(args.slow)
@@ -142,15 +165,13 @@ def main():
         strategy=strategy,
         clock=clock(args.measure),
     )
-    values = {
+    return {
         "weights": [np.asarray(w).ravel().tolist() for w in model.get_weights()],
         "epochs": [{**vars(r), "metrics": dict(r.metrics), "seconds": 0} for r in history.epochs],
         "traces": dict(history.traces),
         "best": dict(history.best.metrics),
         "kept": evaluated(model),
     }
-    worker = json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {}).get("index", 0)
-    args.out.with_suffix(f".{worker}.json").write_text(json.dumps(values))
 
 
 if __name__ == "__main__":

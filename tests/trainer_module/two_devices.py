@@ -1,17 +1,4 @@
-"""What the loop records on one device and on two, as JSON; run in a process of its own.
-
-Usage: two_devices.py
-"""
-
-import json
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-from trainer_module.util import environment
-
-environment.prepare()
+"""What the loop records of a model with all that is summed over devices."""
 
 import keras
 import numpy as np
@@ -28,7 +15,7 @@ def batches(size):
     return tf.data.Dataset.from_tensor_slices((WORDS, Y, WEIGHTS)).batch(size)
 
 
-def run(strategy):
+def recorded(strategy):
     with strategy.scope():
         keras.utils.set_random_seed(0)
         inputs = keras.Input((5,), dtype="int64")
@@ -52,18 +39,3 @@ def run(strategy):
         strategy=strategy,
     )
     return [dict(record.metrics) for record in history.epochs]
-
-
-def main():
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    two = [tf.config.LogicalDeviceConfiguration()] * 2
-    tf.config.set_logical_device_configuration(cpu, two)
-    strategies = (
-        tf.distribute.get_strategy(),
-        tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]),
-    )
-    print(json.dumps([run(strategy) for strategy in strategies]))
-
-
-if __name__ == "__main__":
-    main()

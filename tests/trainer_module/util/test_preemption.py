@@ -36,27 +36,22 @@ def result(out):
     return values
 
 
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("unbroken")
-    finish(start(folder / "out", "--checkpoints", folder / "checkpoints"))
-    return result(folder / "out")
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_run_that_was_ended_goes_on_bit_for_bit(tmp_path, unbroken, number):
+def test_a_run_that_was_ended_goes_on_bit_for_bit(tmp_path):
+    unbroken = tmp_path / "unbroken"
+    finish(start(unbroken, "--checkpoints", tmp_path / "of unbroken"))
     args = (tmp_path / "out", "--checkpoints", tmp_path / "checkpoints")
-    process = start(*args, "--slow", 0.5)
-    for line in process.stdout:
-        if line.startswith("epoch 3"):
-            process.send_signal(number)
-            break
-    process.communicate(timeout=60)
-    expected = EXIT_STATUS if number == signal.SIGTERM else -signal.SIGKILL
-    assert process.returncode == expected
-    out = finish(start(*args))
-    assert int(out.splitlines()[0].split()[1]) >= 2
-    assert result(tmp_path / "out") == unbroken
+    strikes = ((3, signal.SIGTERM, EXIT_STATUS), (6, signal.SIGKILL, -signal.SIGKILL))
+    for epoch, number, expected in strikes:
+        process = start(*args, "--slow", 0.5)
+        for line in process.stdout:
+            if line.startswith(f"epoch {epoch}"):
+                process.send_signal(number)
+                break
+        process.communicate(timeout=60)
+        assert process.returncode == expected
+    _, begin, *_ = finish(start(*args)).splitlines()
+    assert int(begin.split()[1]) >= 5
+    assert result(tmp_path / "out") == result(unbroken)
 
 
 BLOCKED = """
