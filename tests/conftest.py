@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from trainer_module.util import environment
+from trainer_module.util import collector, environment
 
 environment.prepare()
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -13,6 +13,13 @@ settings.register_profile("without deadline", deadline=None)
 settings.load_profile("without deadline")
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Test modules import TensorFlow and TFX."""
+    with collector.paused():
+        return (yield)
 
 
 @pytest.fixture(scope="session")
