@@ -1,4 +1,4 @@
-"""Run the command line in a process of its own, as a person would, and read what it left."""
+"""Run the command line in a process of its own and read what it left."""
 
 import os
 import re
@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import preloaded
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,14 +70,8 @@ def predict(output: Path, *args: object) -> Done:
 
 
 def _done(args: Sequence[object], output: Path, sources: Path) -> Done:
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", *map(str, args)],
-        cwd=output.parent,
-        env={**os.environ, "PYTHONPATH": str(sources), "COLUMNS": "160"},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
+    environment = {**os.environ, "PYTHONPATH": str(sources), "COLUMNS": "160"}
+    done = preloaded.run("pipeline.cli", [*map(str, args)], output.parent, environment)
     return Done(done.returncode, done.stdout, done.stderr, output)
 
 
