@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import accuracy_score, r2_score
+from threadpoolctl import threadpool_limits
 
 from benchmarks import boosting
 from pipeline.data import inference
@@ -43,6 +44,8 @@ def records(frame: pd.DataFrame) -> list[bytes]:
     return made
 
 
+# The threads of OpenMP would wait for each other at each of thousands of small steps.
+@threadpool_limits.wrap(limits=1)
 def test_boosting_sees_what_a_data_frame_of_the_same_columns_would_show_it():
     """Missing values and categories that training has not seen, too."""
     train, test = table(600, "rgb"), table(200, "rgbw")

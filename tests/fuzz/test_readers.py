@@ -37,23 +37,11 @@ def reader(name: str) -> Reader:
     return found
 
 
-@pytest.mark.parametrize("name", PURE)
-def test_pure_readers_hold_for_changed_seeds(name: str) -> None:
-    target = reader(name)
-    for seed in target.seeds:
-        target.check(seed)
-
-    @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(st.sampled_from(target.seeds), EDITS)
-    def holds(seed: bytes, edits: list[tuple[int, int, bytes]]) -> None:
-        target.check(changed(seed, edits))
-
-    holds()
-
-
-@pytest.mark.component
-@pytest.mark.parametrize("name", sorted(set(NAMES) - set(PURE)))
-def test_the_others_hold_for_changed_seeds(name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in PURE else pytest.mark.component) for n in sorted(NAMES)],
+)
+def test_readers_hold_for_changed_seeds(name: str) -> None:
     target = reader(name)
     for seed in target.seeds:
         target.check(seed)
