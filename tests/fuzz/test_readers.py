@@ -46,7 +46,9 @@ def test_readers_hold_for_changed_seeds(name: str) -> None:
     for seed in target.seeds:
         target.check(seed)
 
-    @settings(max_examples=300 if name in PURE else 100, deadline=None, suppress_health_check=list(HealthCheck))
+    examples = 300 if name in PURE else 100
+
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.sampled_from(target.seeds), EDITS)
     def holds(seed: bytes, edits: list[tuple[int, int, bytes]]) -> None:
         target.check(changed(seed, edits))
