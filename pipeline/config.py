@@ -23,8 +23,9 @@ from trainer_module.config import (
     is_regression,
     metrics,
 )
+from trainer_module.schedule import forecast
 from trainer_module.schedule.scaling import TrainingSpec
-from trainer_module.schedule.schedule import ScheduleConfig, forecast
+from trainer_module.schedule.schedule import ScheduleConfig
 from trainer_module.schedule.state import Stage
 from trainer_module.util.checks import check_fields, require
 
@@ -352,7 +353,7 @@ class RunConfig:
         """
         optimization = self.optimization
         spec = TrainingSpec(num_examples, optimization.optimizer, optimization.momentum)
-        return forecast(self.schedule, spec, optimization.known_rate, self.loop.batch_size)
+        return forecast.stages(self.schedule, spec, optimization.known_rate, self.loop.batch_size)
 
     def train_config(self) -> TrainConfig:
         """Returns the part that the Trainer reads."""

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from trainer_module.history import EpochRecord, History, measured
-from trainer_module.schedule import schedule
+from trainer_module.schedule import forecast, schedule
 from trainer_module.schedule.schedule import ScheduleConfig
 from trainer_module.schedule.state import ScheduleState, Stage
 from trainer_module.training.checkpoint import Checkpoints, Snapshot
@@ -193,7 +193,7 @@ class PlateauCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def _begin(self, state: ScheduleState) -> None:
         self._state, self._first = state, state.learning_rate
         self._started = self._clock()
-        self.forecast = schedule.forecast(
+        self.forecast = forecast.stages(
             self._config, self._spec, self._first, self._first_batch_size
         )
 

@@ -8,7 +8,7 @@ more, or the end of the epochs or of the time allowed.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -16,10 +16,9 @@ from annotated_types import Ge, Gt, Interval
 
 from trainer_module.schedule import plateau
 from trainer_module.schedule.plateau import Observation, PlateauConfig, PlateauState
-from trainer_module.schedule.scaling import TrainingSpec, scaling_rule, update_noise
-from trainer_module.schedule.state import Decision, Restore, ScheduleState, Stage, StopReason
+from trainer_module.schedule.scaling import TrainingSpec, scaling_rule
+from trainer_module.schedule.state import Decision, Restore, ScheduleState, StopReason
 from trainer_module.schedule.strategy import (
-    CHANGES,
     STRATEGIES,
     Action,
     Change,
@@ -197,7 +196,7 @@ def step(
         )
         state = state._replace(plateau=detection, rollbacks=0)
         reason = plateau.describe(config.plateau, observation, metric, nonfinite)
-        measured = _Measured(simple_noise_scale, throughput_gain)
+        measured = Measured(simple_noise_scale, throughput_gain)
         outcome = _act(config, spec, state, observation, reason, limit, measured)
     after = outcome.state
     return after, Decision(
@@ -209,72 +208,6 @@ def step(
         observation=outcome.observation,
         restore=outcome.restore,
         stop_reason=after.stop_reason,
-    )
-
-
-def forecast(
-    config: ScheduleConfig, spec: TrainingSpec, learning_rate: float, batch_size: int
-) -> tuple[Stage, ...]:
-    """Returns the stages of a run that neither ends early nor rolls back.
-
-    When each begins depends on the metric. Strategy auto, which decides by measurement, is forecast
-    as hybrid, which it follows where nothing was measured.
-    """
-    before = after = initial_state(config, spec, learning_rate, batch_size)
-    stages = [_stage(config, spec, before, after)]
-    if config.warmup_epochs:
-        before = after = after._replace(epoch=config.warmup_epochs)
-        stages.append(_stage(config, spec, before, after))
-    while after.actions_taken < config.num_actions:
-        before, after = after, _advance(config, spec, after, _Measured())
-        if _action(before, after) == "none":
-            break
-        stages.append(_stage(config, spec, before, after))
-    return tuple(stages)
-
-
-def verify(
-    stages: Sequence[Stage], changes: Iterable[tuple[int, str, float, int]]
-) -> tuple[str, ...]:
-    """Returns where a run left its forecast, as sentences.
-
-    A run that ended before the last stage has not left it. A rollback leaves it.
-
-    Args:
-        stages: The forecast.
-        changes: Epoch, action, and learning rate and batch size of the next epoch.
-    """
-    expected = [
-        _describe(stage.action, stage.learning_rate, stage.batch_size)
-        for stage in stages
-        if stage.index > 0
-    ]
-    differences = []
-    for epoch, action, learning_rate, batch_size in changes:
-        if action in ("none", "stop"):
-            continue
-        change = _describe(action, learning_rate, batch_size)
-        wanted = expected.pop(0) if expected else "no further action"
-        if change != wanted:
-            differences.append(f"epoch {epoch}: {change}, but the forecast was {wanted}")
-    return tuple(differences)
-
-
-def repeating_plan(config: ScheduleConfig, optimizer: str, actions: Iterable[str]) -> str:
-    """Returns the plan that repeats what a run did at its plateaus, "" if it did nothing.
-
-    Args:
-        config: The schedule of the run.
-        optimizer: Class of its optimizer.
-        actions: Its actions, in order.
-    """
-    changes = (
-        make_change("batch" in action, config.factor, scaling_rule(optimizer).exponent)
-        for action in actions
-        if action in CHANGES and action != "none"
-    )
-    return ", ".join(
-        f"batch*{batch:.17g}" if batch > 1 else f"lr/{rate:.17g}" for batch, rate in changes
     )
 
 
@@ -291,13 +224,21 @@ def next_learning_rate(config: ScheduleConfig, state: ScheduleState) -> float:
     return max(share * state.learning_rate, min(config.min_learning_rate, state.learning_rate))
 
 
-class _Measured(NamedTuple):
+class Measured(NamedTuple):
+    """Measurements that strategy auto decides by; None for what was not measured."""
+
     simple_noise_scale: float | None = None
     throughput_gain: float | None = None
 
 
-def _advance(
-    config: ScheduleConfig, spec: TrainingSpec, state: ScheduleState, measured: _Measured
+_UNMEASURED = Measured()
+
+
+def advance(
+    config: ScheduleConfig,
+    spec: TrainingSpec,
+    state: ScheduleState,
+    measured: Measured = _UNMEASURED,
 ) -> ScheduleState:
     """Returns the state after the next action."""
     grows = STRATEGIES[config.strategy].grows_batch(state.actions_taken)
@@ -377,7 +318,7 @@ def _act(
     observation: Observation,
     reason: str,
     limit: tuple[StopReason, str] | None,
-    measured: _Measured,
+    measured: Measured,
 ) -> _Outcome:
     """Acts on a plateau, or stops."""
     if observation.is_plateau and state.actions_taken >= config.num_actions:
@@ -387,8 +328,8 @@ def _act(
         return _stop(state, *limit, observation)
     if not observation.is_plateau:
         return _Outcome(state, "none", reason, observation)
-    after = _advance(config, spec, state, measured)
-    action = _action(state, after)
+    after = advance(config, spec, state, measured)
+    action = action_between(state, after)
     if action == "none":
         reason += "; learning rate and batch are at their limits"
         return _stop(state, "exhausted", reason, observation)
@@ -426,22 +367,8 @@ def _roll_back(
     return _Outcome(after, "rollback", reason, void, "weights_and_slots")
 
 
-def _stage(
-    config: ScheduleConfig, spec: TrainingSpec, before: ScheduleState, after: ScheduleState
-) -> Stage:
-    rate = next_learning_rate(config, after)
-    return Stage(
-        index=after.actions_taken,
-        action=_action(before, after),
-        learning_rate=rate,
-        batch_size=after.batch_size,
-        steps_per_epoch=max(spec.num_examples // after.batch_size, 1),
-        update_noise=update_noise(rate, after.batch_size, spec),
-    )
-
-
-def _action(before: ScheduleState, after: ScheduleState) -> Action:
-    """Returns the name of a change of learning rate, batch size or both."""
+def action_between(before: ScheduleState, after: ScheduleState) -> Action:
+    """Returns the action that leads from a state to the next."""
     grew = after.batch_size > before.batch_size
     decayed = after.learning_rate < before.learning_rate
     if grew and decayed:
@@ -457,10 +384,6 @@ def _describe_change(before: ScheduleState, after: ScheduleState) -> str:
     if after.learning_rate != before.learning_rate:
         changes.append(f"learning rate {before.learning_rate:.6g} -> {after.learning_rate:.6g}")
     return ", ".join(changes)
-
-
-def _describe(action: str, learning_rate: float, batch_size: int) -> str:
-    return f"{action} to learning rate {learning_rate!r} and batch {batch_size}"
 
 
 def _nonfinite(values: Mapping[str, float | None]) -> str:

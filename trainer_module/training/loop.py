@@ -18,7 +18,7 @@ from rich.console import Console
 from trainer_module import history
 from trainer_module.distributed import strategies
 from trainer_module.history import EpochRecord, History
-from trainer_module.schedule import schedule
+from trainer_module.schedule import forecast, schedule
 from trainer_module.schedule.plateau import PlateauConfig
 from trainer_module.schedule.schedule import NonFiniteError, ScheduleConfig
 from trainer_module.schedule.state import Decision, ScheduleState
@@ -231,9 +231,7 @@ class TrainingLoop:
         self._state = schedule.initial_state(
             config, self._spec, first_learning_rate(optimizer), batch_size
         )
-        self._forecast = schedule.forecast(
-            config, self._spec, self._state.learning_rate, batch_size
-        )
+        self._forecast = forecast.stages(config, self._spec, self._state.learning_rate, batch_size)
         self._trainer = EpochTrainer(
             steps,
             self._callbacks,
@@ -401,7 +399,7 @@ class TrainingLoop:
         """
         if self._config.is_measured:
             actions = [record.action for record in self._records]
-            plan = schedule.repeating_plan(self._config, self._spec.optimizer, actions)
+            plan = forecast.repeating_plan(self._config, self._spec.optimizer, actions)
             if plan:
                 self._callbacks.notify("on_message", f'the plan "{plan}" repeats these actions')
             return
@@ -409,7 +407,7 @@ class TrainingLoop:
             (record.epoch, record.action, after.learning_rate, after.batch_size)
             for record, after in itertools.pairwise(self._records)
         ]
-        for difference in schedule.verify(self._forecast, changes):
+        for difference in forecast.verify(self._forecast, changes):
             self._callbacks.notify("on_message", f"not as forecast: {difference}")
 
     def _restart_advice(self) -> str:

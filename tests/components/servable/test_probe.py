@@ -300,8 +300,8 @@ def test_the_process_loads_nothing_a_server_lacks(tmp_path: Path) -> None:
         "import components.servable.probe\n"
         "lacks = ('tfx', 'tfx_bsl', 'apache_beam', 'tensorflow_transform', 'trainer_module')\n"
         "loaded = {name for name in sys.modules if name.split('.')[0] in lacks}\n"
-        "light = ('trainer_module', 'trainer_module.util')\n"
-        "loaded -= {*light, 'trainer_module.util.lazy', 'trainer_module.util.checks'}\n"
+        "light = {f'trainer_module.util.{name}' for name in ('checks', 'lazy', 'text')}\n"
+        "loaded -= {'trainer_module', 'trainer_module.util', *light}\n"
         "sys.exit(str(loaded) if loaded else 0)"
     )
     assert process.run(["-c", code], tmp_path, 300) == verdict.Ending(verdict.CLEAN)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainer_module.schedule import forecast
 from trainer_module.schedule.plateau import PlateauConfig, PlateauState, acted, observe
 from trainer_module.schedule.scaling import TrainingSpec, scaling_rule, update_noise
 from trainer_module.schedule.schedule import (
@@ -15,12 +16,9 @@ from trainer_module.schedule.schedule import (
     MIN_THROUGHPUT_GAIN,
     NonFiniteError,
     ScheduleConfig,
-    forecast,
     initial_state,
     next_learning_rate,
-    repeating_plan,
     step,
-    verify,
 )
 from trainer_module.schedule.state import Decision, ScheduleState
 
@@ -182,15 +180,15 @@ class TestActing:
     def test_the_cap_is_the_least_of_user_tenth_and_memory(self, user, memory, cap):
         wanted = config(strategy="batch_increase", max_batch_size=user, actions=9)
         spec = dataclasses.replace(CIFAR, max_batch_size=memory)
-        stages = forecast(wanted, spec, 1.0, 64)
+        stages = forecast.stages(wanted, spec, 1.0, 64)
         assert max(s.batch_size for s in stages) == cap
         assert stages[-1].batch_size == cap
 
     def test_the_user_may_go_beyond_a_tenth_but_not_beyond_memory(self):
         wanted = config(strategy="batch_increase", max_batch_size=20_000, actions=9)
-        assert forecast(wanted, CIFAR, 1.0, 64)[-1].batch_size == 20_000
+        assert forecast.stages(wanted, CIFAR, 1.0, 64)[-1].batch_size == 20_000
         tight = dataclasses.replace(CIFAR, max_batch_size=9_000)
-        assert forecast(wanted, tight, 1.0, 64)[-1].batch_size == 9_000
+        assert forecast.stages(wanted, tight, 1.0, 64)[-1].batch_size == 9_000
 
     def test_past_the_cap_the_rest_goes_into_the_learning_rate_at_once(self):
         decisions = run(config(strategy="batch_increase", max_batch_size=128), [0.5] * 20)
@@ -442,19 +440,19 @@ class TestWarmup:
         assert decision.reason == "val_accuracy nan, in the warm-up"
 
     def test_the_forecast_has_it_as_its_first_stage(self):
-        stages = forecast(self.warm, CIFAR, 0.1, 64)
+        stages = forecast.stages(self.warm, CIFAR, 0.1, 64)
         assert [(s.index, s.action, s.learning_rate) for s in stages] == [
             (0, "none", pytest.approx(0.02)),
             (0, "none", 0.1),
             (1, "batch_increase", 0.1),
             (2, "lr_decay", 0.025),
         ]
-        assert verify(stages, changes(run(self.warm, [0.5] * 20, learning_rate=0.1))) == ()
+        assert forecast.verify(stages, changes(run(self.warm, [0.5] * 20, learning_rate=0.1))) == ()
 
 
 class TestForecast:
     def test_says_each_stage(self):
-        stages = forecast(config(strategy="hybrid"), CIFAR, 0.001, 64)
+        stages = forecast.stages(config(strategy="hybrid"), CIFAR, 0.001, 64)
         assert [dataclasses.astuple(s) for s in stages] == [
             (0, "none", 0.001, 64, 781, update_noise(0.001, 64, CIFAR)),
             (1, "batch_increase", 0.001, 256, 195, update_noise(0.001, 256, CIFAR)),
@@ -463,17 +461,20 @@ class TestForecast:
 
     def test_ends_where_nothing_can_change(self):
         wanted = config(strategy="lr_decay", actions=9, min_learning_rate=0.0004)
-        assert [s.learning_rate for s in forecast(wanted, CIFAR, 0.001, 64)] == [0.001, 0.0004]
+        assert [s.learning_rate for s in forecast.stages(wanted, CIFAR, 0.001, 64)] == [
+            0.001,
+            0.0004,
+        ]
 
     def test_a_run_cut_short_has_not_left_it(self):
         wanted = config()
-        stages = forecast(wanted, CIFAR, 0.001, 64)
-        assert verify(stages, changes(run(wanted, [0.5] * 4))) == ()
+        stages = forecast.stages(wanted, CIFAR, 0.001, 64)
+        assert forecast.verify(stages, changes(run(wanted, [0.5] * 4))) == ()
 
     def test_verify_says_where_a_run_left_it(self):
         decisions = changes(run(config(strategy="lr_decay"), [0.5] * 20))
-        stages = forecast(config(strategy="hybrid", actions=1), CIFAR, 0.001, 64)
-        assert verify(stages, decisions) == (
+        stages = forecast.stages(config(strategy="hybrid", actions=1), CIFAR, 0.001, 64)
+        assert forecast.verify(stages, decisions) == (
             "epoch 3: lr_decay to learning rate 0.00025 and batch 64, but the forecast was"
             " batch_increase to learning rate 0.001 and batch 256",
             "epoch 5: lr_decay to learning rate 6.25e-05 and batch 64, but the forecast was"
@@ -482,8 +483,8 @@ class TestForecast:
 
     def test_verify_notices_a_rollback(self):
         wanted = config(on_nonfinite="rollback_and_reduce")
-        stages = forecast(wanted, CIFAR, 0.001, 64)
-        (difference,) = verify(stages, changes(run(wanted, [0.5, math.nan])))
+        stages = forecast.stages(wanted, CIFAR, 0.001, 64)
+        (difference,) = forecast.verify(stages, changes(run(wanted, [0.5, math.nan])))
         assert difference.startswith("epoch 2: rollback to learning rate 0.00025")
 
 
@@ -577,7 +578,7 @@ class TestProperties:
         start = initial_state(config, spec, rate, 32)
         _, decisions = walk(config, spec, start, epochs)
         actions = [decision.action for decision in decisions]
-        plan = repeating_plan(config, spec.optimizer, actions)
+        plan = forecast.repeating_plan(config, spec.optimizer, actions)
         acted = [d.epoch for d in decisions if d.action not in ("none", "rollback", "stop")]
         assert bool(plan) == bool(acted)
         # Where the run had more epochs to go, a plateau after them would end the shorter plan.
@@ -643,7 +644,7 @@ class TestProperties:
     ):
         epochs = [(metric, 1.0, None, None) for metric in metrics]
         _, decisions = walk(config, spec, initial_state(config, spec, rate, 32), epochs)
-        assert verify(forecast(config, spec, rate, 32), changes(decisions)) == ()
+        assert forecast.verify(forecast.stages(config, spec, rate, 32), changes(decisions)) == ()
 
     @given(SCHEDULES, SPECS, RATES, EPOCHS)
     def test_a_decision_says_why_and_a_stop_says_which_rule(self, config, spec, rate, epochs):
