@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from trainer_module import PlateauCallback, PlateauConfig, ScheduleConfig, batches, train
 from trainer_module.schedule.scaling import TrainingSpec
-from trainer_module.schedule.schedule import forecast
+from trainer_module.schedule import forecast
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(120, 5)).astype(np.float32)
@@ -132,8 +132,8 @@ def test_an_epoch_ends_without_a_step_that_has_no_data():
 def test_the_scaling_rule_goes_by_the_class_of_the_optimizer(make_optimizer):
     wanted = config(strategy="hybrid", max_batch_size=20, max_epochs=1)
     _, callback, _ = fit(wanted, optimizer=make_optimizer())
-    assert callback.forecast == forecast(wanted, TrainingSpec(90, "Adam", 0.0), 0.01, 8)
-    assert callback.forecast != forecast(wanted, TrainingSpec(90, "SGD", 0.0), 0.01, 8)
+    assert callback.forecast == forecast.stages(wanted, TrainingSpec(90, "Adam", 0.0), 0.01, 8)
+    assert callback.forecast != forecast.stages(wanted, TrainingSpec(90, "SGD", 0.0), 0.01, 8)
 
 
 @pytest.mark.parametrize("steps_per_execution", [1, 4])
