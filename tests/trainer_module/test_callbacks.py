@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from trainer_module import PlateauCallback, PlateauConfig, ScheduleConfig, batches, train
-from trainer_module.schedule.scaling import TrainingSpec
 from trainer_module.schedule import forecast
+from trainer_module.schedule.scaling import TrainingSpec
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(120, 5)).astype(np.float32)
