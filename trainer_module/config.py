@@ -26,8 +26,9 @@ class ImageFeatures:
     """1 for grey, 3 for colour; other images are converted."""
     augment: Literal["none", "light", "strong"] = "none"
     """Random changes to training images, drawn anew each epoch. light crops them out of the image
-    with zeros around it, an eighth of its height and width, and flips; strong also rotates by up to
-    18 degrees, zooms by up to a fifth, and changes contrast and brightness."""
+    with zeros around it, an eighth of its height and width, and flips. strong shifts them by as
+    much, flips, rotates by up to 18 degrees, zooms by up to a fifth, and changes contrast and
+    brightness; what comes in from outside mirrors the image."""
     flip: bool = True
     """Whether augmentation also flips images left to right. Where the mirror image means something
     else, as that of a letter does, it should not."""

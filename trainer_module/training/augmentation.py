@@ -45,7 +45,8 @@ class Augmentation:
         ]
 
         def change(x: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-            x = _shift(x, tf.gather(shifts, index))
+            if not self._layers:
+                x = _shift(x, tf.gather(shifts, index))
             if self._flip:
                 flip = tf.gather(flips, index)[:, None, None, None]
                 x = tf.where(flip, tf.reverse(x, [2]), x)
@@ -65,6 +66,7 @@ def _layers() -> tuple[Any, ...]:
     # The seed of a layer is not used, but without one Keras takes it from Python's random numbers.
     options = {"seed": 0, "dtype": "float32"}
     return (
+        keras.layers.RandomTranslation(_CROP_PADDING, _CROP_PADDING, **options),
         keras.layers.RandomRotation(0.05, **options),
         keras.layers.RandomZoom(0.2, **options),
         keras.layers.RandomContrast(0.2, **options),

@@ -80,7 +80,7 @@ def test_strong_draws_what_layers_of_keras_draw() -> None:
     # The layers as their documentation has them called.
     reference = keras.Sequential(
         [
-            keras.layers.RandomTranslation(1 / 8, 1 / 8, fill_mode="constant"),
+            keras.layers.RandomTranslation(1 / 8, 1 / 8),
             keras.layers.RandomRotation(0.05),
             keras.layers.RandomZoom(0.2),
             keras.layers.RandomContrast(0.2),
