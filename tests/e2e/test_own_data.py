@@ -68,6 +68,9 @@ def test_a_csv_file_and_the_name_of_its_label_are_enough(shared_data, tmp_path, 
     assert done.status == 0, done.out + done.err
     assert re.search(r"^species +label .* Adelie, Chinstrap, Gentoo *$", done.out, re.MULTILINE)
     assert done.accuracy() > 0.85
+    # The learning rate and the actions were chosen by measurement.
+    assert "found by a range test" in done.out
+    assert re.search(r'the plan "[^"]+" repeats these actions', done.out)
     answered = predict(tmp_path / "run", file)
     assert answered.status == 0, answered.out + answered.err
     assert float(re.search(r"accuracy +([\d.]+)", answered.out)[1]) > 0.95
