@@ -58,10 +58,10 @@ def capture(path: Path, verbose: bool) -> Iterator[None]:
     finally:
         logging.captureWarnings(False)
         warnings.filters[:], warnings.showwarning = filters, showwarning  # type: ignore[index]
+        for logger in _talkative():
+            _set_level(logger, logging.WARNING)
         root.handlers[:] = before
         root.setLevel(level)
-        for logger in _talkative():
-            logger.setLevel(logging.WARNING)
         for handler in handlers:
             handler.close()
 
@@ -72,7 +72,7 @@ def silence_libraries() -> None:
 
     for logger in _talkative():
         logger.handlers.clear()
-        logger.setLevel(logging.INFO)
+        _set_level(logger, logging.INFO)
         logger.propagate = True
     root = logging.getLogger()
     root.handlers[:] = [h for h in root.handlers if h is not absl_logging.get_absl_handler()]
@@ -83,3 +83,12 @@ def _talkative() -> list[logging.Logger]:
     return [
         logging.getLogger(name) for name in _TALKATIVE if name in logging.root.manager.loggerDict
     ]
+
+
+def _set_level(logger: logging.Logger, level: int) -> None:
+    if logger.name == "absl":
+        from absl import logging as absl_logging
+
+        # The level of absl's logger is set anew by its verbosity, as when flags are read.
+        absl_logging.set_verbosity(absl_logging.converter.standard_to_absl(level))
+    logger.setLevel(level)

@@ -46,6 +46,8 @@ def test_logging_is_as_before_afterwards(tmp_path: Path) -> None:
     before, level, show = root.handlers[:], root.level, warnings.showwarning
     with pytest.raises(KeyError), logs.capture(tmp_path / "run.log", verbose=True):
         logs.silence_libraries()
+        # As absl does when flags are read.
+        absl_logging.set_verbosity(absl_logging.get_verbosity())
         assert absl.isEnabledFor(logging.INFO)
         raise KeyError
     assert not absl.isEnabledFor(logging.INFO)
