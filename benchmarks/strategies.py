@@ -16,7 +16,7 @@ import tyro
 from benchmarks import child, photos, report
 from benchmarks.boosting import BoostingConfig
 from benchmarks.settings import ROOT
-from trainer_module.schedule.strategy import ACTIONS, STRATEGIES
+from trainer_module.schedule.strategy import ACTIONS
 from trainer_module.util import environment
 
 DATA = {
@@ -56,8 +56,7 @@ def main() -> int:
             photos.extract(photos.PhotosConfig(data=config.images), folder / "images")
             for title, flags in DATA.items():
                 print(f"{title} ...", file=sys.stderr, flush=True)
-                command = f"compare {flags} --strategies {' '.join(STRATEGIES)}"
-                command += f" --seeds {config.seeds} --output {len(sections)}"
+                command = f"compare {flags} --seeds {config.seeds} --output {len(sections)}"
                 child.run("pipeline.cli", shlex.split(command), title, cwd=folder)
                 compared = folder / str(len(sections)) / "comparison" / "comparison.json"
                 sections.append(section(title, command, json.loads(compared.read_text())))

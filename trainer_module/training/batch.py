@@ -118,6 +118,18 @@ def size_of(batch: Any) -> tf.Tensor:
     return first.nrows() if isinstance(first, tf.RaggedTensor) else tf.shape(first)[0]
 
 
+def cut_to(batch_size: int, micro_batch: int | None, replicas: int) -> int | None:
+    """Returns the micro-batch to cut a global batch into; None if a replica computes it whole.
+
+    Args:
+        batch_size: Global batch size, in examples.
+        micro_batch: Largest batch a replica computes at once; None for no bound.
+        replicas: Replicas that share a global batch.
+    """
+    is_small = micro_batch is not None and -(-batch_size // replicas) > micro_batch
+    return micro_batch if is_small else None
+
+
 def pieces(
     dataset: tf.data.Dataset,
     *,

@@ -1,12 +1,13 @@
 """Checkpoints, written atomically, from which a run is resumed bit for bit."""
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -82,6 +83,17 @@ class Snapshot(NamedTuple):
         elif of_weights := averages(optimizer):
             for average, value in zip(of_weights, model.trainable_variables, strict=True):
                 average.assign(value)
+
+
+@contextlib.contextmanager
+def undone(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
+    """Undoes what a context does to weights, averages, random states, slots and learning rate."""
+    start = Snapshot.take(0, model, optimizer)
+    try:
+        yield
+    finally:
+        start.restore_model(model)
+        start.restore_optimizer(optimizer)
 
 
 class Checkpoints:

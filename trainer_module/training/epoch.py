@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from trainer_module.distributed import strategies
 from trainer_module.training import noise
-from trainer_module.training.batch import check_not_empty, distributed
+from trainer_module.training.batch import check_not_empty, cut_to, distributed
 from trainer_module.training.callbacks import Callbacks
 from trainer_module.training.checkpoint import Snapshot
 from trainer_module.training.step import Steps
@@ -122,9 +122,7 @@ class EpochTrainer:
         return Epoch(self._steps.means(sums), examples, updates)
 
     def _cut_to(self, batch_size: int) -> int | None:
-        """Returns the micro-batch to cut a batch into; None if a replica computes it whole."""
-        is_small = self.micro_batch is not None and self._share(batch_size) > self.micro_batch
-        return self.micro_batch if is_small else None
+        return cut_to(batch_size, self.micro_batch, int(self._strategy.num_replicas_in_sync))
 
     def _share(self, batch_size: int) -> int:
         """Returns the number of examples of a batch on a replica, rounded up."""

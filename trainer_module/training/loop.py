@@ -333,12 +333,12 @@ class TrainingLoop:
             elapsed_seconds=seconds,
             simple_noise_scale=self._trainer.noise.b_simple,
         )
-        before, (after, decision) = self._state.batch_size, step()
-        if self._config.is_measured and after.batch_size > before:
+        after, decision = step()
+        if self._config.is_measured and after.batch_size > self._state.batch_size:
             gain = throughput.gain(
                 self._steps,
                 self._make_dataset,
-                before,
+                self._state.batch_size,
                 after.batch_size,
                 num_examples=self._spec.num_examples,
                 micro_batch=self._trainer.micro_batch,

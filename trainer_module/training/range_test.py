@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from trainer_module.distributed import strategies
-from trainer_module.training.batch import DatasetFactory, distributed
-from trainer_module.training.checkpoint import Snapshot
+from trainer_module.training.batch import DatasetFactory, cut_to, distributed
+from trainer_module.training.checkpoint import undone
 from trainer_module.training.step import Steps
 from trainer_module.util import files
 from trainer_module.util.checks import require
@@ -183,11 +183,9 @@ def _losses(
 ) -> Generator[float]:
     """Trains at each of the rates in turn, and yields the loss of each batch before its update."""
     optimizer = steps.optimizer
-    share = -(-batch_size // int(steps.strategy.num_replicas_in_sync))
-    cut = micro_batch if micro_batch is not None and share > micro_batch else None
-    start = Snapshot.take(0, steps.model, optimizer)
+    cut = cut_to(batch_size, micro_batch, int(steps.strategy.num_replicas_in_sync))
     rates = iter(_rates())
-    try:
+    with undone(steps.model, optimizer):
         optimizer.learning_rate.assign(next(rates))
         for epoch in itertools.count(1):
             elements = distributed(make_dataset(batch_size, epoch), steps.strategy, cut)
@@ -203,6 +201,3 @@ def _losses(
                 if rate is None:
                     return
                 optimizer.learning_rate.assign(rate)
-    finally:
-        start.restore_model(steps.model)
-        start.restore_optimizer(optimizer)

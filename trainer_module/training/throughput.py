@@ -5,8 +5,8 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from trainer_module.distributed import strategies
-from trainer_module.training.batch import DatasetFactory, distributed
-from trainer_module.training.checkpoint import Snapshot
+from trainer_module.training.batch import DatasetFactory, cut_to, distributed
+from trainer_module.training.checkpoint import undone
 from trainer_module.training.step import Steps
 
 BATCHES = 8
@@ -42,33 +42,30 @@ def gain(
         clock: Seconds, monotonic.
     """
     strategy = steps.strategy
-    replicas = int(strategy.num_replicas_in_sync)
-    if micro_batch is not None and larger > micro_batch * replicas:
+    if cut_to(larger, micro_batch, int(strategy.num_replicas_in_sync)):
         return 1.0
     several = strategies.has_several_workers(strategy)
     count = max(min(BATCHES, num_examples // larger), 1)
-    start = Snapshot.take(0, steps.model, steps.optimizer)
     try:
-        if several:
-            # A step that fails on one worker breaks the connection of all: each first tries alone.
-            elements = distributed(make_dataset(larger, 1), strategy)
-            if strategies.any_worker(not steps.gradients_fit(elements, micro=False), strategy):
-                return 0.0
-        # Kernels are chosen when a size is first met.
-        _seconds(steps, make_dataset(larger, 1).take(1), clock)
-        sizes = {batch_size: count * larger // batch_size, larger: count}
-        rounds = [
-            {
-                size: _seconds(steps, make_dataset(size, 1).take(n), clock)
-                for size, n in sizes.items()
-            }
-            for _ in range(ROUNDS)
-        ]
+        with undone(steps.model, steps.optimizer):
+            if several:
+                # A step that fails on one worker breaks the connection of all: each first tries
+                # alone.
+                elements = distributed(make_dataset(larger, 1), strategy)
+                if strategies.any_worker(not steps.gradients_fit(elements, micro=False), strategy):
+                    return 0.0
+            # Kernels are chosen when a size is first met.
+            _seconds(steps, make_dataset(larger, 1).take(1), clock)
+            sizes = {batch_size: count * larger // batch_size, larger: count}
+            rounds = [
+                {
+                    size: _seconds(steps, make_dataset(size, 1).take(n), clock)
+                    for size, n in sizes.items()
+                }
+                for _ in range(ROUNDS)
+            ]
     except tf.errors.ResourceExhaustedError:
         return 0.0
-    finally:
-        start.restore_model(steps.model)
-        start.restore_optimizer(steps.optimizer)
     present, grown = (min(each[size] for each in rounds) for size in sizes)
     ratio = present / grown
     if several:
