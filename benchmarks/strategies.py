@@ -20,8 +20,8 @@ from trainer_module.schedule.strategy import ACTIONS
 from trainer_module.util import environment
 
 DATA = {
-    "diamonds": "--data tables/diamonds.csv --label cut",
-    "5,000 images of CIFAR-10": "--data images",
+    "diamonds": "--data tables/diamonds.csv --label cut --seeds 3",
+    "5,000 images of CIFAR-10": "--data images --seeds 1",
 }
 """Flags of each data set."""
 
@@ -30,8 +30,6 @@ DATA = {
 class StrategiesConfig:
     """Compares the strategies on a table and on images, and writes a page."""
 
-    seeds: int = 3
-    """Runs of each strategy on each data set."""
     tables: Path = BoostingConfig.data
     """Archive of the tables, tables/NAME.csv."""
     images: Path = photos.PhotosConfig.data
@@ -56,7 +54,7 @@ def main() -> int:
             photos.extract(photos.PhotosConfig(data=config.images), folder / "images")
             for title, flags in DATA.items():
                 print(f"{title} ...", file=sys.stderr, flush=True)
-                command = f"compare {flags} --seeds {config.seeds} --output {len(sections)}"
+                command = f"compare {flags} --output {len(sections)}"
                 child.run("pipeline.cli", shlex.split(command), title, cwd=folder)
                 compared = folder / str(len(sections)) / "comparison" / "comparison.json"
                 sections.append(section(title, command, json.loads(compared.read_text())))
@@ -85,7 +83,7 @@ def section(title: str, command: str, compared: Mapping[str, Any]) -> str:
             f"{total['epochs']['mean']:.1f}",
             *(f"{total['ratios'][unit]['value']:.2f}" for unit in ("updates", "seconds")),
             "{low:.2f} to {high:.2f}".format_map(total["ratios"]["seconds"]),
-            "{mean:.4f} ± {deviation:.4f}".format_map(total[measure]),
+            _with_deviation(**total[measure]),
         ]
         for total in compared["totals"]
     }
@@ -112,6 +110,11 @@ def page(sections: list[str], machine: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _with_deviation(mean: float, deviation: float | None, **_: object) -> str:
+    # One seed has none.
+    return f"{mean:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
+
+
 def _of_auto(compared: Mapping[str, Any]) -> str:
     """Returns what auto did, and which gains it measured."""
     runs = [run for run in compared["runs"] if run["strategy"] == "auto"]
@@ -122,7 +125,7 @@ def _of_auto(compared: Mapping[str, Any]) -> str:
         r["reason"].rpartition("(")[2].split()[0] for r in records if "examples/s" in r["reason"]
     ]
     measured = f"; throughput gains measured: {', '.join(gains)}" if gains else ""
-    return f"`auto`, in {len(runs)} runs: {done or 'no action'}{measured}."
+    return f"`auto`, in {len(runs)} run{'s' * (len(runs) > 1)}: {done or 'no action'}{measured}."
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import tyro
-from annotated_types import Ge
+from annotated_types import Ge, Gt, Lt
 
 from components import known_classes
 from components.evaluation import regression
@@ -42,6 +42,9 @@ class PredictConfig:
     CSV files, and folders of them. Columns may be in any order, and others are ignored."""
     top: Annotated[int, Ge(1)] = 1
     """Number of classes listed for each example, the most probable first; a regression has none."""
+    threshold: Annotated[float | None, Gt(0), Lt(1)] = None
+    """Least probability of the second of two classes for it to be predicted; 0.5 by default. The
+    report shows what each threshold gives."""
     file: Path | None = None
     """File for all predictions: .csv, or .jsonl for JSON Lines."""
 
@@ -214,16 +217,23 @@ def run(config: PredictConfig, advance: Callable[[], None] = lambda: None) -> Su
     for path in config.paths:
         require(path.exists(), "each PATH must exist", str(path), "Check the path.")
     model = ServedModel(folder)
+    number = "Leave it out: this model predicts a number."
     require(
         config.top == 1 or not model.is_regression,
         "`top` is for models of classes",
         config.top,
-        "Leave it out: this model predicts a number.",
+        number,
+    )
+    require(
+        config.threshold is None or len(model.classes) == 2,
+        "`threshold` is for models of two classes",
+        config.threshold,
+        f"Leave it out: this one has {len(model.classes)}." if model.classes else number,
     )
     examples = rows(config.paths, model) if model.inputs else images(config.paths, model.classes)
     summary = Summary(folder, regression.Sums() if model.is_regression else None)
     with _writer(config, model.is_regression) as write:
-        for result in results(model, examples, config.top):
+        for result in results(model, examples, config):
             advance()
             summary.add(result)
             if isinstance(result, Prediction):
@@ -232,14 +242,14 @@ def run(config: PredictConfig, advance: Callable[[], None] = lambda: None) -> Su
 
 
 def results(
-    model: ServedModel, examples: Iterable[Example | Unreadable], top: int
+    model: ServedModel, examples: Iterable[Example | Unreadable], config: PredictConfig
 ) -> Iterator[Result]:
     """Predicts in batches; of a batch that the model refuses, each example by itself."""
     iterator = iter(examples)
     while group := list(itertools.islice(iterator, BATCH)):
         yield from (each for each in group if isinstance(each, Unreadable))
         good = [each for each in group if isinstance(each, Example)]
-        yield from _predict(model, good, top) if good else ()
+        yield from _predict(model, good, config) if good else ()
 
 
 def images(paths: Sequence[Path], classes: Sequence[str]) -> Iterator[Example | Unreadable]:
@@ -301,16 +311,23 @@ def rows(paths: Sequence[Path], model: ServedModel) -> Iterator[Example | Unread
                     yield Unreadable(table, number, str(error))
                 else:
                     label = cells.get(model.label or "") or None
-                    if model.is_regression and label is not None and not _is_number(label):
-                        label = None
+                    if label is not None:
+                        label = _label(label, model)
                     yield Example(table, number, values, label)
         except UserError as error:
             yield Unreadable(table, number + 1, f"not readable from here on: {error}")
 
 
-def _is_number(cell: str) -> bool:
+def _label(cell: str, model: ServedModel) -> str | None:
+    """Returns a label as the model knows it; None where it is missing, or no number."""
+    if cell in model.classes:
+        return cell
+    if cell.strip() in dialect.MISSING:
+        return None
+    if not model.is_regression:
+        return csv_check.label_text(cell)
     number = csv_check.parse_number(cell)
-    return number is not None and math.isfinite(number)
+    return cell if number is not None and math.isfinite(number) else None
 
 
 def _value(cell: str, column: columns.Input) -> str | float | int:
@@ -322,14 +339,16 @@ def _value(cell: str, column: columns.Input) -> str | float | int:
     text = cell or str(column.missing)
     try:
         if column.dtype == "int64":
-            return int(text)
+            return int(csv_check.label_text(text))
         return float(text) if column.dtype == "float32" else text
     except ValueError as error:
         kind = "a whole number" if column.dtype == "int64" else "a number"
         raise ValueError(f"{column.column} must be {kind}, got {text!r}") from error
 
 
-def _predict(model: ServedModel, examples: Sequence[Example], top: int) -> Iterator[Result]:
+def _predict(
+    model: ServedModel, examples: Sequence[Example], config: PredictConfig
+) -> Iterator[Result]:
     import tensorflow as tf
 
     try:
@@ -339,15 +358,28 @@ def _predict(model: ServedModel, examples: Sequence[Example], top: int) -> Itera
             yield Unreadable(examples[0].source, examples[0].row, _reason(examples[0], error))
             return
         for example in examples:
-            yield from _predict(model, [example], top)
+            yield from _predict(model, [example], config)
         return
     for example, values in zip(examples, answers, strict=True):
         if model.is_regression:
             yield Prediction(example, number=float(values[0]))
             continue
-        best = (-values).argsort(kind="stable")[:top]
+        best = ranked(values, config.threshold)[: config.top]
         classes = tuple(model.classes[index] for index in best)
         yield Prediction(example, classes, tuple(float(values[index]) for index in best))
+
+
+def ranked(probabilities: Any, threshold: float | None) -> Any:
+    """Returns the classes' indices, the predicted one first.
+
+    Args:
+        probabilities: Of each class, float [C].
+        threshold: Least probability of the second of two classes for it to be predicted; None for
+            the most probable.
+    """
+    if threshold is None:
+        return (-probabilities).argsort(kind="stable")
+    return [1, 0] if probabilities[1] >= threshold else [0, 1]
 
 
 def _reason(example: Example, error: Exception) -> str:

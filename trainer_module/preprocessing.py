@@ -155,7 +155,12 @@ def _table_label(
     inputs: Mapping[str, Any], features: TableFeatures, classes: tuple[str, ...]
 ) -> tf.Tensor:
     if features.label_over is None:
-        return _text(inputs[features.label])
+        labels = inputs[features.label]
+        if not labels.dtype.is_floating:
+            return _text(labels)
+        number, known = _numeric(labels)
+        whole = tf.logical_and(known, number == tf.round(number))
+        return tf.where(whole, tf.strings.as_string(tf.cast(number, tf.int64)), "")
     value, value_known = _numeric(inputs[features.label])
     base, base_known = _numeric(inputs[features.label_over])
     above = tf.cast(value > base * features.label_ratio, tf.int32)

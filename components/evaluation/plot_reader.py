@@ -6,10 +6,19 @@ from typing import Any
 import numpy as np
 from tensorflow_model_analysis.proto import metrics_for_slice_pb2
 
-from components.evaluation.results import Calibration, ConfusionMatrix, class_name
+from components.evaluation.results import (
+    AtThreshold,
+    Calibration,
+    ConfusionMatrix,
+    class_name,
+)
 
 # TFMA's bins are too fine to hold more than a few examples each.
 _BINS = 10
+# At the edges of TFMA's bins, so that no bin is on both sides of one.
+_THRESHOLDS = tuple(step / 20 for step in range(1, 20))
+# Of an edge as floating-point number.
+_EDGE = 1e-9
 
 _Plots = Iterable[metrics_for_slice_pb2.PlotsForSlice]
 
@@ -18,7 +27,8 @@ def calibration(plots: _Plots, classes: Sequence[str], candidate: str) -> Calibr
     """Returns the calibration of a model; None where there is no CalibrationPlot."""
     for item in _overall(plots, candidate):
         sums = np.zeros((_BINS, 3))
-        for bucket in item.value.calibration_histogram_buckets.buckets:
+        buckets = item.value.calibration_histogram_buckets.buckets
+        for bucket in buckets:
             if count := bucket.num_weighted_examples.value:
                 predicted = bucket.total_weighted_refined_prediction.value
                 place = min(int(predicted / count * _BINS), _BINS - 1)
@@ -26,8 +36,22 @@ def calibration(plots: _Plots, classes: Sequence[str], candidate: str) -> Calibr
         if sums.any():
             index = item.key.sub_key.class_id.value if item.key.HasField("sub_key") else 1
             points = tuple((p / n, labels / n, n) for p, labels, n in sums.tolist() if n)
-            return Calibration(class_name(index, classes), points)
+            return Calibration(class_name(index, classes), points, tuple(_thresholds(buckets)))
     return None
+
+
+def _thresholds(buckets: Iterable[Any]) -> Iterator[AtThreshold]:
+    rows = [
+        (b.lower_threshold_inclusive, b.total_weighted_label.value, b.num_weighted_examples.value)
+        for b in buckets
+    ]
+    positive = sum(labels for _, labels, _ in rows)
+    for threshold in _THRESHOLDS:
+        taken = [row[1:] for row in rows if row[0] >= threshold - _EDGE]
+        right, predicted = map(sum, zip(*taken, strict=True)) if taken else (0.0, 0.0)
+        if predicted and positive:
+            f1 = 2 * right / (predicted + positive)
+            yield AtThreshold(threshold, right / predicted, right / positive, f1)
 
 
 def matrix(plots: _Plots, classes: Sequence[str], candidate: str) -> ConfusionMatrix | None:

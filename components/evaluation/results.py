@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from components import gate
 from components.evaluation import interval
@@ -102,6 +103,22 @@ class ConfusionMatrix:
         return tuple(sorted(list(ranked)[:limit]))
 
 
+class AtThreshold(NamedTuple):
+    """Metrics of two classes where the second is predicted from a probability on.
+
+    Attributes:
+        threshold: The least probability.
+        precision: Share of the examples predicted as the class that are of it.
+        recall: Share of the examples of the class that are predicted as it.
+        f1: Their harmonic mean.
+    """
+
+    threshold: float
+    precision: float
+    recall: float
+    f1: float
+
+
 @dataclass(frozen=True)
 class Calibration:
     """Calibration of the probabilities of the second of two classes.
@@ -110,10 +127,13 @@ class Calibration:
         name: The class.
         points: (mean probability, share of examples that are of the class, examples) of each bin of
             examples with similar probabilities, rising.
+        thresholds: What other thresholds than 0.5 would give, rising; as far as an example would be
+            predicted as the class.
     """
 
     name: str
     points: tuple[tuple[float, float, float], ...]
+    thresholds: tuple[AtThreshold, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -368,6 +368,26 @@ def calibration(measured: Calibration) -> Plot:
     return Plot(made, key, most=640)
 
 
+def thresholds(measured: Calibration) -> Plot:
+    """Draws precision, recall and F1 over the threshold from which a class is predicted."""
+    made = plots.figure(
+        320,
+        xaxis={"title": {"text": f"least probability of {plain(measured.name)}"}, "range": [0, 1]},
+        yaxis={"range": [-0.02, 1.02]},
+    )
+    lines = {"precision": "--validation", "recall": "--batch", "f1": "--noise"}
+    for name, colour in lines.items():
+        made.add_scatter(
+            mode="lines+markers",
+            x=[at.threshold for at in measured.thresholds],
+            y=[getattr(at, name) for at in measured.thresholds],
+            line={"color": f"var({colour})", "width": 2.5},
+            hovertemplate=f"from %{{x:.2f}}: {name} %{{y:.3f}}<extra></extra>",
+        )
+    key = [Key(name, colour, "line") for name, colour in lines.items()]
+    return Plot(made, key, most=640)
+
+
 def counts(classes: Mapping[str, Mapping[str, int]]) -> Plot | None:
     """Draws examples by class, the splits stacked; None for too many classes to tell apart.
 

@@ -103,6 +103,8 @@ def page(report: Report) -> str:
         plots["residuals"] = figures.residuals(report.mistakes)
     if evaluation.calibration:
         plots["calibration"] = figures.calibration(evaluation.calibration)
+        if evaluation.calibration.thresholds:
+            plots["thresholds"] = figures.thresholds(evaluation.calibration)
     indices = matrix.most_confused(figures.CLASSES_SHOWN) if matrix else ()
     if matrix:
         plots["confusion"] = figures.confusion(matrix, indices)

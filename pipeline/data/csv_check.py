@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeGuard
 
 from tensorflow_metadata.proto.v0 import schema_pb2
 
@@ -152,9 +152,13 @@ class _Column:
         cell = cell.strip()
         if cell in dialect.MISSING:
             return ""
+        number = parse_number(cell)
         # CsvExampleGen takes a column of whole numbers for INT, whatever the schema says.
-        if self.type == schema_pb2.FLOAT and isinstance(parse_number(cell), int):
+        if self.type == schema_pb2.FLOAT and isinstance(number, int):
             return f"{cell}.0"
+        # As pandas writes whole numbers of a column in which some are missing.
+        if self.type == schema_pb2.INT and isinstance(number, float):
+            return label_text(cell)
         return cell
 
     def check(self, cell: str) -> tuple[str, str] | None:
@@ -181,7 +185,8 @@ class _Column:
             if is_int and number == MISSING_INTEGER:
                 rule = "it may not be -2^63, which stands for a missing value in serving_columns"
                 return rule, "Leave the cell empty if it is missing."
-        if self.values and (str(number) if is_int else cell) not in self.values:
+        is_text = self.type == schema_pb2.BYTES
+        if self.values and (cell if is_text else label_text(cell)) not in self.values:
             return f"it must be one of {listed(self.values, _LISTED)}", self.remedy
         return None
 
@@ -249,8 +254,7 @@ def _columns(path: Path, features: TableFeatures, classes: Sequence[str]) -> dic
     if features.label_scale == "log" and label.low < 0:
         label.low = 0.0
         label.remedy_of_range = "Correct the value, or leave out `label_scale=log`."
-    # The model compares texts, and a float has many.
-    if classes and not is_ratio and label.type != schema_pb2.FLOAT:
+    if classes and not is_ratio:
         _check_label_classes(label, tuple(classes), path)
         domain = label.values or classes
         label.values = tuple(name for name in classes if name in domain) or tuple(classes)
@@ -260,15 +264,16 @@ def _columns(path: Path, features: TableFeatures, classes: Sequence[str]) -> dic
 
 def _check_label_classes(label: _Column, classes: tuple[str, ...], schema: Path) -> None:
     """Checks that classes are written as the model reads the label: 001 is read as the number 1."""
-    if label.type == schema_pb2.INT:
-        numbers = [parse_number(name) for name in classes]
-        whole = all(isinstance(number, int) for number in numbers)
+    if label.type != schema_pb2.BYTES:
+        written = tuple(map(label_text, classes))
+        numbers = [parse_number(name) for name in written]
         require(
-            tuple(map(str, numbers)) == classes,
+            written == classes and all(isinstance(number, int) for number in numbers),
             "`classes` must be whole numbers without leading zeros, as the label "
-            f"{label.name!r} is of type INT in the schema {schema.name}",
+            f"{label.name!r} is of type {schema_pb2.FeatureType.Name(label.type)} in the schema "
+            f"{schema.name}",
             classes,
-            f"Name {' '.join(map(str, numbers))}." if whole else "Or name another `label`.",
+            "Or name another `label`." if None in numbers else f"Name {' '.join(written)}.",
         )
 
 
@@ -413,6 +418,17 @@ def is_date(cell: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def label_text(cell: str) -> str:
+    """Returns a label in a column of numbers as the model reads it: 1.0 and 01 are 1."""
+    number = parse_number(cell)
+    return str(int(number)) if is_whole(number) else cell
+
+
+def is_whole(number: float | None) -> TypeGuard[float]:
+    """Returns whether a number is an int of 64 bits, such as 3 or 3.0."""
+    return number is not None and float(number).is_integer() and int(number) in _INT64
 
 
 def parse_number(cell: str) -> int | float | None:

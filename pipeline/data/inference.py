@@ -36,11 +36,14 @@ _REMEMBERED = 100_000
 # Share of numbers from which other cells stand for missing ones, such as NA.
 _NUMBERS = 0.5
 _LISTED, _SHOWN = 10, 20
+_UNMARKED = "write them as 1200 or 0.45"
 # Days and months in another order, or without leading zeros.
 _OTHER_DATE = re.compile(
     r"([0-9]{4}([./-])[0-9]{1,2}\2[0-9]{1,2}|[0-9]{1,2}([./-])[0-9]{1,2}\3([0-9]{4}|[0-9]{2}))"
     r"([T ][0-9].*)?"
 )
+# Numbers that CsvExampleGen takes for text, such as $1,200 and 45%.
+_MARKED_NUMBER = re.compile(r"[+-]?[$€£¥]?\s?([0-9]{1,3}(,[0-9]{3})+|[0-9]+)(\.[0-9]+)?\s?[%$€£¥]?")
 
 Use = Literal["numeric", "categorical", "date", "label", "left out"]
 Task = Literal["classification", "regression"]
@@ -201,7 +204,9 @@ class _Column:
     # Cells such as NA, which are missing in a column of numbers.
     words: int = 0
     numbers: int = 0
-    has_fractions: bool = False
+    # Of those such as 1.5, and of those such as 1.0 too.
+    fractions: int = 0
+    floats: int = 0
     text: str = ""
     dates: int = 0
     # Each value with the label of its rows: empty where they have none, None where they differ.
@@ -227,7 +232,8 @@ class _Column:
                 self.text = self.text or cell
         else:
             self.numbers += 1
-            self.has_fractions = self.has_fractions or isinstance(number, float)
+            self.floats += isinstance(number, float)
+            self.fractions += not csv_check.is_whole(number)
             self.is_counting = self.is_counting and self.last in (None, number - 1)
             self.last = number
             if self.is_label:
@@ -263,13 +269,18 @@ class _Column:
 
     @property
     def is_whole(self) -> bool:
-        """Whether CsvExampleGen reads whole numbers."""
-        return self.is_number and not self.has_fractions
+        """Whether all values are whole numbers: as CsvExampleGen reads them, or 1.0 as label."""
+        return self.is_number and not (self.fractions if self.is_label else self.floats)
 
     @property
     def kind(self) -> str:
         """Type of the values in words."""
         return "whole numbers" if self.is_whole else "numbers" if self.is_number else "text"
+
+    @property
+    def has_marks(self) -> bool:
+        """Whether the first text is a number with a thousands separator, a currency or %."""
+        return not self.is_number and _MARKED_NUMBER.fullmatch(self.text) is not None
 
     @property
     def task(self) -> Task:
@@ -299,6 +310,8 @@ class _Column:
             return "left out", f"each of its values fixes {label}"
         if self.is_number and not (self.is_whole and values <= _FEW_VALUES):
             return "numeric", ""
+        if self.has_marks and (self.numbers or self.present < _ROWS_PER_VALUE * values):
+            return "left out", f"numbers such as {self.text[:_SHOWN]!r}: {_UNMARKED}"
         if not self.is_number and self.numbers > _NUMBERS * self.present:
             return "left out", f"numbers, but for cells such as {self.text[:_SHOWN]!r}: empty them"
         if self.dates == self.present:
@@ -311,7 +324,8 @@ class _Column:
 
     def feature(self, classes: tuple[str, ...]) -> schema_pb2.Feature:
         """Returns the column as a feature of a schema."""
-        kind = schema_pb2.INT if self.is_whole else schema_pb2.FLOAT
+        is_int = self.is_whole and (bool(classes) or not self.floats)
+        kind = schema_pb2.INT if is_int else schema_pb2.FLOAT
         feature = schema_pb2.Feature(
             name=self.name, type=kind if self.is_number else schema_pb2.BYTES
         )
@@ -379,7 +393,7 @@ def _check_number(data: Path, label: _Column) -> None:
         label.is_number,
         f"{data}: the label {label.name!r} of a regression must be a number",
         label.text,
-        "Correct these cells, or set `task=classification`.",
+        f"If they are numbers, {_UNMARKED}; or set `task=classification`.",
     )
 
 
@@ -387,6 +401,12 @@ def _classes(data: Path, label: _Column) -> tuple[str, ...]:
     """Returns the classes of a label, as the model reads its values."""
     values = len(label.labels)
     rule = f"{data}: the label {label.name!r} must"
+    require(
+        not label.has_marks or values <= MAX_CLASSES,
+        f"{rule} be written as numbers, if it is one",
+        label.text,
+        f"If these are numbers, {_UNMARKED}.",
+    )
     require(
         not label.is_number or label.is_whole,
         f"{rule} be text or whole numbers for a classification",
@@ -402,7 +422,7 @@ def _classes(data: Path, label: _Column) -> tuple[str, ...]:
         else "Name another `label`: this is an id or free text.",
     )
     if label.is_whole:
-        return tuple(map(str, sorted({int(value) for value in label.labels})))
+        return tuple(map(str, sorted({int(csv_check.label_text(v)) for v in label.labels})))
     return tuple(sorted(label.labels))
 
 

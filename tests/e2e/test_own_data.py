@@ -170,9 +170,14 @@ def test_a_table_of_ones_own(tmp_path):
         when=tf.constant(["", "2026-02-03T10:30"]),
     )
     assert answer["class"].numpy().tolist() == [[b"no"], [b"yes"]]
-    predicted = predict(tmp_path / "run", data)
+    predicted = predict(tmp_path / "run", data, "--threshold", 0.7, "--file", tmp_path / "p.csv")
     assert "predicted  400, of which 20 are shown" in predicted.out
     assert re.search(r"accuracy +[\d.]+, of the 392 with a label", predicted.out)
+    with (tmp_path / "p.csv").open(newline="") as stream:
+        answers = [(row["class"], float(row["probability"])) for row in csv.DictReader(stream)]
+    yes = [probability for name, probability in answers if name == "yes"]
+    no = [probability for name, probability in answers if name == "no"]
+    assert min(yes) >= 0.7 and 0.3 < min(no) < 0.5
 
 
 def squares(folder, colours, count):

@@ -442,8 +442,8 @@ class Scoring(tf.Module):
 
 def test_two_classes_are_measured_as_by_scikit_learn(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    # None lies on the edge of a bin.
-    percent = 10 * random.integers(0, 10, 300) + random.integers(2, 9, 300)
+    # None lies on the edge of a bin, or on a threshold.
+    percent = 10 * random.integers(0, 10, 300) + random.choice([2, 3, 4, 6, 7, 8], 300)
     dogs = random.uniform(0, 100, 300) < percent
     examples = [example(CLASSES[int(dog)], int(p)) for dog, p in zip(dogs, percent, strict=True)]
     predicted = percent / 100 > 0.5
@@ -473,3 +473,9 @@ def test_two_classes_are_measured_as_by_scikit_learn(tmp_path: Path) -> None:
     assert [p for p, _, _ in points] == pytest.approx(list(probabilities), abs=1e-4)
     assert [s for _, s, _ in points] == pytest.approx(list(shares), abs=1e-4)
     assert sum(number for *_, number in points) == 300
+    for threshold, *values in found.calibration.thresholds:
+        taken = percent >= round(100 * threshold)
+        expected = [score(dogs, taken) for score in (precision_score, recall_score, f1_score)]
+        assert values == pytest.approx(expected)
+    last = found.calibration.thresholds[-1].threshold
+    assert last == max(percent) // 5 * 5 / 100

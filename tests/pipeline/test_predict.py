@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from sklearn.metrics import mean_absolute_error, r2_score
@@ -24,7 +25,9 @@ INPUTS = {
 
 def served(label: str | None = None, *, is_regression: bool = False) -> Any:
     """What `rows` reads of a model."""
-    return SimpleNamespace(inputs=INPUTS, label=label, is_regression=is_regression)
+    return SimpleNamespace(
+        inputs=INPUTS, label=label, is_regression=is_regression, classes=("1", "2", "no", "yes")
+    )
 
 
 def table(folder: Path, text: str, name: str = "table.csv", encoding: str = "utf-8") -> Path:
@@ -38,6 +41,7 @@ def table(folder: Path, text: str, name: str = "table.csv", encoding: str = "utf
     [
         ({"paths": ()}, "something to predict"),
         ({"top": 0}, "`top` must be at least 1"),
+        ({"threshold": 1.0}, "`threshold` must be above 0 and below 1"),
         ({"file": Path("predictions.xlsx")}, r"`file` must end with \.csv or \.jsonl"),
     ],
 )
@@ -77,6 +81,14 @@ def test_rows_are_read_by_their_columns(tmp_path: Path, encoding: str, quoted: b
     assert second.inputs["miles"] != second.inputs["miles"]
     assert (second.inputs["hour_of_day"], second.inputs["company"]) == (MISSING_INTEGER, "")
     assert second.label is None
+
+
+def test_whole_numbers_may_be_written_as_floats(tmp_path: Path) -> None:
+    path = table(tmp_path, "miles,hour of day,company,fare,tip\n1,2.0,2.0,4,2.0\n1,3,a,4,NaN\n")
+    first, second = rows([path], served("tip"))
+    assert isinstance(first, Example) and isinstance(second, Example)
+    assert (first.inputs["hour_of_day"], first.inputs["company"]) == (2, "2.0")
+    assert (first.label, second.label) == ("2", None)
 
 
 def test_a_row_that_does_not_fit_is_named_and_passed_over(tmp_path: Path) -> None:
@@ -145,7 +157,7 @@ def test_predictions_are_written_whole(tmp_path: Path) -> None:
     example = Example(tmp_path / "a.png", None, {})
     both = predict.Prediction(example, ("cat", "dog, wild"), (0.75, 0.25))
     for suffix in predict.SUFFIXES:
-        config = PredictConfig(tmp_path, (tmp_path,), 2, tmp_path / f"out{suffix}")
+        config = PredictConfig(tmp_path, (tmp_path,), 2, file=tmp_path / f"out{suffix}")
         with predict._writer(config, False) as write:
             write(both)
         with pytest.raises(KeyboardInterrupt), predict._writer(config, False):
@@ -161,12 +173,27 @@ def test_predictions_are_written_whole(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.parametrize(
+    ("probabilities", "threshold", "order"),
+    [
+        ([0.2, 0.5, 0.3], None, [1, 2, 0]),
+        ([0.5, 0.5], None, [0, 1]),
+        ([0.7, 0.3], 0.3, [1, 0]),
+        ([0.3, 0.7], 0.75, [0, 1]),
+    ],
+)
+def test_the_second_class_is_predicted_from_a_threshold_on(
+    probabilities: list[float], threshold: float | None, order: list[int]
+) -> None:
+    assert list(predict.ranked(np.array(probabilities), threshold)) == order
+
+
 def test_numbers_are_written_and_compared_with_their_labels(tmp_path: Path) -> None:
     path = table(tmp_path, "miles,hour of day,company,fare,tip\n1,2,a,4,1\n1,2,a,4,NA\n1,2,a,4,\n")
     examples = list(rows([path], served("tip", is_regression=True)))
     assert [each.label for each in examples if isinstance(each, Example)] == ["1", None, None]
     for suffix in predict.SUFFIXES:
-        config = PredictConfig(tmp_path, (tmp_path,), 1, tmp_path / f"out{suffix}")
+        config = PredictConfig(tmp_path, (tmp_path,), 1, file=tmp_path / f"out{suffix}")
         with predict._writer(config, True) as write:
             write(predict.Prediction(Example(path, 2, {}), number=1.5))
     with (tmp_path / "out.csv").open(newline="") as stream:

@@ -3,8 +3,8 @@ import pytest
 import tensorflow as tf
 
 from examples import IMAGE_CONFIG, TABLE_ROWS, picture
-from trainer_module.config import ImageFeatures
-from trainer_module.preprocessing import class_index, decode_images
+from trainer_module.config import ImageFeatures, TableFeatures
+from trainer_module.preprocessing import _table_label, class_index, decode_images
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF"])
@@ -78,6 +78,17 @@ def test_table_label_is_whether_the_ratio_is_exceeded(table_transform):
     out = table_transform.transform_features_layer()(table_columns())
     # tips over fare: 0, 0.3, exactly 0.2 (not above), 0.9.
     assert out["label_xf"].numpy()[:, 0].tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("dtype", [tf.int64, tf.float32])
+def test_whole_numbers_of_either_type_are_the_same_classes(dtype):
+    values = tf.constant([-1, 0, 10, 2**24], dtype)
+    sparse = tf.SparseTensor([[0, 0], [1, 0], [2, 0], [4, 0]], values, [5, 1])
+    features = TableFeatures(numeric=("x",), label="y")
+    classes = ("-1", "0", "10", str(2**24))
+    for column, expected in ((values, [0, 1, 2, 3]), (sparse, [0, 1, 2, -1, 3])):
+        labels = _table_label({"y": column}, features, classes)
+        assert class_index(labels, classes).numpy().tolist() == expected
 
 
 def test_an_unknown_word_falls_into_the_spare_bucket(table_transform):

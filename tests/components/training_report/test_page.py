@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from components.drift_gate.drift import distance
-from components.evaluation.results import Calibration, Evaluation, SliceMetrics
+from components.evaluation.results import AtThreshold, Calibration, Evaluation, SliceMetrics
 from components.gate import Check
 from components.page import render
 from components.servable.verdict import Result
@@ -319,9 +319,12 @@ def test_a_regression_has_residuals_and_no_classes(report: Make) -> None:
 def test_two_classes_have_a_calibration_curve(
     report: Make, evaluated: Callable[..., Evaluation]
 ) -> None:
-    calibration = Calibration(HOSTILE, ((0.1, 0.2, 30.0), (0.9, 0.7, 12.0)))
+    rows = (AtThreshold(0.05, 0.25, 1.0, 0.4), AtThreshold(0.5, 0.75, 0.5, 0.6))
+    calibration = Calibration(HOSTILE, ((0.1, 0.2, 30.0), (0.9, 0.7, 12.0)), rows)
     text = page.page(report(evaluation=evaluated(calibration=calibration)))
     assert page_data(text)["calibration"]["data"][1]["y"] == [0.2, 0.7]
+    precision, recall, f1 = page_data(text)["thresholds"]["data"]
+    assert (precision["y"], recall["y"], f1["y"]) == ([0.25, 0.75], [1.0, 0.5], [0.4, 0.6])
     assert f"a probability of 0.8 for {HOSTILE}" in Elements(text).text
 
 

@@ -2,6 +2,7 @@ import shutil
 import tracemalloc
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import tfx
 
@@ -220,6 +221,9 @@ def test_rows_are_counted_without_looking_at_values(tmp_path: Path) -> None:
         ),
         ("INT", "1.5,0\n2.5,2\n", r"row 3, column 'label': .*one of '0', '1', got '2'"),
         ("INT", "1.5,0\n2.5,01\n", None),
+        ("INT", "1.5,0.0\n2.5,1.0\n", None),
+        ("FLOAT", "1.5,0\n2.5,1.0\n", None),
+        ("FLOAT", "1.5,0\n2.5,0.5\n", r"row 3, column 'label': .*one of '0', '1', got '0.5'"),
     ],
 )
 def test_a_label_that_is_no_class(
@@ -231,7 +235,7 @@ def test_a_label_that_is_no_class(
         f'feature {{ name: "x" type: FLOAT }} feature {{ name: "label" type: {label_type} }}'
     )
     features = TableFeatures(numeric=("x",))
-    classes = ("0", "1") if label_type == "INT" else ("no", "yes")
+    classes = ("no", "yes") if label_type == "BYTES" else ("0", "1")
     if message is None:
         assert check_table(tmp_path, schema, features, classes) == 2
         return
@@ -335,23 +339,40 @@ def test_a_ratio_without_one_of_its_numbers_is_no_label(tmp_path: Path, row: str
         check_used(tmp_path, f"x,n,y\n1.5,1,0.5\n{row}\n", ratio, schema)
 
 
+@pytest.mark.parametrize("label_type", ["INT", "FLOAT"])
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
         (("001", "002", "003"), r"without leading zeros.* got \('001', .* Name 1 2 3\."),
-        (("no", "yes"), "must be whole numbers .* 'label' is of type INT in"),
+        (("no", "yes"), "must be whole numbers .* 'label' is of type (INT|FLOAT) in"),
     ],
 )
 def test_classes_of_a_label_of_whole_numbers(
-    tmp_path: Path, classes: tuple[str, ...], message: str
+    tmp_path: Path, classes: tuple[str, ...], message: str, label_type: str
 ) -> None:
     (tmp_path / "0.csv").write_text("x,label\n1.5,001\n2.5,003\n")
     schema = tmp_path / "schema.pbtxt"
-    schema.write_text('feature { name: "x" type: FLOAT } feature { name: "label" type: INT }')
+    schema.write_text(
+        f'feature {{ name: "x" type: FLOAT }} feature {{ name: "label" type: {label_type} }}'
+    )
     features = TableFeatures(numeric=("x",))
     with pytest.raises(UserError, match=message):
         check_table(tmp_path, schema, features, classes)
     assert check_table(tmp_path, schema, features, ("1", "2", "3")) == 2
+
+
+def test_pandas_writes_whole_numbers_as_floats_where_some_are_missing(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"age": [3, None, -(2**53)], "weight": [1, 2, 3], "label": [0, 1, 1]})
+    frame.to_csv(tmp_path / "0.csv", index=False)
+    schema = tmp_path / "schema.pbtxt"
+    schema.write_text(
+        'feature { name: "age" type: INT } feature { name: "weight" type: INT } '
+        'feature { name: "label" type: INT }'
+    )
+    features = TableFeatures(numeric=("age", "weight"))
+    copy = tmp_path / "copy"
+    assert check_table(tmp_path, schema, features, ("0", "1"), copy=copy) == 3
+    assert (copy / "0.csv").read_text() == f"age,weight,label\n3,1,0\n,2,1\n{-(2**53)},3,1\n"
 
 
 def test_the_taxi_table_passes() -> None:

@@ -114,14 +114,35 @@ def test_a_label_that_cannot_be_predicted(
         ([str(n) for n in range(200)], "regression"),
         ([f"{n % 2}.5" for n in range(200)], "regression"),
         (["NA", *(f"{n}.5" for n in range(199))], "regression"),
+        # Whole numbers as pandas writes them where some were missing.
+        (["0.0", "1.0"] * 100, "classification"),
+        ([f"{n}.0" for n in range(200)], "regression"),
     ],
-    ids=["text", "few", "often", "seldom", "all different", "fractions", "missing"],
+    ids=[
+        *("text", "few", "often", "seldom", "all different", "fractions", "missing"),
+        *("few floats", "many floats"),
+    ],
 )
 def test_the_label_says_what_to_predict(tmp_path: Path, column: list[str], task: str) -> None:
     rows = [f"{n % 7}.5,{value}" for n, value in enumerate(column)]
     inferred = infer(tmp_path, "\n".join(["x,label", *rows, ""]))
     assert inferred.features.task == task
     assert bool(inferred.classes) == (task == "classification")
+    schema = tmp_path / "schema.pbtxt"
+    schema.write_text(inferred.schema)
+    assert csv_check.check_table(
+        tmp_path, schema, inferred.features, inferred.classes, "skip"
+    ) == len(column) - column.count("NA")
+
+
+@pytest.mark.parametrize("form", ["${},200.50", "{},200", "{}%", "€ {}"])
+def test_numbers_with_marks_are_named(tmp_path: Path, form: str) -> None:
+    rows = [f'"{form.format(n)}",{n % 7}.5,{"ab"[n % 2]}' for n in range(1, 200)]
+    inferred = infer(tmp_path, "\n".join(["price,x,label", *rows, ""]))
+    first = form.format(1)
+    assert inferred.columns[0].why == f"numbers such as {first!r}: write them as 1200 or 0.45"
+    with pytest.raises(UserError, match=r"written as numbers.*write them as 1200"):
+        infer(tmp_path, "\n".join(["price,x,label", *rows, ""]), "price")
 
 
 @pytest.mark.parametrize(
