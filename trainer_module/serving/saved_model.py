@@ -60,20 +60,14 @@ def export_model(
     archive.write_out(str(directory), verbose=False)
 
 
-def _endpoint(name: str, signature: Any) -> tuple[Callable[..., Any], list[Any] | None]:
-    """Returns what `add_endpoint` takes: a traced function, or a function and its specs."""
-    if isinstance(signature, tf.types.experimental.GenericFunction) and not isinstance(
-        signature, tf.types.experimental.ConcreteFunction
-    ):
-        require(
-            signature.input_signature is not None,
-            "a signature must be a tf.function with an input_signature, or a concrete function",
-            f"{name} without one",
-            "Add input_signature=[tf.TensorSpec(...)] to tf.function.",
-        )
-        # Keras takes a function that has been traced.
-        signature.get_concrete_function()
-        return signature, None
+def _endpoint(name: str, signature: Any) -> tuple[Callable[..., Any], list[Any]]:
+    """Returns a function and its specs, as `add_endpoint` takes them.
+
+    The function calls the traced one. Keras traces once more, and so does `tf.saved_model.save`,
+    for another variable policy: of this call, which is small, and not of what it calls.
+    """
+    if getattr(signature, "input_signature", None) is not None:
+        signature = signature.get_concrete_function()
     require(
         isinstance(signature, tf.types.experimental.ConcreteFunction),
         "a signature must be a tf.function with an input_signature, or a concrete function",

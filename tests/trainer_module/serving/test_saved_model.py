@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from examples import TABLE_ROWS, example
 from trainer_module import export_model
@@ -65,6 +66,12 @@ def test_every_loader_gives_the_answer_of_the_model(
     np.testing.assert_allclose(answer, expected, rtol=1e-5, atol=1e-6)
     answer = by_tensorflow_1(tmp_path / "model")["outputs"]
     np.testing.assert_allclose(answer, expected, rtol=1e-5, atol=1e-6)
+    written = saved_model_pb2.SavedModel.FromString(
+        (tmp_path / "model/saved_model.pb").read_bytes()
+    )
+    functions = written.meta_graphs[0].graph_def.library.function
+    parsing = [node for f in functions for node in f.node_def if node.op == "ParseExampleV2"]
+    assert len(parsing) == 1, "each signature is in the file once"
 
 
 def test_what_tensorflow_itself_saves_cannot_be_served(model, table_transform, tmp_path):
