@@ -113,7 +113,7 @@ def bounded(images: tf.Tensor) -> tf.Tensor:
         return tf.identity(images)
 
 
-def _judged(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _judge(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns indices into `_REFUSED`, int32 [N], and costs in pixels, int64 [N], of images [N]."""
     first = decoding.octets(images, 0, _HEADER)
     shape = _shape_of_jpeg(images, first)
@@ -130,6 +130,10 @@ def _judged(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
     cost *= 1 + (TRANSPARENT - 1) * spread(header.transparent)
     return _refused(first, is_cmyk & (spread(header.adobe) == 0)), cost
+
+
+# As a function it is once in a model, whatever number of signatures call it.
+_judged = tf.function(_judge, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
 
 
 def _refused(first: tf.Tensor, ambiguous: tf.Tensor) -> tf.Tensor:
