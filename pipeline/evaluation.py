@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import schemas
 from components import gate
-from components.evaluation.results import ACCURACY, CROSSENTROPY, ENDS, MAE, OF_TWO, R2, RMSE
+from components.evaluation.results import ENDS, MAE, OF_TWO, R2, RMSE
 from components.servable import verdict as servable
 from trainer_module.config import Features, ImageFeatures, is_regression
 
@@ -58,13 +58,8 @@ def _of_classes(
 
     drop = _drop(gates.max_accuracy_drop)
     accuracy, examples, more = [], [], []
-    crossentropy = config_pb2.MetricConfig(
-        class_name="SparseCategoricalCrossentropy", config=f'{{"name": "{CROSSENTROPY}"}}'
-    )
     change = {"change_threshold": drop}
     if gates.allow_class_change:
-        # Labels that the baseline does not know would be an error of Keras's metric.
-        crossentropy = metrics.config(metrics.KnownCrossentropy)
         shared = metrics.config(metrics.SharedAccuracy)
         shared.per_slice_thresholds.append(_on(overall, **change))
         more.append(shared)
@@ -88,6 +83,8 @@ def _of_classes(
         none = config_pb2.GenericValueThreshold(upper_bound={"value": 0.0})
         missing.per_slice_thresholds.append(_on(overall, value_threshold=none))
         more.append(missing)
+    measured = metrics.config(metrics.Accuracy)
+    measured.per_slice_thresholds.extend(accuracy)
     return config_pb2.EvalConfig(
         model_specs=[_model("probabilities")],
         slicing_specs=overall + per_class,
@@ -98,12 +95,8 @@ def _of_classes(
                     config_pb2.MetricConfig(
                         class_name="ExampleCount", per_slice_thresholds=examples
                     ),
-                    config_pb2.MetricConfig(
-                        class_name="SparseCategoricalAccuracy",
-                        config=f'{{"name": "{ACCURACY}"}}',
-                        per_slice_thresholds=accuracy,
-                    ),
-                    crossentropy,
+                    measured,
+                    metrics.config(metrics.Crossentropy),
                     config_pb2.MetricConfig(class_name="MultiClassConfusionMatrixPlot"),
                     *more,
                 ]

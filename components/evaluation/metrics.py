@@ -1,6 +1,8 @@
-"""TFMA metrics of a classifier that its gates need and TFMA does not have.
+"""TFMA metrics of a classifier that its gates need and TFMA does not have, or not as fast.
 
-An EvalConfig names them by class and module, so that any Evaluator computes them.
+An EvalConfig names them by class and module, so that any Evaluator computes them. TFMA has Keras's
+accuracy and cross-entropy, which AutoGraph converts anew in each run: two fifths of the Evaluator's
+time on a small test split. Keras's cross-entropy fails where a label is no class, too.
 """
 
 import json
@@ -22,6 +24,7 @@ from tensorflow_model_analysis.proto import config_pb2
 from components.evaluation import interval
 from components.evaluation.results import (
     ABOVE_MAJORITY,
+    ACCURACY,
     CROSSENTROPY,
     SHARED_ACCURACY,
     SHARED_EXAMPLES,
@@ -39,6 +42,17 @@ def config(metric: type[metric_types.Metric], **parameters: Any) -> config_pb2.M
     return config_pb2.MetricConfig(
         class_name=metric.__name__, module=metric.__module__, config=json.dumps(parameters)
     )
+
+
+class Accuracy(metric_types.Metric):  # type: ignore[misc]
+    """Share of the examples of the class that the model finds most probable.
+
+    A label that the model does not know, whose index is -1, counts as wrong.
+    """
+
+    def __init__(self, name: str = ACCURACY) -> None:
+        """Constructs the metric."""
+        super().__init__(metric_util.merge_per_key_computations(_accuracy), name=name)
 
 
 class AccuracyAboveMajority(metric_types.Metric):  # type: ignore[misc]
@@ -80,29 +94,37 @@ class SharedAccuracy(metric_types.Metric):  # type: ignore[misc]
         super().__init__(metric_util.merge_per_key_computations(_shared_accuracy), name=name)
 
 
-class KnownCrossentropy(metric_types.Metric):  # type: ignore[misc]
+class Crossentropy(metric_types.Metric):  # type: ignore[misc]
     """Mean cross-entropy, in nats, of the examples whose class the model knows.
 
-    Keras's metric is an error where a label is -1. Without such examples it is 0.
+    Without such examples it is 0.
     """
 
     def __init__(self, name: str = CROSSENTROPY) -> None:
         """Constructs the metric."""
-        super().__init__(metric_util.merge_per_key_computations(_known_crossentropy), name=name)
+        super().__init__(metric_util.merge_per_key_computations(_crossentropy), name=name)
 
 
-for _metric in (AccuracyAboveMajority, ClassesWithoutExamples, SharedAccuracy, KnownCrossentropy):
+for _metric in (
+    *(Accuracy, AccuracyAboveMajority, ClassesWithoutExamples),
+    *(SharedAccuracy, Crossentropy),
+):
     metric_types.register_metric(_metric)
 
 
 # TFMA looks at the names of the parameters below, and passes those that are there.
+def _accuracy(
+    name: str, eval_config: config_pb2.EvalConfig | None = None, model_name: str = ""
+) -> metric_types.MetricComputations:
+    return _of_matrix(_share_of_right, name, eval_config, model_name)
+
+
 def _above_majority(
     name: str, eval_config: config_pb2.EvalConfig | None = None, model_name: str = ""
 ) -> metric_types.MetricComputations:
     def value(counts: Counter[tuple[int, int]]) -> float:
         examples = sum(counts.values())
-        right = sum(n for (actual, predicted), n in counts.items() if actual == predicted)
-        low, _ = interval.wilson(right / examples, round(examples))
+        low, _ = interval.wilson(_share_of_right(counts), round(examples))
         return low - max(_by_class(counts).values()) / examples
 
     return _of_matrix(value, name, eval_config, model_name)
@@ -124,10 +146,15 @@ def _shared_accuracy(
     return [_mean(_right_if_shared, (name, SHARED_EXAMPLES), eval_config, model_name)]
 
 
-def _known_crossentropy(
+def _crossentropy(
     name: str, eval_config: config_pb2.EvalConfig | None = None, model_name: str = ""
 ) -> metric_types.MetricComputations:
     return [_mean(_loss_if_known, (name,), eval_config, model_name)]
+
+
+def _share_of_right(counts: Counter[tuple[int, int]]) -> float:
+    right = sum(n for (actual, predicted), n in counts.items() if actual == predicted)
+    return right / sum(counts.values())
 
 
 def _by_class(counts: Counter[tuple[int, int]]) -> Counter[int]:

@@ -11,6 +11,7 @@ from trainer_module.util import environment
 environment.prepare()
 
 import apache_beam as beam  # noqa: E402
+import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import numpy.typing as npt  # noqa: E402
 import tensorflow as tf  # noqa: E402
@@ -438,6 +439,22 @@ class Scoring(tf.Module):
 
     transform = Echo.transform
     _classes = CLASSES
+
+
+def test_accuracy_and_crossentropy_are_those_of_keras(tmp_path: Path) -> None:
+    """Also of a model that is sure, and wrong."""
+    percent = np.array([0, 0, 100, 100, 51, 49, 30])
+    dogs = np.array([0, 1, 1, 0, 1, 1, 0])
+    examples = [example(CLASSES[dog], int(p)) for dog, p in zip(dogs, percent, strict=True)]
+    models = [saved(tmp_path / "model", Scoring())]
+    _, found = evaluate(tmp_path, GateConfig(min_accuracy=0), models=models, examples=examples)
+    probabilities = np.stack([100 - percent, percent], axis=1) / 100
+    for name, metric in (
+        ("accuracy", keras.metrics.SparseCategoricalAccuracy()),
+        ("crossentropy", keras.metrics.SparseCategoricalCrossentropy()),
+    ):
+        metric.update_state(dogs, probabilities)
+        assert found.candidate[name] == pytest.approx(float(metric.result()), rel=1e-5)
 
 
 def test_two_classes_are_measured_as_by_scikit_learn(tmp_path: Path) -> None:
