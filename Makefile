@@ -17,7 +17,9 @@ NEXT_GLIBC := 2.39
 run: install ## Train the digits preset to a pushed model.
 	@$(BIN)/plateau run digits $(ARGS)
 
-test: lint unit component e2e ## Every check.
+# One session of all tests: what takes long begins first, and short ones fill up both processes.
+test: lint install-dev .venv-kfp/.installed .venv-audit/.installed ## Every check.
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m "not torture" tests $(ARGS)
 
 # The wheels are marked for this glibc; uv does not offer them on an older one.
 test-next: .venv/.uv ## Digits and the unit tests with TFX 1.21, in an environment of its own.

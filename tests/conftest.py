@@ -12,6 +12,14 @@ logging.getLogger("tensorflow").setLevel(logging.ERROR)
 settings.register_profile("without deadline", deadline=None)
 settings.load_profile("without deadline")
 
+# With `--dist loadfile`, the files that take longest begin first, so that both processes end at
+# about the same time.
+SLOWEST = (
+    *("test_kubeflow.py", "test_own_data.py", "test_worker.py", "test_digits.py"),
+    *("test_strategies.py", "test_faults.py", "test_tfx_examples.py", "test_notebook.py"),
+    *("test_beam.py", "test_mariadb.py", "test_foreign.py"),
+)
+
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -20,6 +28,15 @@ def pytest_collection():
     """Test modules import TensorFlow and TFX."""
     with collector.paused():
         return (yield)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> tuple[int, int]:
+        name = item.path.name
+        kinds = [kind for kind, m in enumerate(("e2e", "component")) if item.get_closest_marker(m)]
+        return SLOWEST.index(name) if name in SLOWEST else len(SLOWEST), min(kinds, default=2)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

@@ -14,19 +14,6 @@ from runs import ROOT
 SOURCES = ("components", "pipeline", "schemas", "trainer_module")
 FILES = ("LICENSE", "README.md", "pyproject.toml", "requirements.lock")
 
-# With `--dist loadfile`, the files that take longest begin first, so that both processes end at
-# about the same time.
-SLOWEST = (
-    *("test_kubeflow.py", "test_own_data.py", "test_worker.py", "test_digits.py"),
-    *("test_strategies.py", "test_faults.py", "test_tfx_examples.py", "test_notebook.py"),
-    *("test_beam.py", "test_mariadb.py", "test_foreign.py"),
-)
-
-
-def pytest_collection_modifyitems(items):
-    places = {name: place for place, name in enumerate(SLOWEST)}
-    items.sort(key=lambda item: places.get(item.path.name, len(SLOWEST)))
-
 
 @pytest.fixture(scope="session")
 def app(tmp_path_factory):
