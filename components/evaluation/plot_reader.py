@@ -6,12 +6,7 @@ from typing import Any
 import numpy as np
 from tensorflow_model_analysis.proto import metrics_for_slice_pb2
 
-from components.evaluation.results import (
-    AtThreshold,
-    Calibration,
-    ConfusionMatrix,
-    class_name,
-)
+from components.evaluation.results import AtThreshold, Calibration, ConfusionMatrix, class_name
 
 # TFMA's bins are too fine to hold more than a few examples each.
 _BINS = 10
@@ -36,7 +31,9 @@ def calibration(plots: _Plots, classes: Sequence[str], candidate: str) -> Calibr
         if sums.any():
             index = item.key.sub_key.class_id.value if item.key.HasField("sub_key") else 1
             points = tuple((p / n, labels / n, n) for p, labels, n in sums.tolist() if n)
-            return Calibration(class_name(index, classes), points, tuple(_thresholds(buckets)))
+            # Of more than two classes the most probable one is predicted.
+            thresholds = tuple(_thresholds(buckets)) if len(classes) <= 2 else ()
+            return Calibration(class_name(index, classes), points, thresholds)
     return None
 
 

@@ -10,6 +10,8 @@ from tensorflow_model_analysis.slicer import slicer_lib
 from components.evaluation.interval import Interval
 from components.evaluation.results import (
     ABOVE_MAJORITY,
+    ACCURACY,
+    CROSSENTROPY,
     ENDS,
     EXAMPLE_COUNT,
     OF_TWO,
@@ -49,7 +51,9 @@ class Slice:
         hidden.update(*ENDS.values())
         if not values.get(SHARED_EXAMPLES):
             hidden.add(SHARED_ACCURACY)
-        first = {metric: values[metric] for metric in ENDS if metric in values}
+        # The head of a report shows the first two.
+        order = (ACCURACY, CROSSENTROPY, *ENDS)
+        first = {metric: values[metric] for metric in order if metric in values}
         return SliceMetrics(
             None if examples is None else round(examples),
             {name: value for name, value in {**first, **values}.items() if name not in hidden},

@@ -372,7 +372,10 @@ def thresholds(measured: Calibration) -> Plot:
     """Draws precision, recall and F1 over the threshold from which a class is predicted."""
     made = plots.figure(
         320,
-        xaxis={"title": {"text": f"least probability of {plain(measured.name)}"}, "range": [0, 1]},
+        xaxis={
+            "title": {"text": f"threshold on the probability of {plain(measured.name)}"},
+            "range": [0, 1],
+        },
         yaxis={"range": [-0.02, 1.02]},
     )
     lines = {"precision": "--validation", "recall": "--batch", "f1": "--noise"}

@@ -310,7 +310,7 @@ class _Column:
             return "left out", f"each of its values fixes {label}"
         if self.is_number and not (self.is_whole and values <= _FEW_VALUES):
             return "numeric", ""
-        if self.has_marks and (self.numbers or self.present < _ROWS_PER_VALUE * values):
+        if self.has_marks and (self.numbers or values > _FEW_VALUES):
             return "left out", f"numbers such as {self.text[:_SHOWN]!r}: {_UNMARKED}"
         if not self.is_number and self.numbers > _NUMBERS * self.present:
             return "left out", f"numbers, but for cells such as {self.text[:_SHOWN]!r}: empty them"
@@ -402,7 +402,7 @@ def _classes(data: Path, label: _Column) -> tuple[str, ...]:
     values = len(label.labels)
     rule = f"{data}: the label {label.name!r} must"
     require(
-        not label.has_marks or values <= MAX_CLASSES,
+        not label.has_marks or values <= _FEW_VALUES,
         f"{rule} be written as numbers, if it is one",
         label.text,
         f"If these are numbers, {_UNMARKED}.",

@@ -30,10 +30,9 @@ def cifar_slice(shared_data, tmp_path_factory):
     return folder
 
 
-def test_cifar10_slice(cifar_slice, tmp_path):
+def test_a_folder_of_images_is_enough(cifar_slice, tmp_path):
     done = plateau(
-        *("run", "cifar10", "--data", cifar_slice, "--batch-size", 16),
-        *("--max-epochs", 8, "--min-accuracy", 0.15, "--strategy", "batch_increase"),
+        *("run", "--data", cifar_slice, "--max-epochs", 8, "--min-accuracy", 0.15),
         output=tmp_path / "run",
     )
     assert done.status == 0, done.out + done.err
@@ -53,10 +52,13 @@ def test_cifar10_vgg16_is_the_published_experiment(cifar_slice, tmp_path):
 
 
 def test_taxi(tmp_path):
-    done = plateau("run", "taxi", output=tmp_path / "run")
+    done = plateau("run", "taxi", "--min-roc-auc", 0.8, output=tmp_path / "run")
     assert done.status == 0, done.out + done.err
     assert done.accuracy() >= 0.85
     assert "no better val_loss" in done.out
+    assert "roc_auc, all examples" in done.out
+    (page,) = done.output.glob("artifacts/TrainingReport/report/*/report.html")
+    assert "Other thresholds" in page.read_text()
 
 
 def test_a_csv_file_and_the_name_of_its_label_are_enough(shared_data, tmp_path, capsys):

@@ -484,6 +484,7 @@ def test_two_classes_are_measured_as_by_scikit_learn(tmp_path: Path) -> None:
     # Among the examples of one class alone they mean nothing.
     assert all(set(m.values) == {"accuracy", "crossentropy"} for _, m in found.classes)
     assert found.ranked_by == "accuracy"
+    assert list(found.candidate.values)[:2] == ["accuracy", "crossentropy"]
     assert found.calibration is not None and found.calibration.name == "dog"
     shares, probabilities = calibration_curve(dogs, percent / 100, n_bins=10)
     points = found.calibration.points
