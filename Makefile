@@ -47,7 +47,7 @@ test-next: .venv/.uv ## Digits and the unit tests with TFX 1.21, in an environme
 unit: install-dev ## Tests that take seconds.
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not component and not e2e and not torture" tests $(ARGS)
 
-component: install-dev .venv-kfp/.installed .venv-audit/.installed ## Tests on real Beam, TFMA and TFX: tens of seconds each.
+component: install-dev .venv-kfp/.installed .venv-audit/.installed ## Tests that train, or run real Beam, TFMA and TFX: tens of seconds each.
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m component tests $(ARGS)
 
 e2e: install-dev .venv-kfp/.installed ## Tests that run whole pipelines.

@@ -10,6 +10,8 @@ import pytest
 
 from trainer_module import HistoryRecorder, history
 
+pytestmark = pytest.mark.component
+
 
 def fit(recorder: HistoryRecorder, optimizer: keras.optimizers.Optimizer, **given: Any) -> Any:
     random = np.random.default_rng(0)

@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from trainer_module import PlateauConfig, ScheduleConfig, train
 
+pytestmark = pytest.mark.component
+
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(120, 4)).astype("float32")
 Y = (X[:, 0] > 0).astype("int64")

@@ -13,6 +13,8 @@ from trainer_module.training.callbacks import Callback
 from trainer_module.training.data import Split, evaluation_dataset, training_factory
 from trainer_module.training.optimizer import averages
 
+pytestmark = pytest.mark.component
+
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(120, 5)).astype(np.float32)
 Y = (X[:, 0] * X[:, 1] > 0).astype(np.int64)

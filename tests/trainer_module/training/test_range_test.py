@@ -12,6 +12,8 @@ from trainer_module.training import range_test
 from trainer_module.training.callbacks import Callback
 from trainer_module.util.checks import UserError
 
+pytestmark = pytest.mark.component
+
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(90, 5)).astype(np.float32)
 Y = (X[:, 0] * X[:, 1] > 0).astype(np.int64)

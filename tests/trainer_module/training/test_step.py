@@ -9,6 +9,8 @@ from trainer_module.training.noise import Measurement, NoiseState, measured
 from trainer_module.training.objective import Objective
 from trainer_module.training.step import Steps
 
+pytestmark = pytest.mark.component
+
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(96, 5)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(np.int64) + (X[:, 1] > 1)

@@ -10,6 +10,8 @@ from trainer_module import PlateauConfig, ScheduleConfig, train
 from trainer_module.training import throughput
 from trainer_module.training.callbacks import Callback
 
+pytestmark = pytest.mark.component
+
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(400, 5)).astype(np.float32)
 # Labels without a pattern: the gradient is noise, which a larger batch lowers.
