@@ -63,8 +63,8 @@ def export_model(
 def _endpoint(name: str, signature: Any) -> tuple[Callable[..., Any], list[Any]]:
     """Returns a function and its specs, as `add_endpoint` takes them.
 
-    The function calls the traced one. Keras traces once more, and so does `tf.saved_model.save`,
-    for another variable policy: of this call, which is small, and not of what it calls.
+    The function only calls the traced one. Keras and `tf.saved_model.save` each trace what they
+    are given, so a function given as it is would be in the file twice.
     """
     if getattr(signature, "input_signature", None) is not None:
         signature = signature.get_concrete_function()
