@@ -45,10 +45,10 @@ test-next: .venv/.uv ## Digits and the unit tests with TFX 1.21, in an environme
 	@touch $@
 
 unit: install-dev ## Tests that take seconds.
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not component and not e2e and not torture" tests $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not training and not component and not e2e and not torture" tests $(ARGS)
 
-component: install-dev .venv-kfp/.installed .venv-audit/.installed ## Tests that train, or run real Beam, TFMA and TFX: tens of seconds each.
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m component tests $(ARGS)
+component: install-dev .venv-kfp/.installed .venv-audit/.installed ## Tests that train, or run real Beam, TFMA and TFX: up to tens of seconds each.
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "component or training" tests $(ARGS)
 
 e2e: install-dev .venv-kfp/.installed ## Tests that run whole pipelines.
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m e2e tests $(ARGS)

@@ -16,6 +16,8 @@ import tyro
 from benchmarks import child, photos, report
 from benchmarks.boosting import BoostingConfig
 from benchmarks.settings import ROOT
+from pipeline.compare import text
+from pipeline.compare.statistics import Spread
 from trainer_module.schedule.strategy import ACTIONS
 from trainer_module.util import environment
 
@@ -83,7 +85,7 @@ def section(title: str, command: str, compared: Mapping[str, Any]) -> str:
             f"{total['epochs']['mean']:.1f}",
             *(f"{total['ratios'][unit]['value']:.2f}" for unit in ("updates", "seconds")),
             "{low:.2f} to {high:.2f}".format_map(total["ratios"]["seconds"]),
-            _with_deviation(**total[measure]),
+            text.share(Spread(tuple(total[measure]["values"]))),
         ]
         for total in compared["totals"]
     }
@@ -108,11 +110,6 @@ def page(sections: list[str], machine: dict[str, Any]) -> str:
         "## Repeat\n\n    python -m benchmarks.strategies",
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _with_deviation(mean: float, deviation: float | None, **_: object) -> str:
-    # One seed has none.
-    return f"{mean:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
 
 
 def _of_auto(compared: Mapping[str, Any]) -> str:

@@ -217,18 +217,19 @@ def run(config: PredictConfig, advance: Callable[[], None] = lambda: None) -> Su
     for path in config.paths:
         require(path.exists(), "each PATH must exist", str(path), "Check the path.")
     model = ServedModel(folder)
-    number = "Leave it out: this model predicts a number."
+    predicts = f"has {len(model.classes)} classes" if model.classes else "predicts a number"
+    remedy = f"Leave it out: this model {predicts}."
     require(
         config.top == 1 or not model.is_regression,
         "`top` is for models of classes",
         config.top,
-        number,
+        remedy,
     )
     require(
         config.threshold is None or len(model.classes) == 2,
         "`threshold` is for models of two classes",
         config.threshold,
-        f"Leave it out: this one has {len(model.classes)}." if model.classes else number,
+        remedy,
     )
     examples = rows(config.paths, model) if model.inputs else images(config.paths, model.classes)
     summary = Summary(folder, regression.Sums() if model.is_regression else None)
@@ -325,7 +326,7 @@ def _label(cell: str, model: ServedModel) -> str | None:
     if cell.strip() in dialect.MISSING:
         return None
     if not model.is_regression:
-        return csv_check.label_text(cell)
+        return csv_check.as_whole(cell)
     number = csv_check.parse_number(cell)
     return cell if number is not None and math.isfinite(number) else None
 
@@ -339,7 +340,7 @@ def _value(cell: str, column: columns.Input) -> str | float | int:
     text = cell or str(column.missing)
     try:
         if column.dtype == "int64":
-            return int(csv_check.label_text(text))
+            return int(csv_check.as_whole(text))
         return float(text) if column.dtype == "float32" else text
     except ValueError as error:
         kind = "a whole number" if column.dtype == "int64" else "a number"

@@ -33,8 +33,9 @@ def pytest_collection():
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def place(item: pytest.Item) -> tuple[int, int]:
         name = item.path.name
-        kinds = [kind for kind, m in enumerate(("e2e", "component")) if item.get_closest_marker(m)]
-        return SLOWEST.index(name) if name in SLOWEST else len(SLOWEST), min(kinds, default=2)
+        markers = ("e2e", "component", "training")
+        kinds = [kind for kind, each in enumerate(markers) if item.get_closest_marker(each)]
+        return SLOWEST.index(name) if name in SLOWEST else len(SLOWEST), min(kinds, default=3)
 
     items.sort(key=place)
 

@@ -106,8 +106,11 @@ class Crossentropy(metric_types.Metric):  # type: ignore[misc]
 
 
 for _metric in (
-    *(Accuracy, AccuracyAboveMajority, ClassesWithoutExamples),
-    *(SharedAccuracy, Crossentropy),
+    Accuracy,
+    AccuracyAboveMajority,
+    ClassesWithoutExamples,
+    SharedAccuracy,
+    Crossentropy,
 ):
     metric_types.register_metric(_metric)
 

@@ -38,14 +38,19 @@ def calibration(plots: _Plots, classes: Sequence[str], candidate: str) -> Calibr
 
 
 def _thresholds(buckets: Iterable[Any]) -> Iterator[AtThreshold]:
-    rows = [
-        (b.lower_threshold_inclusive, b.total_weighted_label.value, b.num_weighted_examples.value)
-        for b in buckets
-    ]
-    positive = sum(labels for _, labels, _ in rows)
+    rows = np.array(
+        [
+            (
+                b.lower_threshold_inclusive,
+                b.total_weighted_label.value,
+                b.num_weighted_examples.value,
+            )
+            for b in buckets
+        ]
+    )
+    positive = float(rows[:, 1].sum())
     for threshold in _THRESHOLDS:
-        taken = [row[1:] for row in rows if row[0] >= threshold - _EDGE]
-        right, predicted = map(sum, zip(*taken, strict=True)) if taken else (0.0, 0.0)
+        right, predicted = rows[rows[:, 0] >= threshold - _EDGE, 1:].sum(axis=0).tolist()
         if predicted and positive:
             f1 = 2 * right / (predicted + positive)
             yield AtThreshold(threshold, right / predicted, right / positive, f1)

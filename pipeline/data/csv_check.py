@@ -152,13 +152,12 @@ class _Column:
         cell = cell.strip()
         if cell in dialect.MISSING:
             return ""
-        number = parse_number(cell)
         # CsvExampleGen takes a column of whole numbers for INT, whatever the schema says.
-        if self.type == schema_pb2.FLOAT and isinstance(number, int):
+        if self.type == schema_pb2.FLOAT and isinstance(parse_number(cell), int):
             return f"{cell}.0"
-        # As pandas writes whole numbers of a column in which some are missing.
-        if self.type == schema_pb2.INT and isinstance(number, float):
-            return label_text(cell)
+        # As 3.0, pandas writes whole numbers of a column in which some are missing.
+        if self.type == schema_pb2.INT and not cell.isdigit():
+            return as_whole(cell)
         return cell
 
     def check(self, cell: str) -> tuple[str, str] | None:
@@ -186,7 +185,7 @@ class _Column:
                 rule = "it may not be -2^63, which stands for a missing value in serving_columns"
                 return rule, "Leave the cell empty if it is missing."
         is_text = self.type == schema_pb2.BYTES
-        if self.values and (cell if is_text else label_text(cell)) not in self.values:
+        if self.values and (cell if is_text else as_whole(cell)) not in self.values:
             return f"it must be one of {listed(self.values, _LISTED)}", self.remedy
         return None
 
@@ -265,15 +264,15 @@ def _columns(path: Path, features: TableFeatures, classes: Sequence[str]) -> dic
 def _check_label_classes(label: _Column, classes: tuple[str, ...], schema: Path) -> None:
     """Checks that classes are written as the model reads the label: 001 is read as the number 1."""
     if label.type != schema_pb2.BYTES:
-        written = tuple(map(label_text, classes))
-        numbers = [parse_number(name) for name in written]
+        written = tuple(map(as_whole, classes))
+        whole = all(isinstance(parse_number(name), int) for name in written)
         require(
-            written == classes and all(isinstance(number, int) for number in numbers),
+            written == classes and whole,
             "`classes` must be whole numbers without leading zeros, as the label "
             f"{label.name!r} is of type {schema_pb2.FeatureType.Name(label.type)} in the schema "
             f"{schema.name}",
             classes,
-            "Or name another `label`." if None in numbers else f"Name {' '.join(written)}.",
+            f"Name {' '.join(written)}." if whole else "Or name another `label`.",
         )
 
 
@@ -420,8 +419,8 @@ def is_date(cell: str) -> bool:
     return True
 
 
-def label_text(cell: str) -> str:
-    """Returns a label in a column of numbers as the model reads it: 1.0 and 01 are 1."""
+def as_whole(cell: str) -> str:
+    """Returns a cell with a whole number, 1.0 or 01, as the model reads it, 1; others as is."""
     number = parse_number(cell)
     return str(int(number)) if is_whole(number) else cell
 

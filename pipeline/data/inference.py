@@ -204,9 +204,9 @@ class _Column:
     # Cells such as NA, which are missing in a column of numbers.
     words: int = 0
     numbers: int = 0
-    # Of those such as 1.5, and of those such as 1.0 too.
-    fractions: int = 0
-    floats: int = 0
+    # Numbers such as 1.5; and such as 1.0, too.
+    has_fractions: bool = False
+    has_floats: bool = False
     text: str = ""
     dates: int = 0
     # Each value with the label of its rows: empty where they have none, None where they differ.
@@ -232,11 +232,11 @@ class _Column:
                 self.text = self.text or cell
         else:
             self.numbers += 1
-            self.floats += isinstance(number, float)
-            self.fractions += not csv_check.is_whole(number)
+            self.has_floats = self.has_floats or isinstance(number, float)
             self.is_counting = self.is_counting and self.last in (None, number - 1)
             self.last = number
             if self.is_label:
+                self.has_fractions = self.has_fractions or not csv_check.is_whole(number)
                 self.moments.add(number)
         # A row without a label agrees with any.
         known = self.labels.get(cell, "")
@@ -270,7 +270,7 @@ class _Column:
     @property
     def is_whole(self) -> bool:
         """Whether all values are whole numbers: as CsvExampleGen reads them, or 1.0 as label."""
-        return self.is_number and not (self.fractions if self.is_label else self.floats)
+        return self.is_number and not (self.has_fractions if self.is_label else self.has_floats)
 
     @property
     def kind(self) -> str:
@@ -324,7 +324,7 @@ class _Column:
 
     def feature(self, classes: tuple[str, ...]) -> schema_pb2.Feature:
         """Returns the column as a feature of a schema."""
-        is_int = self.is_whole and (bool(classes) or not self.floats)
+        is_int = self.is_whole and (bool(classes) or not self.has_floats)
         kind = schema_pb2.INT if is_int else schema_pb2.FLOAT
         feature = schema_pb2.Feature(
             name=self.name, type=kind if self.is_number else schema_pb2.BYTES
@@ -422,7 +422,7 @@ def _classes(data: Path, label: _Column) -> tuple[str, ...]:
         else "Name another `label`: this is an id or free text.",
     )
     if label.is_whole:
-        return tuple(map(str, sorted({int(csv_check.label_text(v)) for v in label.labels})))
+        return tuple(map(str, sorted({int(csv_check.as_whole(v)) for v in label.labels})))
     return tuple(sorted(label.labels))
 
 

@@ -9,7 +9,7 @@ from trainer_module import PlateauCallback, PlateauConfig, ScheduleConfig, batch
 from trainer_module.schedule import forecast
 from trainer_module.schedule.scaling import TrainingSpec
 
-pytestmark = pytest.mark.component
+pytestmark = pytest.mark.training
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(120, 5)).astype(np.float32)
@@ -74,6 +74,7 @@ CONFIGS = {
 }
 
 
+@pytest.mark.component
 @pytest.mark.parametrize("name", CONFIGS)
 def test_fit_takes_the_decisions_of_the_loop(name):
     model, callback, _ = fit(CONFIGS[name])
@@ -158,6 +159,7 @@ class Killed(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.component
 @pytest.mark.parametrize("after", [1, 9])
 @pytest.mark.parametrize("before_the_backup", [True, False])
 def test_backup_and_restore_resumes_it(tmp_path, after, before_the_backup):

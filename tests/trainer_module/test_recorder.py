@@ -10,7 +10,7 @@ import pytest
 
 from trainer_module import HistoryRecorder, history
 
-pytestmark = pytest.mark.component
+pytestmark = pytest.mark.training
 
 
 def fit(recorder: HistoryRecorder, optimizer: keras.optimizers.Optimizer, **given: Any) -> Any:

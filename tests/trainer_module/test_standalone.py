@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from trainer_module import PlateauConfig, ScheduleConfig, train
 
-pytestmark = pytest.mark.component
+pytestmark = pytest.mark.training
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(120, 4)).astype("float32")

@@ -345,6 +345,7 @@ def test_a_ratio_without_one_of_its_numbers_is_no_label(tmp_path: Path, row: str
     [
         (("001", "002", "003"), r"without leading zeros.* got \('001', .* Name 1 2 3\."),
         (("no", "yes"), "must be whole numbers .* 'label' is of type (INT|FLOAT) in"),
+        (("0.5", "1"), "must be whole numbers .* Or name another `label`"),
     ],
 )
 def test_classes_of_a_label_of_whole_numbers(

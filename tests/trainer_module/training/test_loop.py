@@ -13,7 +13,7 @@ from trainer_module.training.callbacks import Callback
 from trainer_module.training.data import Split, evaluation_dataset, training_factory
 from trainer_module.training.optimizer import averages
 
-pytestmark = pytest.mark.component
+pytestmark = pytest.mark.training
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(120, 5)).astype(np.float32)

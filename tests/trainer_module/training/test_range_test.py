@@ -12,7 +12,7 @@ from trainer_module.training import range_test
 from trainer_module.training.callbacks import Callback
 from trainer_module.util.checks import UserError
 
-pytestmark = pytest.mark.component
+pytestmark = pytest.mark.training
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(90, 5)).astype(np.float32)

@@ -9,7 +9,7 @@ from trainer_module.training.noise import Measurement, NoiseState, measured
 from trainer_module.training.objective import Objective
 from trainer_module.training.step import Steps
 
-pytestmark = pytest.mark.component
+pytestmark = pytest.mark.training
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(96, 5)).astype(np.float32)

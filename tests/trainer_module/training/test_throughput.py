@@ -10,7 +10,7 @@ from trainer_module import PlateauConfig, ScheduleConfig, train
 from trainer_module.training import throughput
 from trainer_module.training.callbacks import Callback
 
-pytestmark = pytest.mark.component
+pytestmark = pytest.mark.training
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(400, 5)).astype(np.float32)
